@@ -1,0 +1,233 @@
+//! What went wrong, in the form a user sees it: a kind, a message, places in files, and what to type.
+//!
+//! In: the typed errors of the stations, through [`Diagnose`]. Out: a [`Diagnostic`], which the command line prints and
+//! turns into an exit code. Nothing here knows any station.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+/// What kind of failure it is; decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A step of the build failed, or an internal error.
+    Build,
+    /// The command line or a configuration file is wrong.
+    Usage,
+    /// The Dockerfile or the build context is wrong.
+    Dockerfile,
+    /// An image, registry or other source could not be had or written.
+    Remote,
+    /// The machine refuses what is needed: namespaces, disk space, permissions.
+    Machine,
+    /// The user or the system asked to stop, with this signal's number.
+    Interrupted(i32),
+}
+
+impl Kind {
+    /// Returns the process exit code, as documented in the README.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Build => 1,
+            Kind::Usage => 2,
+            Kind::Dockerfile => 3,
+            Kind::Remote => 4,
+            Kind::Machine => 5,
+            Kind::Interrupted(signal) => 128u8.saturating_add(u8::try_from(signal).unwrap_or(0)),
+        }
+    }
+}
+
+/// Lines of a file, 1-based and inclusive; 0 stands for the file as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LineRange {
+    /// First line.
+    pub start: u32,
+    /// Last line.
+    pub end: u32,
+}
+
+/// A place in a text file that an error points to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// Name shown to the user.
+    pub file: String,
+    /// The whole text of the file.
+    pub text: Arc<str>,
+    /// The lines meant, in order.
+    pub ranges: Vec<LineRange>,
+    /// The offending words, marked where they stand on the first line of the ranges.
+    pub mark: Option<String>,
+}
+
+/// An error as the user sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// What kind of failure it is.
+    pub kind: Kind,
+    /// One message, the causes joined by `: `.
+    pub message: String,
+    /// Where it is, most specific first.
+    pub locations: Vec<Location>,
+    /// What the user can do, each a full sentence or a command to type.
+    pub hints: Vec<String>,
+}
+
+/// An error that can say what a user needs to know of it.
+pub trait Diagnose: Error {
+    /// Returns what kind of failure it is.
+    fn kind(&self) -> Kind;
+
+    /// Returns what the user can do about it.
+    fn hints(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns the places it points to.
+    fn locations(&self) -> Vec<Location> {
+        Vec::new()
+    }
+}
+
+impl Diagnostic {
+    /// Builds a diagnostic with no location and no hint.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), locations: Vec::new(), hints: Vec::new() }
+    }
+
+    /// Builds a diagnostic from a station's error and its chain of causes.
+    pub fn from_error(error: &dyn Diagnose) -> Self {
+        let message = chain(error);
+        Self { kind: error.kind(), message, locations: error.locations(), hints: error.hints() }
+    }
+
+    /// Adds a hint.
+    #[must_use]
+    pub fn hinted(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds a place.
+    #[must_use]
+    pub fn located(mut self, location: Location) -> Self {
+        self.locations.push(location);
+        self
+    }
+
+    /// Renders excerpts, message and hints as text for a terminal or a log, ending in a newline.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        for location in &self.locations {
+            out.push_str(&excerpt(location));
+        }
+        let _ = writeln!(out, "error: {}", self.message);
+        for hint in &self.hints {
+            let _ = writeln!(out, "hint: {hint}");
+        }
+        out
+    }
+}
+
+/// Joins an error and its causes with `: `, leaving out a cause that its parent already says.
+pub fn chain(error: &(dyn Error + '_)) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    message
+}
+
+/// Lines shown around a marked range of one line; half as many around a longer one.
+const CONTEXT_LINES: u32 = 2;
+
+/// Renders the lines around a location, the meant ones marked with `>>>` and, where known, the words underlined.
+pub fn excerpt(location: &Location) -> String {
+    let lines: Vec<&str> = location.text.split('\n').map(|l| l.trim_end_matches('\r')).collect();
+    let Some(range) = location.ranges.first().filter(|r| r.start > 0 && (r.start as usize) <= lines.len()) else {
+        return format!("{}\n", location.file);
+    };
+    let last = location.ranges.last().map_or(range.end, |r| r.end).max(range.start).min(lines.len() as u32);
+    let around = if last > range.start { CONTEXT_LINES / 2 } else { CONTEXT_LINES };
+    let first_shown = range.start.saturating_sub(around).max(1);
+    let last_shown = (last + around).min(lines.len() as u32);
+    let mut out = format!("{}:{}\n{}\n", location.file, range.start, "-".repeat(20));
+    for number in first_shown..=last_shown {
+        let line = lines[number as usize - 1];
+        let meant = location.ranges.iter().any(|r| (r.start..=r.end).contains(&number));
+        let _ = writeln!(out, " {number:>3} | {} {line}", if meant { ">>>" } else { "   " });
+        if number == range.start {
+            out.push_str(&underline(line, location.mark.as_deref()));
+        }
+    }
+    out.push_str(&"-".repeat(20));
+    out.push('\n');
+    out
+}
+
+fn underline(line: &str, mark: Option<&str>) -> String {
+    let Some(mark) = mark.filter(|m| !m.is_empty()) else { return String::new() };
+    let Some(at) = line.find(mark) else { return String::new() };
+    let lead: String = line[..at].chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+    format!("     |     {lead}{}\n", "^".repeat(mark.chars().count()))
+}
+
+/// Returns the option nearest to `word` within two edits, or none; an exact match gives none.
+pub fn suggest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let folded = word.to_lowercase();
+    let mut best: Option<(usize, &str)> = None;
+    for option in options {
+        if option == word {
+            return None;
+        }
+        let distance = edit_distance(&folded, &option.to_lowercase());
+        if distance <= 2 && best.is_none_or(|(d, _)| distance < d) {
+            best = Some((distance, option));
+        }
+    }
+    best.map(|(_, option)| option)
+}
+
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn excerpt_marks_the_line_and_the_word() {
+        let location = Location {
+            file: "Dockerfile".into(),
+            text: "FROM scratch\nENV foo=bar\nCOPY --foo=bar / /\nENV bar=baz\n".into(),
+            ranges: vec![LineRange { start: 3, end: 3 }],
+            mark: Some("--foo".into()),
+        };
+        let text = excerpt(&location);
+        assert!(text.contains("   3 | >>> COPY --foo=bar / /\n     |          ^^^^^\n"), "{text}");
+    }
+
+    #[test]
+    fn suggests_only_near_words() {
+        assert_eq!(suggest("FNTRYPOINT", ["ENTRYPOINT", "ENV"]), Some("ENTRYPOINT"));
+        assert_eq!(suggest("xyz", ["ENTRYPOINT", "ENV"]), None);
+        assert_eq!(suggest("ENV", ["ENV"]), None);
+    }
+}

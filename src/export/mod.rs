@@ -1,0 +1,1 @@
+//! A result to where the user wants it.

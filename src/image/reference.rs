@@ -1,0 +1,202 @@
+//! Image references: parse, normalise, print (distribution's reference grammar with Docker's defaults).
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::digest::Digest;
+
+/// A text that names no image.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    /// Against the grammar.
+    #[error("invalid reference format: {text:?}")]
+    Format {
+        /// The text.
+        text: String,
+    },
+    /// Upper-case letters in the repository.
+    #[error("invalid reference format: repository name ({repository}) must be lowercase")]
+    Uppercase {
+        /// The repository.
+        repository: String,
+    },
+}
+
+/// A normalised image reference.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reference {
+    /// Registry host and optional port, `docker.io` by default.
+    pub registry: String,
+    /// Repository path, with `library/` added on docker.io.
+    pub repository: String,
+    /// Tag, if one was given.
+    pub tag: Option<String>,
+    /// Digest, if one was given.
+    pub digest: Option<Digest>,
+}
+
+impl Reference {
+    /// Returns the reference with tag `latest` where neither tag nor digest is given.
+    #[must_use]
+    pub fn with_default_tag(mut self) -> Self {
+        if self.tag.is_none() && self.digest.is_none() {
+            self.tag = Some("latest".into());
+        }
+        self
+    }
+
+    /// Returns the reference with its digest replaced.
+    #[must_use]
+    pub fn with_digest(mut self, digest: Digest) -> Self {
+        self.digest = Some(digest);
+        self
+    }
+
+    /// Returns `registry/repository`.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
+    }
+
+    /// Returns the short form people write: without `docker.io/` and `library/`.
+    pub fn familiar(&self) -> String {
+        let text = self.to_string();
+        let Some(rest) = text.strip_prefix("docker.io/") else { return text };
+        let single = rest.strip_prefix("library/").filter(|tail| !tail.contains('/'));
+        single.unwrap_or(rest).to_owned()
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.registry, self.repository)?;
+        if let Some(tag) = &self.tag {
+            write!(f, ":{tag}")?;
+        }
+        if let Some(digest) = &self.digest {
+            write!(f, "@{digest}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let format = || ReferenceError::Format { text: text.chars().take(300).collect() };
+        if text.len() > 1024 || (text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())) {
+            return Err(format());
+        }
+        let (rest, digest) = match text.split_once('@') {
+            Some((rest, digest)) => (rest, Some(digest.parse::<Digest>().map_err(|_| format())?)),
+            None => (text, None),
+        };
+        let (name, tag) = match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+            _ => (rest, None),
+        };
+        let (registry, repository) = split_registry(name);
+        if repository.bytes().any(|b| b.is_ascii_uppercase()) {
+            return Err(ReferenceError::Uppercase { repository });
+        }
+        let tag_ok = tag.is_none_or(is_tag);
+        if !is_domain(&registry) || !is_repository(&repository) || !tag_ok {
+            return Err(format());
+        }
+        Ok(Self { registry, repository, tag: tag.map(str::to_owned), digest })
+    }
+}
+
+fn split_registry(name: &str) -> (String, String) {
+    let (registry, repository) = match name.split_once('/') {
+        Some((first, rest)) if is_host(first) => (first, rest),
+        _ => ("docker.io", name),
+    };
+    let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
+    if registry == "docker.io" && !repository.contains('/') {
+        return (registry.into(), format!("library/{repository}"));
+    }
+    (registry.into(), repository.into())
+}
+
+/// The first path element is a host when it looks like one, or cannot be part of a repository.
+fn is_host(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase())
+}
+
+fn is_domain(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.ends_with(':') && !text.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let port_ok = port.is_none_or(|p| !p.is_empty() && p.bytes().all(|b| b.is_ascii_digit()));
+    if let Some(v6) = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        return port_ok && v6.parse::<std::net::Ipv6Addr>().is_ok();
+    }
+    let label = |l: &str| {
+        !l.is_empty()
+            && l.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !l.starts_with('-')
+            && !l.ends_with('-')
+    };
+    port_ok && host.split('.').all(label)
+}
+
+fn is_repository(text: &str) -> bool {
+    text.len() <= 255 && text.split('/').all(is_path_component)
+}
+
+/// Letters and digits, separated by one `.`, one or two `_`, or any number of `-`.
+fn is_path_component(text: &str) -> bool {
+    let alnum = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    if !bytes.first().is_some_and(|b| alnum(*b)) || !bytes.last().is_some_and(|b| alnum(*b)) {
+        return false;
+    }
+    bytes.split(|b| alnum(*b)).all(|sep| matches!(sep, b"" | b"." | b"_" | b"__") || sep.iter().all(|b| *b == b'-'))
+}
+
+fn is_tag(text: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    (1..=128).contains(&text.len())
+        && text.bytes().next().is_some_and(word)
+        && text.bytes().all(|b| word(b) || b == b'.' || b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normalises() {
+        let hex = "a".repeat(64);
+        let pinned = format!("alpine:3@sha256:{hex}");
+        let pinned_full = format!("docker.io/library/alpine:3@sha256:{hex}");
+        for (text, expected) in [
+            ("alpine", "docker.io/library/alpine"),
+            ("index.docker.io/a/b:c", "docker.io/a/b:c"),
+            ("localhost/a", "localhost/a"),
+            ("localhost:5000/a:b", "localhost:5000/a:b"),
+            ("[::1]:5000/a", "[::1]:5000/a"),
+            ("ghcr.io/o/a__b-c.d:X_1", "ghcr.io/o/a__b-c.d:X_1"),
+            (pinned.as_str(), pinned_full.as_str()),
+        ] {
+            assert_eq!(text.parse::<Reference>().expect(text).to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn refuses() {
+        let bare_id = "a".repeat(64);
+        for text in ["", "Alpine", "a:", "a@sha256:x", "a b", "../a", "a//b", "a:-b", "-a", "a..b", &bare_id] {
+            assert!(text.parse::<Reference>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn familiar_form() {
+        for text in ["alpine:3", "a/b", "ghcr.io/a/b"] {
+            assert_eq!(text.parse::<Reference>().expect(text).familiar(), text);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Layers as bytes: tar in and out, whiteouts, compression.

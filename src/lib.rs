@@ -1,0 +1,48 @@
+//! rbuild, as stations in the order data meets them:
+//!
+//! ```text
+//! request ─▶ frontend ─▶ LLB ─▶ solver ─▶ worker (source · exec · file) ─▶ result ─▶ exporters
+//! (cli,      (Dockerfile  (ops,   (keys,      snapshots, mounts, network          (image · oci · docker · local · tar)
+//!  config)    to LLB)      bytes,  edges,
+//!                          digests) scheduler)
+//! ```
+//!
+//! Imports go to a lower level only; `integration/layers.rs` checks it.
+
+// Level 0: vocabulary and pure conversions.
+pub mod diag;
+pub mod digest;
+pub mod dockerfile;
+pub mod image;
+pub mod llb;
+pub mod pattern;
+pub mod progress;
+
+// Level 1: the solver, and the kernel.
+pub mod solver;
+pub mod sys;
+
+// Level 2: what is kept, and what is talked to.
+pub mod checksum;
+pub mod layer;
+pub mod registry;
+pub mod secrets;
+pub mod snapshot;
+pub mod store;
+
+// Level 3: where content comes from, and how a process runs.
+pub mod exec;
+pub mod source;
+
+// Level 4: ops and frontend.
+pub mod frontend;
+pub mod ops;
+
+// Level 5: where results go.
+pub mod export;
+
+// Level 6 and 7: one build, and the program around it.
+pub mod cli;
+pub mod config;
+pub mod driver;
+pub mod rootless;

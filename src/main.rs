@@ -1,0 +1,3 @@
+//! The program: decides its role by its first argument, before any thread exists.
+
+fn main() {}

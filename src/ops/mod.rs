@@ -1,0 +1,1 @@
+//! The LLB ops as the solver's ops.

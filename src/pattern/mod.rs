@@ -1,0 +1,1 @@
+//! Go's path patterns and .dockerignore, exactly.

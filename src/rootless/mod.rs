@@ -1,0 +1,1 @@
+//! Stage 0: the user and mount namespace, before any thread exists.

@@ -1,0 +1,1 @@
+//! Secrets and ssh agents given on the command line.

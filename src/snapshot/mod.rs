@@ -1,0 +1,1 @@
+//! Stacks of layers as directory trees: prepare, commit, view.

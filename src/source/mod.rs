@@ -1,0 +1,1 @@
+//! Where content comes from: images, the build context.

@@ -1,0 +1,1 @@
+//! What outlives a build: content-addressed blobs, cache records, locks.

@@ -1,0 +1,7 @@
+//! The only code that talks to the kernel beyond what std offers: descriptors, mounts, namespaces, ids, locks.
+//!
+//! In: descriptors and names of one path component, or paths resolved inside a root. Out: descriptors. Invariant: a path a
+//! container could change is resolved once, to a descriptor, and never used as a string again.
+
+pub mod dir;
+pub mod mount;

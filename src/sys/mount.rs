@@ -1,0 +1,79 @@
+//! Mounts as descriptors: made detached, used through their descriptor, gone when it is closed.
+//!
+//! In: file system names, options, descriptors. Out: descriptors of detached mounts. Invariant: nothing here attaches a mount
+//! to a path of the host, so a process that dies leaves none; only the `__init` child attaches, inside its own namespace.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+
+/// One option of a file system.
+#[derive(Debug, Clone, Copy)]
+pub enum Option<'a> {
+    /// `key`
+    Flag(&'a str),
+    /// `key=value`
+    Value(&'a str, &'a OsStr),
+}
+
+/// Makes a detached mount of a new file system; on failure the error carries the kernel's own explanation where it gives one.
+pub fn new_filesystem(kind: &str, options: &[Option<'_>], attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+    let context = mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let configured = configure(&context, options);
+    let mounted = configured.and_then(|()| mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes));
+    mounted.map_err(|errno| explain(&context, errno))
+}
+
+fn configure(context: &OwnedFd, options: &[Option<'_>]) -> rustix::io::Result<()> {
+    for option in options {
+        match option {
+            Option::Flag(key) => mount::fsconfig_set_flag(context, *key)?,
+            Option::Value(key, value) => mount::fsconfig_set_string(context, *key, *value)?,
+        }
+    }
+    mount::fsconfig_create(context)
+}
+
+/// The kernel queues messages such as `e overlay: …` on the context; they say far more than the errno.
+fn explain(context: &OwnedFd, errno: rustix::io::Errno) -> io::Error {
+    let mut text = String::new();
+    let mut buffer = [0u8; 1024];
+    while let Ok(count) = rustix::io::read(context, &mut buffer) {
+        if count == 0 {
+            break;
+        }
+        if !text.is_empty() {
+            text.push_str("; ");
+        }
+        text.push_str(String::from_utf8_lossy(&buffer[..count]).trim());
+    }
+    let error = io::Error::from(errno);
+    if text.is_empty() { error } else { io::Error::new(error.kind(), format!("{error} ({text})")) }
+}
+
+/// Makes a detached copy of the mount that `tree` is in, rooted at `tree`; with all mounts below it if `recursive`.
+pub fn clone_tree(tree: impl AsFd, recursive: Recursive) -> io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive == Recursive::Yes {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    Ok(mount::open_tree(tree, c"", flags)?)
+}
+
+/// Whether mounts below a mount are meant too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recursive {
+    /// They are.
+    Yes,
+    /// Only the mount itself.
+    No,
+}
+
+/// Attaches a detached mount on the directory or file `target`, which stays the one that was opened whatever happens to
+/// its path.
+pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(mount::move_mount(mount, c"", target, c"", flags)?)
+}
