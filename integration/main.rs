@@ -1,1 +1,5 @@
-//! The integration tests: the real binary against real parts.
+//! The integration tests: the real binary against real parts. How to run them stands in the README.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop with the place")]
+
+mod layers;

@@ -1,0 +1,129 @@
+//! `buildkitd.toml`: text to settings, with the line of whatever is wrong or has no effect.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::{ConfigError, RegistryHost, Settings, location};
+
+type Entry<'a> = (&'a Spanned<std::borrow::Cow<'a, str>>, &'a Spanned<DeValue<'a>>);
+
+/// Parses the text of a configuration file.
+pub(super) fn parse(file: &str, text: &str) -> Result<Settings, ConfigError> {
+    let reader = Reader { file, text };
+    let table = DeTable::parse(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        ConfigError::Syntax { reason: error.message().to_owned(), location: Box::new(location(file, text, offset)) }
+    })?;
+    let mut settings = Settings::default();
+    for entry in table.get_ref() {
+        reader.top_level(entry, &mut settings)?;
+    }
+    Ok(settings)
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    text: &'a str,
+}
+
+impl Reader<'_> {
+    fn top_level(&self, (key, value): Entry<'_>, settings: &mut Settings) -> Result<(), ConfigError> {
+        match key.get_ref().as_ref() {
+            "root" => settings.root = Some(self.text_value(value)?.into()),
+            "debug" => settings.debug = self.bool_value(value)?,
+            "registry" => {
+                for entry in self.table(value)? {
+                    self.registry(entry, settings)?;
+                }
+            }
+            "worker" => {
+                for entry in self.table(value)? {
+                    self.worker(entry, settings)?;
+                }
+            }
+            // Settings of a daemon's sockets and tracing: there is no daemon to which they could apply.
+            "grpc" | "otel" | "trace" | "cdi" => {}
+            name => self.warn(key.span().start, name, settings),
+        }
+        Ok(())
+    }
+
+    fn registry(&self, (host, value): Entry<'_>, settings: &mut Settings) -> Result<(), ConfigError> {
+        let mut options = RegistryHost::default();
+        for (key, value) in self.table(value)? {
+            match key.get_ref().as_ref() {
+                "http" => options.http = self.bool_value(value)?,
+                "insecure" => options.insecure = self.bool_value(value)?,
+                name => self.warn(key.span().start, &format!("registry.{:?}.{name}", host.get_ref()), settings),
+            }
+        }
+        settings.registries.insert(host.get_ref().to_string(), options);
+        Ok(())
+    }
+
+    fn worker(&self, (kind, value): Entry<'_>, settings: &mut Settings) -> Result<(), ConfigError> {
+        if kind.get_ref() != "oci" {
+            return Ok(());
+        }
+        for (key, value) in self.table(value)? {
+            match key.get_ref().as_ref() {
+                "enabled" | "rootless" => {}
+                "max-parallelism" => settings.max_parallelism = Some(self.count(value)?),
+                name => self.warn(key.span().start, &format!("worker.oci.{name}"), settings),
+            }
+        }
+        Ok(())
+    }
+
+    fn warn(&self, offset: usize, key: &str, settings: &mut Settings) {
+        let line = location(self.file, self.text, offset).ranges[0].start;
+        settings.warnings.push(format!("{}:{line}: `{key}` has no effect in this version of rbuild", self.file));
+    }
+
+    fn wrong(&self, value: &Spanned<DeValue<'_>>, expected: &str) -> ConfigError {
+        let found = value.get_ref().type_str();
+        let place = location(self.file, self.text, value.span().start);
+        ConfigError::Syntax { reason: format!("expected {expected}, found {found}"), location: Box::new(place) }
+    }
+
+    fn table<'t>(&self, value: &'t Spanned<DeValue<'t>>) -> Result<&'t DeTable<'t>, ConfigError> {
+        value.get_ref().as_table().ok_or_else(|| self.wrong(value, "a table"))
+    }
+
+    fn bool_value(&self, value: &Spanned<DeValue<'_>>) -> Result<bool, ConfigError> {
+        value.get_ref().as_bool().ok_or_else(|| self.wrong(value, "true or false"))
+    }
+
+    fn text_value(&self, value: &Spanned<DeValue<'_>>) -> Result<String, ConfigError> {
+        value.get_ref().as_str().map(str::to_owned).ok_or_else(|| self.wrong(value, "a text"))
+    }
+
+    fn count(&self, value: &Spanned<DeValue<'_>>) -> Result<usize, ConfigError> {
+        let number = value.get_ref().as_integer().and_then(|i| i.as_str().parse().ok());
+        number.filter(|n| *n > 0).ok_or_else(|| self.wrong(value, "a positive whole number"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diag::Diagnose;
+
+    #[test]
+    fn reads_registries_and_limits() {
+        let text = "debug = true\n[registry.\"localhost:5000\"]\n  http = true\n  mirrors = [\"a\"]\n[worker.oci]\n  max-parallelism = 4\n[grpc]\n  debugAddress = \"x\"\n";
+        let settings = parse("b.toml", text).expect("valid");
+        assert_eq!(settings.registries["localhost:5000"], RegistryHost { http: true, insecure: false });
+        assert_eq!((settings.max_parallelism, settings.debug), (Some(4), true));
+        let warning = "b.toml:4: `registry.\"localhost:5000\".mirrors` has no effect in this version of rbuild";
+        assert_eq!(settings.warnings, [warning]);
+    }
+
+    #[test]
+    fn errors_name_the_line() {
+        for (text, line) in [("a = \n", 1), ("\n[registry.x]\nhttp = 1\n", 3), ("[worker.oci]\nmax-parallelism = 0\n", 2)] {
+            let error = parse("b.toml", text).expect_err(text);
+            assert_eq!(error.locations()[0].ranges[0].start, line, "{text}");
+        }
+    }
+}

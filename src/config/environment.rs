@@ -1,0 +1,107 @@
+//! The process environment, read once.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// The environment a run was started with.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+    root_user: bool,
+}
+
+impl Environment {
+    /// Reads the environment of this process; `root_user` says whether it was started by uid 0.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+    pub fn read(root_user: bool) -> Self {
+        Self { variables: std::env::vars_os().collect(), root_user }
+    }
+
+    /// Makes an environment of given variables.
+    pub fn from_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>, root_user: bool) -> Self {
+        let variables = pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect();
+        Self { variables, root_user }
+    }
+
+    /// Returns a variable as text; one that is not UTF-8 counts as absent.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.variables.get(OsStr::new(name)).and_then(|value| value.to_str())
+    }
+
+    /// Returns a variable as a path, none where it is empty.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        self.variables.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    /// Returns whether a variable is set to something other than nothing.
+    pub fn is_set(&self, name: &str) -> bool {
+        self.path(name).is_some()
+    }
+
+    fn home(&self) -> PathBuf {
+        self.path("HOME").unwrap_or_else(|| PathBuf::from("/"))
+    }
+
+    /// Returns the state directory used where none is named: `/var/lib/rbuild` as root, else below `XDG_DATA_HOME`.
+    pub fn default_root(&self) -> PathBuf {
+        if self.root_user {
+            return PathBuf::from("/var/lib/rbuild");
+        }
+        self.path("XDG_DATA_HOME").unwrap_or_else(|| self.home().join(".local/share")).join("rbuild")
+    }
+
+    /// Returns where `buildkitd.toml` is looked for.
+    pub fn buildkitd_config(&self) -> PathBuf {
+        if self.root_user {
+            return PathBuf::from("/etc/buildkit/buildkitd.toml");
+        }
+        self.path("XDG_CONFIG_HOME").unwrap_or_else(|| self.home().join(".config")).join("buildkit/buildkitd.toml")
+    }
+
+    /// Returns the files that may hold registry credentials, the first existing one counting.
+    pub fn auth_files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.path("REGISTRY_AUTH_FILE").into_iter().collect();
+        let docker = self.path("DOCKER_CONFIG").unwrap_or_else(|| self.home().join(".docker"));
+        files.push(docker.join("config.json"));
+        files.extend(self.path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
+        files
+    }
+
+    /// Returns the absolute directories of `PATH`; relative ones, which a checkout could fill, are left out.
+    pub fn search_path(&self) -> Vec<PathBuf> {
+        let value = self.variables.get(OsStr::new("PATH")).cloned().unwrap_or_default();
+        std::env::split_paths(&value).filter(|dir| dir.is_absolute()).collect()
+    }
+
+    /// Finds a program on the search path.
+    pub fn find_program(&self, name: &str) -> Option<PathBuf> {
+        self.search_path().into_iter().map(|dir| dir.join(name)).find(|path| is_program(path))
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn state_directory_follows_the_user() {
+        let root = Environment::from_pairs([], true);
+        assert_eq!(root.default_root(), Path::new("/var/lib/rbuild"));
+        let user = Environment::from_pairs([("HOME", "/home/a")], false);
+        assert_eq!(user.default_root(), Path::new("/home/a/.local/share/rbuild"));
+        let xdg = Environment::from_pairs([("HOME", "/home/a"), ("XDG_DATA_HOME", "/data")], false);
+        assert_eq!(xdg.default_root(), Path::new("/data/rbuild"));
+    }
+
+    #[test]
+    fn relative_search_directories_are_left_out() {
+        let environment = Environment::from_pairs([("PATH", ":.:bin:/usr/bin")], false);
+        assert_eq!(environment.search_path(), [Path::new("/usr/bin")]);
+    }
+}
