@@ -1,4 +1,7 @@
 //! Definitions: ops in dependency order with their bytes, digests and metadata.
+//!
+//! In: ops through a [`Builder`]. Out: a [`Definition`], in which every vertex comes after its inputs and lookups by digest
+//! take logarithmic time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,9 +51,14 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Returns the vertex of a digest.
+    /// Returns the vertex of a digest; searches all vertices, so callers in a loop use [`Definition::by_digest`].
     pub fn vertex(&self, digest: &Digest) -> Option<&Arc<Vertex>> {
         self.vertices.iter().find(|v| v.digest == *digest)
+    }
+
+    /// Returns the vertices by digest.
+    pub fn by_digest(&self) -> BTreeMap<&Digest, &Arc<Vertex>> {
+        self.vertices.iter().map(|v| (&v.digest, v)).collect()
     }
 
     /// Returns the op that ends the definition: only an input, which is the result.
@@ -61,10 +69,11 @@ impl Definition {
     }
 }
 
-/// Collects ops; equal ops become one vertex.
+/// Collects ops in the order they are added; equal ops become one vertex.
 #[derive(Debug, Default)]
 pub struct Builder {
-    vertices: BTreeMap<Digest, Vertex>,
+    order: Vec<Vertex>,
+    places: BTreeMap<Digest, usize>,
 }
 
 impl Builder {
@@ -73,45 +82,83 @@ impl Builder {
         Self::default()
     }
 
-    /// Adds an op and returns its digest; metadata of an equal op is kept, its lines are joined.
+    /// Adds an op, whose inputs were added before, and returns its digest.
+    ///
+    /// What is said about an equal op is joined: flags add up, later descriptions win, lines are collected.
     pub fn add(&mut self, op: Op, metadata: OpMetadata, lines: &[LineRange]) -> Digest {
         let bytes = encode::op(&op);
         let digest = Digest::compute(&bytes);
-        let vertex = self.vertices.entry(digest.clone()).or_insert_with(|| Vertex {
-            digest: digest.clone(),
-            op,
-            bytes,
-            metadata,
-            lines: Vec::new(),
-        });
-        for line in lines {
-            if !vertex.lines.contains(line) {
-                vertex.lines.push(*line);
+        let place = match self.places.get(&digest) {
+            Some(place) => {
+                join_metadata(&mut self.order[*place].metadata, metadata);
+                *place
             }
-        }
-        vertex.lines.sort_unstable();
+            None => {
+                let vertex = Vertex { digest: digest.clone(), op, bytes, metadata, lines: Vec::new() };
+                self.places.insert(digest.clone(), self.order.len());
+                self.order.push(vertex);
+                self.order.len() - 1
+            }
+        };
+        let known = &mut self.order[place].lines;
+        known.extend(lines.iter().copied());
+        known.sort_unstable();
+        known.dedup();
         digest
     }
 
-    /// Returns the definition of `result`: what it depends on and nothing else, each vertex after its inputs.
-    pub fn finish(&self, result: Option<Edge>) -> Definition {
-        let mut order = Vec::new();
-        let mut seen = std::collections::BTreeSet::new();
-        let mut stack: Vec<(Digest, usize)> = result.iter().map(|e| (e.vertex.clone(), 0)).collect();
-        while let Some((digest, next)) = stack.pop() {
-            if next == 0 && !seen.insert(digest.clone()) {
-                continue;
-            }
-            let vertex = &self.vertices[&digest];
-            match vertex.op.inputs.get(next) {
-                Some(input) => {
-                    let input = input.digest.clone();
-                    stack.push((digest, next + 1));
-                    stack.push((input, 0));
-                }
-                None => order.push(Arc::new(vertex.clone())),
+    /// Returns the definition of `result`: what it depends on and nothing else, in the order of addition.
+    pub fn finish(self, result: Option<Edge>) -> Definition {
+        let mut needed = vec![false; self.order.len()];
+        let mut stack: Vec<usize> = result.iter().filter_map(|e| self.places.get(&e.vertex).copied()).collect();
+        while let Some(place) = stack.pop() {
+            if !std::mem::replace(&mut needed[place], true) {
+                let inputs = &self.order[place].op.inputs;
+                stack.extend(inputs.iter().filter_map(|i| self.places.get(&i.digest).copied()));
             }
         }
-        Definition { vertices: order, result }
+        let vertices = self.order.into_iter().zip(needed).filter(|(_, n)| *n).map(|(v, _)| Arc::new(v)).collect();
+        Definition { vertices, result }
+    }
+}
+
+fn join_metadata(known: &mut OpMetadata, more: OpMetadata) {
+    known.ignore_cache |= more.ignore_cache;
+    known.description.extend(more.description);
+    known.progress_group = more.progress_group.or(known.progress_group.take());
+    known.resources = more.resources.or(known.resources.take());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llb::ops::{MergeOp, OpKind, SourceOp};
+
+    fn source(name: &str) -> Op {
+        let source = SourceOp { identifier: name.into(), ..SourceOp::default() };
+        Op { kind: Some(OpKind::Source(source)), ..Op::default() }
+    }
+
+    fn line(start: u32) -> LineRange {
+        LineRange { start, end: start }
+    }
+
+    #[test]
+    fn equal_ops_become_one_vertex_and_unneeded_ones_are_left_out() {
+        let mut builder = Builder::new();
+        let a = builder.add(source("a"), OpMetadata::default(), &[line(3)]);
+        builder.add(source("unneeded"), OpMetadata::default(), &[]);
+        let again = builder.add(source("a"), OpMetadata { ignore_cache: true, ..OpMetadata::default() }, &[line(1)]);
+        assert_eq!(a, again);
+        let b = builder.add(source("b"), OpMetadata::default(), &[]);
+        let inputs = [&a, &b].map(|d| Input { digest: d.clone(), index: 0 }).to_vec();
+        let merge = Op { inputs, kind: Some(OpKind::Merge(MergeOp { inputs: vec![0, 1] })), platform: None };
+        let top = builder.add(merge, OpMetadata::default(), &[]);
+        let definition = builder.finish(Some(Edge { vertex: top.clone(), index: 0 }));
+        let order: Vec<_> = definition.vertices.iter().map(|v| v.digest.clone()).collect();
+        assert_eq!(order, [a.clone(), b, top]);
+        let first = definition.by_digest()[&a];
+        assert!(first.metadata.ignore_cache);
+        assert_eq!(first.lines, [line(1), line(3)]);
     }
 }

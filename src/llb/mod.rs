@@ -5,6 +5,7 @@
 
 pub mod definition;
 pub mod encode;
+pub mod json;
 pub mod ops;
 
 pub use definition::{Builder, Definition, Edge, Vertex};

@@ -1,0 +1,68 @@
+//! Environment variables in the order of their last assignment, which is the order a process of a RUN sees.
+
+use std::collections::BTreeMap;
+
+use crate::dockerfile::word::Env;
+
+/// Variables by name; assigning again moves a variable to the end.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EnvList {
+    values: BTreeMap<String, (u64, String)>,
+    next: u64,
+}
+
+impl EnvList {
+    /// Sets a variable.
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
+        self.values.insert(name.to_owned(), (self.next, value.into()));
+        self.next += 1;
+    }
+
+    /// Removes a variable.
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.values.remove(name);
+    }
+
+    /// Returns a variable's value.
+    pub(crate) fn value(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(|(_, value)| value.as_str())
+    }
+
+    /// Returns `NAME=value` in order.
+    pub(crate) fn assignments(&self) -> Vec<String> {
+        self.ordered().into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    }
+
+    /// Returns the variables in order.
+    pub(crate) fn ordered(&self) -> Vec<(&str, &str)> {
+        let mut all: Vec<_> = self.values.iter().map(|(name, (at, value))| (*at, name.as_str(), value.as_str())).collect();
+        all.sort_unstable();
+        all.into_iter().map(|(_, name, value)| (name, value)).collect()
+    }
+}
+
+impl Env for EnvList {
+    fn get(&self, name: &str) -> Option<String> {
+        self.value(name).map(str::to_owned)
+    }
+
+    fn keys(&self) -> Vec<String> {
+        self.ordered().into_iter().map(|(name, _)| name.to_owned()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assigning_again_moves_to_the_end() {
+        let mut env = EnvList::default();
+        for (name, value) in [("A", "1"), ("B", "2"), ("A", "3"), ("C", "4")] {
+            env.set(name, value);
+        }
+        env.remove("C");
+        assert_eq!(env.assignments(), ["B=2", "A=3"]);
+        assert_eq!(env.value("A"), Some("3"));
+    }
+}

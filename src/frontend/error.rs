@@ -1,0 +1,107 @@
+//! Why a Dockerfile could not be lowered.
+//!
+//! In: messages from parsing, expansion and dispatch. Out: one [`FrontendError`] with all problems, their places, and the
+//! warnings found before it.
+
+use std::sync::Arc;
+
+use super::bridge::BridgeError;
+use crate::diag::{Diagnose, Kind, LineRange, Location};
+use crate::dockerfile::error::ParseError;
+use crate::dockerfile::lint::LintWarning;
+
+/// What is wrong with a request; several problems only where the parser could go on after the first.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", problems.iter().map(|p| p.message.as_str()).collect::<Vec<_>>().join("\n"))]
+pub struct FrontendError {
+    /// The problems, at least one.
+    pub problems: Vec<Problem>,
+    /// Name and text of the Dockerfile, where it could be read as text.
+    pub dockerfile: Option<(String, Arc<str>)>,
+    /// Warnings found before.
+    pub warnings: Vec<LintWarning>,
+}
+
+/// One problem.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What kind of failure it is.
+    pub kind: Kind,
+    /// The message.
+    pub message: String,
+    /// The lines it points to.
+    pub ranges: Vec<LineRange>,
+    /// The offending words on the first of them.
+    pub mark: Option<String>,
+    /// What the user can do.
+    pub hints: Vec<String>,
+}
+
+impl Problem {
+    /// Makes a problem of the Dockerfile, with no place yet.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Dockerfile, message: message.into(), ranges: Vec::new(), mark: None, hints: Vec::new() }
+    }
+
+    /// Makes a problem of an option the caller gave.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { kind: Kind::Usage, ..Self::new(message) }
+    }
+
+    /// Adds lines it points to.
+    #[must_use]
+    pub fn at(mut self, ranges: &[LineRange]) -> Self {
+        self.ranges.extend_from_slice(ranges);
+        self
+    }
+
+    /// Points to `ranges` unless it already points somewhere.
+    #[must_use]
+    pub fn at_if_nowhere(self, ranges: &[LineRange]) -> Self {
+        if self.ranges.is_empty() { self.at(ranges) } else { self }
+    }
+
+    /// Adds a hint.
+    #[must_use]
+    pub fn hinted(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+}
+
+impl From<BridgeError> for Problem {
+    fn from(error: BridgeError) -> Self {
+        Self { kind: error.kind, hints: error.hints, ..Self::new(error.message) }
+    }
+}
+
+impl From<ParseError> for Problem {
+    fn from(error: ParseError) -> Self {
+        let hints = error.hint.into_iter().collect();
+        Self { ranges: error.ranges, mark: error.mark, hints, ..Self::new(error.message) }
+    }
+}
+
+impl From<Problem> for FrontendError {
+    fn from(problem: Problem) -> Self {
+        Self { problems: vec![problem], dockerfile: None, warnings: Vec::new() }
+    }
+}
+
+impl Diagnose for FrontendError {
+    fn kind(&self) -> Kind {
+        self.problems.first().map_or(Kind::Dockerfile, |p| p.kind)
+    }
+
+    fn hints(&self) -> Vec<String> {
+        self.problems.iter().flat_map(|p| p.hints.iter().cloned()).collect()
+    }
+
+    fn locations(&self) -> Vec<Location> {
+        let Some((file, text)) = &self.dockerfile else { return Vec::new() };
+        let placed = self.problems.iter().filter(|p| !p.ranges.is_empty());
+        placed
+            .map(|p| Location { file: file.clone(), text: text.clone(), ranges: p.ranges.clone(), mark: p.mark.clone() })
+            .collect()
+    }
+}

@@ -1,0 +1,205 @@
+//! One lowering of a Dockerfile for one platform: what all its steps share, and their order.
+//!
+//! The order decides which of several mistakes is reported: arguments, stages, target, circles, base images and triggers,
+//! ignore patterns, instructions, lint, and at last the definition.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use super::args::{self, Globals};
+use super::bridge::Bridge;
+use super::contexts::MainContext;
+use super::error::Problem;
+use super::graph::Graph;
+use super::options::Options;
+use super::stage::{StageId, Stages};
+use super::{PlatformResult, image};
+use crate::dockerfile::instruction::{Dockerfile, SourceLine};
+use crate::dockerfile::lint::{Linter, Rule};
+use crate::dockerfile::suggestion::{self, Case};
+use crate::dockerfile::word::Lexer;
+use crate::image::{ImageConfig, Platform, Reference};
+
+/// What is given to a lowering.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) dockerfile: &'a Dockerfile,
+    pub(crate) bridge: &'a dyn Bridge,
+    pub(crate) session: &'a str,
+    /// Platform of this machine's worker.
+    pub(crate) build_platform: &'a Platform,
+}
+
+/// A lowering under way.
+#[derive(Debug)]
+pub(crate) struct Lowering<'a> {
+    pub(crate) given: Given<'a>,
+    pub(crate) lexer: Lexer,
+    pub(crate) lint: Linter,
+    pub(crate) target_platform: Platform,
+    /// Whether nobody asked for a platform, so that a base image may decide.
+    pub(crate) implicit_target: bool,
+    /// Build arguments, `SOURCE_DATE_EPOCH` resolved.
+    pub(crate) build_args: BTreeMap<String, String>,
+    pub(crate) globals: Globals,
+    pub(crate) epoch: Option<i64>,
+    pub(crate) stages: Stages<'a>,
+    pub(crate) graph: Graph,
+    pub(crate) main: MainContext,
+}
+
+impl<'a> Lowering<'a> {
+    /// Starts for a platform; none is the worker's own.
+    pub(crate) fn new(given: Given<'a>, platform: Option<&Platform>, lint: Linter) -> Self {
+        Self {
+            lexer: Lexer::new(given.dockerfile.escape),
+            lint,
+            target_platform: platform.unwrap_or(given.build_platform).clone(),
+            implicit_target: platform.is_none(),
+            build_args: given.options.build_args.clone(),
+            globals: Globals::default(),
+            epoch: None,
+            stages: Stages::default(),
+            graph: Graph::default(),
+            main: MainContext::default(),
+            given,
+        }
+    }
+
+    /// Does all of it.
+    pub(crate) async fn run(&mut self) -> Result<PlatformResult, Problem> {
+        self.evaluate_globals()?;
+        self.prepare_main_context().await?;
+        self.resolve_epoch().await?;
+        self.add_stages()?;
+        let target = self.stages.target(&self.given.options.target)?;
+        self.link_stages()?;
+        let reachable = self.resolve_stages(target).await?;
+        self.read_ignore_patterns().await?;
+        let waiting: Vec<StageId> = self.stages.ids().filter(|id| reachable[id.0]).collect();
+        for id in waiting {
+            if !self.stages.get(id).progress.dispatched {
+                self.dispatch_stage(id)?;
+            }
+        }
+        self.finish(target)
+    }
+
+    fn evaluate_globals(&mut self) -> Result<(), Problem> {
+        let dockerfile = self.given.dockerfile;
+        let last = dockerfile.stages.last().map_or("", |s| s.name.as_str());
+        let target = &self.given.options.target;
+        let stage = if target.is_empty() { last } else { target };
+        let built_in = args::built_in(self.given.build_platform, &self.target_platform, stage, &self.build_args);
+        self.check_default_bases(&built_in);
+        self.globals = args::meta(dockerfile, &self.lexer, &built_in, &self.build_args)?;
+        Ok(())
+    }
+
+    /// Base images should make sense without build arguments too.
+    fn check_default_bases(&mut self, built_in: &super::env::EnvList) {
+        let dockerfile = self.given.dockerfile;
+        let Ok(defaults) = args::meta(dockerfile, &self.lexer, built_in, &BTreeMap::new()) else { return };
+        for stage in &dockerfile.stages {
+            let Ok(name) = self.lexer.word(&stage.base, &defaults.env) else { return };
+            if Reference::from_str(&name.text).is_err() {
+                let message = format!("Default value for ARG {} results in empty or invalid base image name", stage.base);
+                self.lint.file(Rule::InvalidDefaultArgInFrom, &stage.source.lines, message);
+            }
+        }
+    }
+
+    fn finish(&mut self, target: StageId) -> Result<PlatformResult, Problem> {
+        self.stages.use_path(target, "/".into());
+        if let Some(message) = self.lint.violation() {
+            return Err(Problem::new(message).hinted("remove `error=true` from the check options, or fix the warnings"));
+        }
+        self.set_follow_paths();
+        let config = self.final_config(target);
+        let root = self.root_stage(target);
+        let base_config = self.stages.get(root).base_image.clone();
+        let stage = self.stages.get(target);
+        let (result, ignore_cache) = (stage.state.root, stage.ignore_cache);
+        Ok(PlatformResult {
+            platform: self.target_platform.clone(),
+            definition: std::mem::take(&mut self.graph).finish(result),
+            config,
+            base_config,
+            epoch: self.epoch,
+            ignore_cache,
+        })
+    }
+
+    /// Returns the stage at the bottom of a chain of stages.
+    fn root_stage(&self, id: StageId) -> StageId {
+        let mut root = id;
+        while let Some(base) = self.stages.get(root).base {
+            root = base;
+        }
+        root
+    }
+
+    fn final_config(&self, target: StageId) -> ImageConfig {
+        let mut config = self.stages.get(target).image.clone();
+        let mut histories = vec![std::mem::take(&mut config.history)];
+        let mut base = self.stages.get(target).base;
+        while let Some(id) = base {
+            histories.push(self.stages.get(id).image.history.clone());
+            base = self.stages.get(id).base;
+        }
+        config.history = histories.into_iter().rev().flatten().collect();
+        config.config.labels.extend(self.given.options.labels.clone());
+        if !self.implicit_target {
+            image::force_platform(&mut config, &self.target_platform);
+        }
+        image::normalize_platform(&mut config);
+        config
+    }
+
+    /// Returns the platform to name in step names: only where several are built.
+    pub(crate) fn shown<'p>(&self, platform: &'p Platform) -> Option<&'p Platform> {
+        self.given.options.multi_platform.then_some(platform)
+    }
+
+    /// Expands a text of an instruction as one word, with a stage's variables.
+    pub(crate) fn expand(&mut self, id: StageId, source: &SourceLine, text: &str) -> Result<String, Problem> {
+        let lexer = self.lexer;
+        self.expand_with(&lexer, id, source, text)
+    }
+
+    /// Expands with a lexer other than the file's.
+    pub(crate) fn expand_with(
+        &mut self,
+        lexer: &Lexer,
+        id: StageId,
+        source: &SourceLine,
+        text: &str,
+    ) -> Result<String, Problem> {
+        let env = &self.stages.get(id).state.env;
+        let expanded = lexer.word(text, env).map_err(|e| Problem::new(e.to_string()))?;
+        self.report_undefined(id, source, expanded.unmatched);
+        Ok(expanded.text)
+    }
+
+    fn report_undefined(&mut self, id: StageId, source: &SourceLine, mut names: std::collections::BTreeSet<String>) {
+        names.retain(|name| !is_outside_env(name));
+        if names.is_empty() {
+            return;
+        }
+        let stage = self.stages.get(id);
+        stage.args.iter().for_each(|arg| _ = names.remove(&arg.name));
+        let env = stage.state.env.ordered();
+        let options: Vec<&str> = env.iter().map(|(name, _)| *name).collect();
+        for name in names {
+            let near = suggestion::nearest(&name, &options, Case::Sensitive);
+            let near = near.map(|near| format!(" (did you mean ${near}?)")).unwrap_or_default();
+            self.lint.instruction(Rule::UndefinedVar, source, format!("Usage of undefined variable '${name}'{near}"));
+        }
+    }
+}
+
+/// Tells whether an ARG is an instruction to the build and no variable of processes.
+pub(crate) fn is_outside_env(name: &str) -> bool {
+    matches!(name, "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE")
+}

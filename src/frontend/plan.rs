@@ -1,0 +1,208 @@
+//! From parsed stages to stages that know their base, their name, their platform, and whom they need.
+//!
+//! In: the Dockerfile and the global scope. Out: [`Stages`](super::stage::Stages), with one implicit stage for each image
+//! that COPY or a mount names. What is wrong in a FROM is reported even for stages that nobody needs.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use super::error::Problem;
+use super::lowering::Lowering;
+use super::stage::{Command, Stage, StageId};
+use crate::dockerfile::instruction::{self, Instruction, InstructionKind, RunInstruction};
+use crate::dockerfile::lint::Rule;
+use crate::dockerfile::mount;
+use crate::dockerfile::suggestion::{self, Case};
+use crate::dockerfile::word::{Expanded, Lexer};
+use crate::image::{Platform, PlatformError};
+
+/// The base with no content.
+pub(crate) const SCRATCH: &str = "scratch";
+
+impl<'a> Lowering<'a> {
+    /// Adds the stages of the Dockerfile.
+    pub(crate) fn add_stages(&mut self) -> Result<(), Problem> {
+        for (at, parsed) in self.given.dockerfile.stages.iter().enumerate() {
+            self.add_stage(at, parsed).map_err(|p| p.at(&parsed.source.lines))?;
+        }
+        Ok(())
+    }
+
+    fn add_stage(&mut self, at: usize, parsed: &'a instruction::Stage) -> Result<(), Problem> {
+        let name = self.lexer.word(&parsed.base, &self.globals.env).map_err(|e| Problem::new(e.to_string()))?;
+        self.report_undeclared(parsed, &name.unmatched);
+        if name.text.is_empty() {
+            return Err(Problem::new(format!("base name ({}) should not be blank", parsed.base)));
+        }
+        let platform = match &parsed.platform {
+            Some(text) if !text.is_empty() => Some(self.stage_platform(parsed, text)?),
+            _ => None,
+        };
+        let mut stage = Stage {
+            name: parsed.name.clone(),
+            display: if parsed.name.is_empty() { format!("stage-{at}") } else { parsed.name.clone() },
+            base_name: name.text,
+            source: Cow::Borrowed(&parsed.source),
+            platform,
+            commands: commands_of(parsed),
+            ..Stage::default()
+        };
+        if !parsed.name.is_empty() {
+            stage.context = self.find_context(&parsed.name, stage.platform.as_ref())?;
+        }
+        if stage.context.is_some() {
+            let id = self.stages.add(stage);
+            let stage = self.stages.get_mut(id);
+            stage.base = None;
+            stage.paths_of = id.0;
+            return Ok(());
+        }
+        stage.ignore_cache = self.given.options.no_cache.applies_to(&parsed.name);
+        let id = self.stages.add(stage);
+        let stage = self.stages.get_mut(id);
+        stage.total = usize::from(stage.base_name != SCRATCH && stage.base.is_none());
+        stage.total += stage.commands.iter().filter(|c| is_step(&c.instruction)).count();
+        Ok(())
+    }
+
+    fn stage_platform(&mut self, parsed: &instruction::Stage, text: &str) -> Result<Platform, Problem> {
+        let expanded = self.lexer.word(text, &self.globals.env);
+        let expanded =
+            expanded.map_err(|e| Problem::new(format!("failed to process arguments for platform : {e}")))?;
+        self.report_undeclared(parsed, &expanded.unmatched);
+        self.report_redundant(parsed, text, &expanded);
+        self.report_constant(parsed, &expanded);
+        let near = self.nearest_global(&expanded.unmatched);
+        if expanded.text.is_empty() {
+            return Err(Problem::new(format!("empty platform value from expression {text}{near}")));
+        }
+        Platform::from_str(&expanded.text).map_err(|e| {
+            // Go's error class is part of its text.
+            let class = if matches!(e, PlatformError::Unknown { .. }) { "" } else { ": invalid argument" };
+            Problem::new(format!("failed to parse platform {text}: {e}{class}{near}"))
+        })
+    }
+
+    fn nearest_global(&self, names: &BTreeSet<String>) -> String {
+        let options = self.globals.env.ordered();
+        let options: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
+        let near = names.iter().map(|name| suggestion::suffix(name, &options, Case::Sensitive));
+        near.into_iter().find(|near| !near.is_empty()).unwrap_or_default()
+    }
+
+    fn report_undeclared(&mut self, parsed: &instruction::Stage, names: &BTreeSet<String>) {
+        for name in names.iter().filter(|name| !self.globals.knows(name)).collect::<Vec<_>>() {
+            let options = self.globals.names();
+            let options: Vec<&str> = options.iter().map(String::as_str).collect();
+            let near = suggestion::suffix(name, &options, Case::Sensitive);
+            let message = format!("FROM argument '{name}' is not declared{near}");
+            self.lint.instruction(Rule::UndefinedArgInFrom, &parsed.source, message);
+        }
+    }
+
+    fn report_redundant(&mut self, parsed: &instruction::Stage, text: &str, expanded: &Expanded) {
+        const NAME: &str = "TARGETPLATFORM";
+        let only = expanded.matched.len() == 1 && expanded.unmatched.is_empty() && expanded.matched.contains(NAME);
+        if only && self.globals.env.value(NAME) == Some(&expanded.text) {
+            let message = format!(
+                "Setting platform to predefined {text} in FROM is redundant as this is the default behavior"
+            );
+            self.lint.instruction(Rule::RedundantTargetPlatform, &parsed.source, message);
+        }
+    }
+
+    fn report_constant(&mut self, parsed: &instruction::Stage, expanded: &Expanded) {
+        let Ok(platform) = Platform::from_str(&expanded.text) else { return };
+        let named = parsed.name.contains(&platform.os) || parsed.name.contains(&platform.architecture);
+        if expanded.matched.is_empty() && expanded.unmatched.is_empty() && !named {
+            let message = format!("FROM --platform flag should not use constant value {:?}", expanded.text);
+            self.lint.instruction(Rule::FromPlatformFlagConstDisallowed, &parsed.source, message);
+        }
+    }
+
+    /// Connects stages with those they take files from, and refuses circles.
+    pub(crate) fn link_stages(&mut self) -> Result<(), Problem> {
+        let mut at = 0;
+        while at < self.stages.len() {
+            let id = StageId(at);
+            let mut commands = std::mem::take(&mut self.stages.get_mut(id).commands);
+            for command in &mut commands {
+                self.link_command(id, command)?;
+            }
+            self.stages.get_mut(id).commands = commands;
+            at += 1;
+        }
+        self.stages.check_circles()?;
+        if self.stages.len() == 1 {
+            self.stages.get_mut(StageId(0)).display.clear();
+        }
+        Ok(())
+    }
+
+    /// Finds, or adds, the stages an instruction takes files from; tells whether there are any.
+    pub(crate) fn link_command(&mut self, id: StageId, command: &mut Command<'a>) -> Result<bool, Problem> {
+        let lines = command.instruction.source.lines.clone();
+        command.sources = match &command.instruction.kind {
+            InstructionKind::Copy(copy) if !copy.from.is_empty() => {
+                vec![self.copy_source(&copy.from, &command.instruction).map_err(|p| p.at(&lines))?]
+            }
+            InstructionKind::Run(run) => self.mount_sources(run),
+            _ => Vec::new(),
+        };
+        for source in &command.sources {
+            self.stages.get_mut(id).needs.insert(*source, lines.clone());
+        }
+        Ok(!command.sources.is_empty())
+    }
+
+    fn copy_source(&mut self, from: &str, instruction: &Instruction) -> Result<StageId, Problem> {
+        const REFUSED: &str = "variable expansion is not supported for --from, define a new stage with FROM using ARG \
+                               from global scope as a workaround";
+        let none: &[(String, String)] = &[];
+        let expanded = self.lexer.word(from, &none).map_err(|e| Problem::new(e.to_string()))?;
+        if expanded.text != from {
+            return Err(Problem::new(REFUSED));
+        }
+        match from.parse::<i64>() {
+            Ok(index) => match usize::try_from(index) {
+                Ok(index) if index < self.stages.len() => Ok(StageId(index)),
+                _ => Err(Problem::new(format!("invalid stage index {index}"))),
+            },
+            Err(_) => Ok(self.stage_or_image(from, Some(instruction))),
+        }
+    }
+
+    fn mount_sources(&mut self, run: &RunInstruction) -> Vec<StageId> {
+        let from = |text: &String| mount::from_of(text).filter(|from| !from.is_empty());
+        let names: Vec<String> = run.mounts.iter().map(|m| from(m).unwrap_or_else(|| SCRATCH.into())).collect();
+        names.iter().map(|name| self.stage_or_image(name, None)).collect()
+    }
+
+    fn stage_or_image(&mut self, name: &str, instruction: Option<&Instruction>) -> StageId {
+        self.stages.by_name(name).unwrap_or_else(|| {
+            let lines = instruction.map(|i| i.source.lines.clone()).unwrap_or_default();
+            let source = instruction::SourceLine { lines, ..Default::default() };
+            let source = Cow::Owned(source);
+            self.stages.add(Stage { base_name: name.to_owned(), source, implicit: true, ..Stage::default() })
+        })
+    }
+
+    /// Returns the lexer of heredoc bodies: quotes are plain text, and the escape is `\` whatever the file says.
+    pub(crate) fn body_lexer(&self) -> Lexer {
+        Lexer { skip_process_quotes: true, ..Lexer::new('\\') }
+    }
+}
+
+fn commands_of(parsed: &instruction::Stage) -> Vec<Command<'_>> {
+    let command = |i| Command { instruction: Cow::Borrowed(i), sources: Vec::new(), onbuild: false };
+    parsed.instructions.iter().map(command).collect()
+}
+
+/// Tells whether an instruction is numbered as a step.
+pub(crate) fn is_step(instruction: &Instruction) -> bool {
+    matches!(
+        instruction.kind,
+        InstructionKind::Add(_) | InstructionKind::Copy(_) | InstructionKind::Run(_) | InstructionKind::Workdir(_)
+    )
+}
