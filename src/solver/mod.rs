@@ -2,10 +2,19 @@
 
 mod cache;
 mod graph;
+mod keep;
+mod lookup;
+mod node;
 mod op;
+mod records;
 mod report;
+mod scheduler;
+mod solve;
+mod tasks;
 
 pub use cache::*;
 pub use graph::{Edge, Graph, GraphError, Vertex};
 pub use op::{CacheDigest, CacheMap, InputKey, Op, OpError};
+pub use records::{Item, RecordGraph};
 pub use report::*;
+pub use solve::{Request, solve};
