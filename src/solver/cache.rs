@@ -73,19 +73,31 @@ pub struct Record {
     pub digest: Digest,
     /// Per input, the parents; empty for an operation without inputs.
     pub links: Vec<BTreeSet<Parent>>,
+    /// Per input, the one of the parents that stands for its content, where that is known.
+    pub content: Vec<Option<ItemId>>,
 }
 
 impl Record {
-    /// Returns the id a store that has no such item yet gives it: `R` itself without parents, else a hash over `R` and all
-    /// links, so that two processes agree.
+    /// Returns the parents of an input that tell this item from others: its content where known, else all.
+    ///
+    /// A definition may have given other content before; what was made of that is another item.
+    pub fn identity(&self, input: usize) -> BTreeSet<Parent> {
+        match self.content.get(input) {
+            Some(Some(item)) => BTreeSet::from([Parent { item: item.clone(), selector: None }]),
+            _ => self.links[input].clone(),
+        }
+    }
+
+    /// Returns the id a store that has no such item yet gives it: `R` itself without parents, else a hash over `R` and what
+    /// tells it from others, so that two processes agree.
     pub fn id(&self) -> ItemId {
         if self.links.is_empty() {
             return ItemId::from(&self.digest);
         }
         let mut text = String::from(self.digest.as_str());
-        for parents in &self.links {
+        for input in 0..self.links.len() {
             text.push('\n');
-            for parent in parents {
+            for parent in self.identity(input) {
                 text.push(' ');
                 text.push_str(parent.item.as_str());
                 text.push('/');
@@ -158,7 +170,7 @@ pub trait CacheStore<R>: Send + Sync {
 
     /// Adds an item, or links to an equal one, and a result if given; returns the item.
     ///
-    /// Equal is an item that already is, for every input, a child of one of the given parents. Only called for the first
+    /// Equal is an item that already is, for every input, a child of one of the parents in [`Record::identity`]. Only called for the first
     /// store of a solve; the others are read only and need not implement it.
     fn save(&self, record: &Record, result: Option<&R>) -> Result<ItemId, CacheError> {
         let _ = result;

@@ -14,6 +14,7 @@ impl<R: Clone> Table<R> {
     ///
     /// Results are saved along, except those that the first store gave itself.
     pub(super) fn keep(&mut self, v: usize) -> Result<(), CacheError> {
+        self.nodes[v].trusted = self.is_trusted(v);
         self.anchor_inputs(v)?;
         let outputs: Vec<usize> = self.nodes[v].outputs.keys().copied().collect();
         for o in outputs {
@@ -24,14 +25,27 @@ impl<R: Clone> Table<R> {
         Ok(())
     }
 
+    /// Returns whether what depends on `v` may be looked up by its items: they stand for the results it has now. Those of a
+    /// vertex that ran in spite of a cache stand for older results too, and so do those of what ran because of it, unless
+    /// the content in between was seen.
+    fn is_trusted(&self, v: usize) -> bool {
+        let seen = |(input, (u, _)): (usize, &(usize, usize))| {
+            self.nodes[*u].trusted || self.nodes[v].content[input].item().is_some()
+        };
+        let hit = self.nodes[v].outputs.values().all(|output| output.matched.is_some());
+        hit || (!self.graph.vertex(v).ignore_cache && self.graph.inputs(v).iter().enumerate().all(seen))
+    }
+
     /// Returns the records of an output with their links; none when an input has no lasting key.
     pub(super) fn records(&self, v: usize, o: usize) -> Vec<Record> {
-        let links: Vec<BTreeSet<Parent>> = (0..self.graph.inputs(v).len()).map(|input| self.parents(v, input)).collect();
+        let links: Vec<BTreeSet<Parent>> =
+            (0..self.graph.inputs(v).len()).map(|input| self.parents(v, input)).collect();
         if links.iter().any(BTreeSet::is_empty) {
             return Vec::new();
         }
-        let digests = &self.nodes[v].outputs[&o].records;
-        digests.iter().map(|digest| Record { digest: digest.clone(), links: links.clone() }).collect()
+        let content: Vec<Option<ItemId>> = self.nodes[v].content.iter().map(Content::item).collect();
+        let digests = self.nodes[v].outputs[&o].records.iter().cloned();
+        digests.map(|digest| Record { digest, links: links.clone(), content: content.clone() }).collect()
     }
 
     fn parents(&self, v: usize, input: usize) -> BTreeSet<Parent> {
@@ -40,9 +54,7 @@ impl<R: Clone> Table<R> {
         let items = &self.nodes[u].outputs[&o].items;
         let mut parents: BTreeSet<Parent> =
             items.iter().map(|item| Parent { item: item.clone(), selector: selector.clone() }).collect();
-        if let Content::Known(content) = &self.nodes[v].content[input] {
-            parents.insert(Parent { item: ItemId::from(content), selector: None });
-        }
+        parents.extend(self.nodes[v].content[input].item().map(|item| Parent { item, selector: None }));
         parents
     }
 
@@ -50,10 +62,10 @@ impl<R: Clone> Table<R> {
         let Some(Some(store)) = self.stores.first().cloned() else { return Ok(()) };
         for record in self.records(v, o) {
             let item = store.save(&record, value)?;
-            let searched = !self.graph.vertex(v).ignore_cache;
+            let trusted = self.nodes[v].trusted;
             let output = self.nodes[v].outputs.get_mut(&o).expect("only outputs in use are saved");
             output.items.insert(item.clone());
-            if searched {
+            if trusted {
                 output.keys[0].insert(item);
             }
         }

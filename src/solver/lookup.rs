@@ -83,7 +83,9 @@ impl<R> Table<R> {
     }
 
     fn reached_from(&self, v: usize, input: usize, record: &Digest, s: usize) -> BTreeSet<ItemId> {
-        let (Some(store), Some(key)) = (&self.stores[s], self.nodes[v].input_key(input)) else { return BTreeSet::new() };
+        let (Some(store), Some(key)) = (&self.stores[s], self.nodes[v].input_key(input)) else {
+            return BTreeSet::new();
+        };
         let (u, o) = self.graph.inputs(v)[input];
         let by_definition = LinkQuery { record, input, selector: key.selector.as_ref() };
         let items = &self.nodes[u].outputs[&o].keys[s];

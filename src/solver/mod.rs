@@ -1,6 +1,8 @@
 //! Vertices, edges and cache keys: decides what runs, what is cached, and runs it; no I/O.
 
 mod cache;
+#[cfg(test)]
+mod fake;
 mod graph;
 mod keep;
 mod lookup;
@@ -11,6 +13,8 @@ mod report;
 mod scheduler;
 mod solve;
 mod tasks;
+#[cfg(test)]
+mod tests;
 
 pub use cache::*;
 pub use graph::{Edge, Graph, GraphError, Vertex};

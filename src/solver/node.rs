@@ -107,6 +107,16 @@ pub(super) enum Content {
     Known(Digest),
 }
 
+impl Content {
+    /// Returns the item of the content in the first store.
+    pub(super) fn item(&self) -> Option<ItemId> {
+        match self {
+            Content::Known(record) => Some(ItemId::from(record)),
+            Content::Absent | Content::Possible | Content::Pending => None,
+        }
+    }
+}
+
 /// A result in a store that was found for an output.
 #[derive(Debug, Clone)]
 pub(super) struct Hit {
@@ -153,6 +163,8 @@ pub(super) struct Node<R> {
     pub(super) outcome: Outcome,
     /// Whether it stands in the work list.
     pub(super) listed: bool,
+    /// Whether its items stand for the results it has, so that what depends on it may be looked up by them.
+    pub(super) trusted: bool,
     /// Whether records without results were made for it.
     pub(super) anchored: bool,
 }
@@ -173,6 +185,7 @@ impl<R> Default for Node<R> {
             alive: Vec::new(),
             outcome: Outcome::NotReached,
             listed: false,
+            trusted: false,
             anchored: false,
         }
     }

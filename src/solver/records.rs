@@ -71,27 +71,29 @@ impl<V> RecordGraph<V> {
         result.map(|(at, _)| StoredResult { id: name(*at), created_at: *at }).into_iter().collect()
     }
 
-    /// Returns the id `record` has or would get: that of an item that is, for every input, a child of one of the parents.
+    /// Returns the id `record` has or would get: that of an item that is, for every input, a child of one of the parents in
+    /// [`Record::identity`].
     pub fn identify(&self, record: &Record) -> ItemId {
-        let mut inputs = record.links.iter().enumerate();
-        let Some((input, parents)) = inputs.next() else { return record.id() };
-        let mut equal = self.reached(record, input, parents);
-        for (input, parents) in inputs {
+        if record.links.is_empty() {
+            return record.id();
+        }
+        let mut equal = self.reached(record, 0);
+        for input in 1..record.links.len() {
             if equal.is_empty() {
                 break;
             }
-            let other = self.reached(record, input, parents);
+            let other = self.reached(record, input);
             equal.retain(|item| other.contains(item));
         }
         equal.pop_first().unwrap_or_else(|| record.id())
     }
 
-    fn reached(&self, record: &Record, input: usize, parents: &BTreeSet<Parent>) -> BTreeSet<ItemId> {
+    fn reached(&self, record: &Record, input: usize) -> BTreeSet<ItemId> {
         let children = |parent: &Parent| {
             let selector = parent.selector.as_ref();
             self.children(&parent.item, LinkQuery { record: &record.digest, input, selector })
         };
-        parents.iter().flat_map(children).collect()
+        record.identity(input).iter().flat_map(children).collect()
     }
 
     /// Returns whether `id` has all links of `record` already.
@@ -103,7 +105,7 @@ impl<V> RecordGraph<V> {
     /// Adds an item, or the links it does not have yet. A link to itself is left out.
     pub fn add(&mut self, id: &ItemId, record: &Record) {
         let inputs = record.links.len();
-        let new = || Item { record: Record { digest: record.digest.clone(), links: vec![BTreeSet::new(); inputs] }, result: None };
+        let new = || Item { record: Record { links: vec![BTreeSet::new(); inputs], ..record.clone() }, result: None };
         let item = self.items.entry(id.clone()).or_insert_with(new);
         for (input, parents) in record.links.iter().enumerate().take(item.record.links.len()) {
             for parent in parents.iter().filter(|parent| parent.item != *id) {

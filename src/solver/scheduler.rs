@@ -469,6 +469,9 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
     }
 
     fn fail_at(&mut self, v: usize, error: SolveError) {
+        if self.closing {
+            return self.end(v, Outcome::Canceled);
+        }
         self.end(v, Outcome::Failed);
         self.observer.completed(&self.table.graph.vertex(v).digest, Completion::Failed(&error));
         self.fail(error);

@@ -67,7 +67,10 @@ fn resolve<R>(request: &Request<R>) -> Result<Vec<(usize, usize)>, SolveError> {
 }
 
 /// Prepares all stores at once; one that cannot be prepared is told of and left out.
-async fn prepare<R>(stores: Vec<Arc<dyn CacheStore<R>>>, observer: &dyn Observer) -> Vec<Option<Arc<dyn CacheStore<R>>>> {
+async fn prepare<R>(
+    stores: Vec<Arc<dyn CacheStore<R>>>,
+    observer: &dyn Observer,
+) -> Vec<Option<Arc<dyn CacheStore<R>>>> {
     let outcomes = join_all(stores.iter().map(|store| store.prepare())).await;
     let keep = |(store, outcome): (Arc<dyn CacheStore<R>>, Result<(), super::CacheError>)| match outcome {
         Ok(()) => Some(store),
