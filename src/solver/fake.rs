@@ -1,0 +1,325 @@
+//! Fake vertices, a store in memory and a recording observer, for tests of the scheduler alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::diag::{Diagnose, Kind};
+use crate::digest::Digest;
+
+/// How often each verb of a vertex was called.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) maps: AtomicUsize,
+    pub(super) contents: AtomicUsize,
+    pub(super) runs: AtomicUsize,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Failed(String);
+
+impl Diagnose for Failed {
+    fn kind(&self) -> Kind {
+        Kind::Build
+    }
+}
+
+/// A vertex in the making.
+#[derive(Debug, Clone)]
+pub(super) struct Vtx {
+    pub(super) name: String,
+    keys: Vec<String>,
+    random: bool,
+    inputs: Vec<(String, usize, InputKey)>,
+    value: Option<String>,
+    outputs: usize,
+    delay: Duration,
+    fails: bool,
+    ignore_cache: bool,
+}
+
+pub(super) fn vtx(name: &str) -> Vtx {
+    Vtx {
+        name: name.into(),
+        keys: vec![name.into()],
+        random: false,
+        inputs: Vec::new(),
+        value: None,
+        outputs: 1,
+        delay: Duration::ZERO,
+        fails: false,
+        ignore_cache: false,
+    }
+}
+
+impl Vtx {
+    pub(super) fn key(mut self, key: &str) -> Self {
+        self.keys = vec![key.into()];
+        self
+    }
+    pub(super) fn also_key(mut self, key: &str) -> Self {
+        self.keys.push(key.into());
+        self
+    }
+    pub(super) fn random(mut self) -> Self {
+        self.random = true;
+        self
+    }
+    pub(super) fn input(self, name: &str) -> Self {
+        self.input_key(name, 0, InputKey::default())
+    }
+    pub(super) fn content(self, name: &str) -> Self {
+        self.input_key(name, 0, InputKey { selector: None, content: true })
+    }
+    pub(super) fn input_key(mut self, name: &str, output: usize, key: InputKey) -> Self {
+        self.inputs.push((name.into(), output, key));
+        self
+    }
+    pub(super) fn value(mut self, value: &str) -> Self {
+        self.value = Some(value.into());
+        self
+    }
+    pub(super) fn outputs(mut self, outputs: usize) -> Self {
+        self.outputs = outputs;
+        self
+    }
+    pub(super) fn delay(mut self, milliseconds: u64) -> Self {
+        self.delay = Duration::from_millis(milliseconds);
+        self
+    }
+    pub(super) fn fails(mut self) -> Self {
+        self.fails = true;
+        self
+    }
+    pub(super) fn ignore_cache(mut self) -> Self {
+        self.ignore_cache = true;
+        self
+    }
+}
+
+struct FakeOp {
+    vtx: Vtx,
+    counts: Arc<Counts>,
+}
+
+impl Op<String> for FakeOp {
+    fn cache_map(&self) -> BoxFuture<'_, Result<CacheMap, OpError>> {
+        self.counts.maps.fetch_add(1, SeqCst);
+        let digest = |key: &String| match self.vtx.random {
+            true => CacheDigest::Random(Digest::compute(key)),
+            false => CacheDigest::Stable(Digest::compute(key)),
+        };
+        let digests = self.vtx.keys.iter().map(digest).collect();
+        let inputs = self.vtx.inputs.iter().map(|i| i.2.clone()).collect();
+        async { Ok(CacheMap { digests, inputs }) }.boxed()
+    }
+
+    fn content_key(&self, _input: usize, result: String) -> BoxFuture<'_, Result<Option<Digest>, OpError>> {
+        self.counts.contents.fetch_add(1, SeqCst);
+        async move { Ok(Some(Digest::compute(result))) }.boxed()
+    }
+
+    fn exec(&self, inputs: Vec<String>, cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<String>, OpError>> {
+        async move {
+            self.counts.runs.fetch_add(1, SeqCst);
+            if !self.vtx.delay.is_zero() {
+                tokio::select! {
+                    () = cancel.cancelled() => return Err(Failed("stopped".into()).into()),
+                    () = tokio::time::sleep(self.vtx.delay) => {}
+                }
+            }
+            if self.vtx.fails {
+                return Err(Failed(format!("{} failed", self.vtx.name)).into());
+            }
+            let made = || Digest::compute(format!("{}({})", self.vtx.keys[0], inputs.join(","))).short().to_owned();
+            let value = self.vtx.value.clone().unwrap_or_else(made);
+            Ok((0..self.vtx.outputs).map(|o| if o == 0 { value.clone() } else { format!("{value}#{o}") }).collect())
+        }
+        .boxed()
+    }
+}
+
+/// A store in memory that can be told to fail.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub(super) name: String,
+    pub(super) graph: Mutex<RecordGraph<String>>,
+    pub(super) broken: Mutex<BTreeSet<String>>,
+    pub(super) loads: AtomicUsize,
+    pub(super) unprepared: bool,
+    clock: AtomicU64,
+}
+
+impl Memory {
+    pub(super) fn named(name: &str) -> Arc<Self> {
+        Arc::new(Self { name: name.into(), ..Self::default() })
+    }
+    /// Makes every result with this value fail to load.
+    pub(super) fn break_value(&self, value: &str) {
+        self.broken.lock().unwrap().insert(value.into());
+    }
+    fn error(&self, action: &str) -> CacheError {
+        CacheError { store: self.name.clone(), action: action.into(), source: None }
+    }
+}
+
+impl CacheStore<String> for Memory {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn prepare(&self) -> BoxFuture<'_, Result<(), CacheError>> {
+        let outcome = if self.unprepared { Err(self.error("unreachable")) } else { Ok(()) };
+        async { outcome }.boxed()
+    }
+    fn root(&self, record: &Digest) -> Option<ItemId> {
+        self.graph.lock().unwrap().root(record)
+    }
+    fn children(&self, parent: &ItemId, link: LinkQuery<'_>) -> Vec<ItemId> {
+        self.graph.lock().unwrap().children(parent, link)
+    }
+    fn results(&self, item: &ItemId) -> Vec<StoredResult> {
+        self.graph.lock().unwrap().results(item)
+    }
+    fn load(&self, item: &ItemId, _result: &str) -> BoxFuture<'_, Result<String, CacheError>> {
+        self.loads.fetch_add(1, SeqCst);
+        let value = self.graph.lock().unwrap().item(item).and_then(|i| i.result.clone()).map(|r| r.1);
+        let value = value.filter(|v| !self.broken.lock().unwrap().contains(v));
+        let outcome = value.ok_or_else(|| self.error("failed to load"));
+        async { outcome }.boxed()
+    }
+    fn forget(&self, item: &ItemId, _result: &str) {
+        self.graph.lock().unwrap().set_result(item, None);
+    }
+    fn save(&self, record: &Record, result: Option<&String>) -> Result<ItemId, CacheError> {
+        let mut graph = self.graph.lock().unwrap();
+        let id = graph.identify(record);
+        graph.add(&id, record);
+        if let Some(value) = result {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(self.clock.fetch_add(1, SeqCst));
+            graph.set_result(&id, Some((at, value.clone())));
+        }
+        Ok(id)
+    }
+}
+
+/// Writes down what it is told, by name.
+#[derive(Debug, Default)]
+pub(super) struct Diary {
+    names: BTreeMap<Digest, String>,
+    pub(super) lines: Mutex<Vec<String>>,
+}
+
+impl Diary {
+    fn note(&self, vertex: &Digest, what: &str) {
+        self.lines.lock().unwrap().push(format!("{} {what}", self.names[vertex]));
+    }
+}
+
+impl Observer for Diary {
+    fn started(&self, vertex: &Digest) {
+        self.note(vertex, "started");
+    }
+    fn completed(&self, vertex: &Digest, completion: Completion<'_>) {
+        let what = match completion {
+            Completion::Cached => "cached".to_owned(),
+            Completion::Ran => "ran".to_owned(),
+            Completion::Failed(error) => format!("failed: {}", crate::diag::chain(error)),
+            Completion::Canceled => "canceled".to_owned(),
+        };
+        self.note(vertex, &what);
+    }
+    fn notice(&self, error: &CacheError) {
+        self.lines.lock().unwrap().push(format!("notice: {error}"));
+    }
+}
+
+/// A solve that is over.
+pub(super) struct Run {
+    pub(super) solution: Solution<String>,
+    pub(super) counts: BTreeMap<String, Arc<Counts>>,
+    pub(super) lines: Vec<String>,
+}
+
+impl Run {
+    pub(super) fn results(&self) -> &[String] {
+        self.solution.results.as_ref().expect("solved")
+    }
+    /// Returns the names of what ran, each as often as it did, sorted.
+    pub(super) fn ran(&self) -> Vec<&str> {
+        self.counts.iter().flat_map(|(name, c)| std::iter::repeat_n(name.as_str(), c.runs.load(SeqCst))).collect()
+    }
+    pub(super) fn outcome(&self, name: &str) -> Outcome {
+        self.solution.vertices.iter().find(|v| v.name == name).expect("in the report").outcome
+    }
+    pub(super) fn contents(&self, name: &str) -> usize {
+        self.counts[name].contents.load(SeqCst)
+    }
+}
+
+/// A solve to be.
+pub(super) struct Setup {
+    vertices: Vec<Vtx>,
+    targets: Vec<(String, usize)>,
+    stores: Vec<Arc<dyn CacheStore<String>>>,
+    parallelism: usize,
+    pub(super) cancel: CancellationToken,
+}
+
+pub(super) fn setup(vertices: &[Vtx], targets: &[&str]) -> Setup {
+    Setup {
+        vertices: vertices.to_vec(),
+        targets: targets.iter().map(|t| ((*t).to_owned(), 0)).collect(),
+        stores: Vec::new(),
+        parallelism: 4,
+        cancel: CancellationToken::new(),
+    }
+}
+
+impl Setup {
+    pub(super) fn store(mut self, store: &Arc<Memory>) -> Self {
+        self.stores.push(store.clone());
+        self
+    }
+    pub(super) fn parallelism(mut self, parallelism: usize) -> Self {
+        self.parallelism = parallelism;
+        self
+    }
+    pub(super) fn target(mut self, name: &str, output: usize) -> Self {
+        self.targets.push((name.into(), output));
+        self
+    }
+
+    pub(super) async fn run(self) -> Run {
+        let digest = |name: &str| Digest::compute(format!("vertex {name}"));
+        let mut counts: BTreeMap<String, Arc<Counts>> = BTreeMap::new();
+        let mut graph = Graph::new();
+        for vtx in self.vertices {
+            let own: Arc<Counts> = counts.entry(vtx.name.clone()).or_insert_with(Arc::default).clone();
+            let inputs = vtx.inputs.iter().map(|(n, o, _)| Edge { vertex: digest(n), output: *o }).collect();
+            let (name, ignore_cache) = (vtx.name.clone(), vtx.ignore_cache);
+            let op = Arc::new(FakeOp { vtx, counts: own });
+            graph.add(Vertex { digest: digest(&name), name, op, inputs, ignore_cache }).expect("inputs come first");
+        }
+        let names = counts.keys().map(|name: &String| (digest(name), name.clone())).collect();
+        let diary = Arc::new(Diary { names, lines: Mutex::default() });
+        let targets = self.targets.iter().map(|(n, o)| Edge { vertex: digest(n), output: *o }).collect();
+        let request = Request {
+            graph,
+            targets,
+            stores: self.stores,
+            observer: diary.clone(),
+            cancel: self.cancel,
+            parallelism: self.parallelism,
+        };
+        let solution = solve(request).await;
+        let lines = diary.lines.lock().unwrap().clone();
+        Run { solution, counts, lines }
+    }
+}

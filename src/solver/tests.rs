@@ -1,0 +1,342 @@
+//! The scheduler on fake vertices: what runs, what hits, what is told.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::fake::{Memory, Setup, Vtx, setup, vtx};
+use super::*;
+use crate::digest::Digest;
+
+fn chain3() -> Vec<Vtx> {
+    vec![vtx("base"), vtx("build").input("base"), vtx("final").input("build")]
+}
+
+#[tokio::test]
+async fn second_run_of_a_line_loads_only_its_end() {
+    let store = Memory::named("local");
+    let first = setup(&chain3(), &["final"]).store(&store).run().await;
+    assert_eq!(first.ran(), ["base", "build", "final"]);
+    let second = setup(&chain3(), &["final"]).store(&store).run().await;
+    assert_eq!(second.ran(), [""; 0]);
+    assert_eq!(second.results(), first.results());
+    assert_eq!(store.loads.load(std::sync::atomic::Ordering::SeqCst), 1);
+    assert_eq!(second.lines, ["final started", "base cached", "build cached", "final cached"]);
+    assert_eq!(second.outcome("build"), Outcome::Covered);
+    assert_eq!(second.outcome("final"), Outcome::Cached);
+}
+
+#[tokio::test]
+async fn without_a_store_everything_runs_once() {
+    let run = setup(&chain3(), &["final"]).run().await;
+    assert_eq!(run.ran(), ["base", "build", "final"]);
+    let expected = ["base started", "base ran", "build started", "build ran", "final started", "final ran"];
+    assert_eq!(run.lines, expected);
+}
+
+#[tokio::test]
+async fn diamond_runs_each_vertex_once_and_sides_in_parallel() {
+    let diamond = [
+        vtx("base"),
+        vtx("left").input("base").delay(200),
+        vtx("right").input("base").delay(200),
+        vtx("top").input("left").input("right"),
+        vtx("unneeded").input("base"),
+    ];
+    let begin = Instant::now();
+    let run = setup(&diamond, &["top"]).run().await;
+    assert!(begin.elapsed() < Duration::from_millis(390), "{:?}", begin.elapsed());
+    assert_eq!(run.ran(), ["base", "left", "right", "top"]);
+    assert!(run.solution.vertices.iter().all(|v| v.name != "unneeded"));
+}
+
+#[tokio::test]
+async fn parallelism_bounds_runs() {
+    let mut wide: Vec<Vtx> = (0..4).map(|i| vtx(&format!("w{i}")).delay(60)).collect();
+    wide.push((0..4).fold(vtx("top"), |top, i| top.input(&format!("w{i}"))));
+    let begin = Instant::now();
+    setup(&wide, &["top"]).parallelism(1).run().await;
+    assert!(begin.elapsed() >= Duration::from_millis(240));
+}
+
+#[tokio::test]
+async fn equal_vertices_are_merged() {
+    let twice = [vtx("a"), vtx("a"), vtx("top").input("a").input("a")];
+    let run = setup(&twice, &["top", "top"]).run().await;
+    assert_eq!(run.ran(), ["a", "top"]);
+    assert_eq!(run.results()[0], run.results()[1]);
+}
+
+#[tokio::test]
+async fn vertices_with_equal_keys_run_once() {
+    let store = Memory::named("local");
+    let twins = [
+        vtx("base"),
+        vtx("one").key("same").input("base").delay(50),
+        vtx("two").key("same").input("base").delay(50),
+        vtx("top").input("one").input("two"),
+    ];
+    let run = setup(&twins, &["top"]).store(&store).run().await;
+    let mut outcomes = [run.outcome("one"), run.outcome("two")];
+    outcomes.sort_by_key(|outcome| *outcome == Outcome::Cached);
+    assert_eq!(outcomes, [Outcome::Ran, Outcome::Cached]);
+    assert_eq!(run.ran().len(), 3);
+}
+
+#[tokio::test]
+async fn a_content_key_turns_a_miss_into_a_hit() {
+    let store = Memory::named("local");
+    let with = |context: &str, content: &str| {
+        vec![vtx(context).random().value(content), vtx("copy").content(context), vtx("run").input("copy")]
+    };
+    let first = setup(&with("context 1", "files"), &["run"]).store(&store).run().await;
+    assert_eq!(first.ran(), ["context 1", "copy", "run"]);
+    let same = setup(&with("context 2", "files"), &["run"]).store(&store).run().await;
+    assert_eq!(same.ran(), ["context 2"], "only the context is looked at");
+    assert_eq!(same.contents("copy"), 1);
+    assert_eq!(same.results(), first.results());
+    let other = setup(&with("context 3", "other files"), &["run"]).store(&store).run().await;
+    assert_eq!(other.ran(), ["context 3", "copy", "run"]);
+}
+
+#[tokio::test]
+async fn content_is_not_looked_at_when_another_input_rules_a_match_out() {
+    let store = Memory::named("local");
+    let graph = [
+        vtx("context").random(),
+        vtx("base"),
+        vtx("copy").input("base").content("context"),
+        vtx("top").input("copy").delay(1),
+    ];
+    let run = setup(&graph, &["top"]).store(&store).run().await;
+    assert_eq!(run.ran(), ["base", "context", "copy", "top"]);
+    assert_eq!(run.contents("copy"), 1, "for the record's link only");
+}
+
+#[tokio::test]
+async fn equal_output_cuts_off_what_depends_on_it() {
+    let store = Memory::named("local");
+    let with = |key: &str| {
+        vec![vtx("build").key(key).value("same binary"), vtx("copy").content("build"), vtx("top").input("copy")]
+    };
+    setup(&with("v1"), &["top"]).store(&store).run().await;
+    let second = setup(&with("v2"), &["top"]).store(&store).run().await;
+    assert_eq!(second.ran(), ["build"]);
+    let third = setup(&with("v2"), &["top"]).store(&store).run().await;
+    assert_eq!(third.ran(), [""; 0], "linked by definition at the second run");
+}
+
+#[tokio::test]
+async fn selectors_are_part_of_the_key() {
+    let store = Memory::named("local");
+    let with = |path: &str| {
+        let key = InputKey { selector: Some(Digest::compute(path)), content: false };
+        vec![vtx("base"), vtx("copy").input_key("base", 0, key)]
+    };
+    setup(&with("/a"), &["copy"]).store(&store).run().await;
+    assert_eq!(setup(&with("/a"), &["copy"]).store(&store).run().await.ran(), [""; 0]);
+    assert_eq!(setup(&with("/b"), &["copy"]).store(&store).run().await.ran(), ["copy"]);
+}
+
+#[tokio::test]
+async fn either_key_of_a_source_hits() {
+    let store = Memory::named("local");
+    let with = |manifest: &str| vec![vtx("image").key(manifest).also_key("chain"), vtx("run").input("image")];
+    setup(&with("manifest 1"), &["run"]).store(&store).run().await;
+    assert_eq!(setup(&with("manifest 2"), &["run"]).store(&store).run().await.ran(), [""; 0]);
+}
+
+#[tokio::test]
+async fn outputs_are_looked_up_one_by_one() {
+    let store = Memory::named("local");
+    let graph = [vtx("two").outputs(2)];
+    setup(&graph, &["two"]).store(&store).run().await;
+    let both = setup(&graph, &["two"]).target("two", 1).store(&store).run().await;
+    assert_eq!(both.ran(), ["two"], "the second output was never saved");
+    let again = setup(&graph, &["two"]).target("two", 1).store(&store).run().await;
+    assert_eq!(again.ran(), [""; 0]);
+    assert_eq!(again.results(), both.results());
+}
+
+#[tokio::test]
+async fn ignored_cache_runs_again_and_is_trusted_by_content_only() {
+    let store = Memory::named("local");
+    let with = |ignore: bool, value: &str| {
+        let build = vtx("build").value(value);
+        let build = if ignore { build.ignore_cache() } else { build };
+        vec![build, vtx("copy").content("build"), vtx("run").input("build"), vtx("top").input("copy").input("run")]
+    };
+    setup(&with(false, "v1"), &["top"]).store(&store).run().await;
+    let same = setup(&with(true, "v1"), &["top"]).store(&store).run().await;
+    assert_eq!(same.ran(), ["build", "run", "top"], "the copy of equal content hits");
+    let changed = setup(&with(true, "v2"), &["top"]).store(&store).run().await;
+    assert_eq!(changed.ran(), ["build", "copy", "run", "top"]);
+    let cached = setup(&with(false, "unused"), &["top"]).store(&store).run().await;
+    assert_eq!(cached.ran(), [""; 0], "results of an ignored cache are saved under the usual keys");
+    assert_eq!(cached.results(), changed.results());
+}
+
+#[tokio::test]
+async fn failure_stops_the_rest_and_keeps_what_is_done() {
+    let store = Memory::named("local");
+    let graph = [
+        vtx("done"),
+        vtx("bad").input("done").fails().delay(30),
+        vtx("slow").input("done").delay(60_000),
+        vtx("top").input("bad").input("slow"),
+    ];
+    let begin = Instant::now();
+    let run = setup(&graph, &["top"]).store(&store).run().await;
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    let error = run.solution.results.as_ref().expect_err("bad fails");
+    assert_eq!(crate::diag::chain(error), "failed to solve step \"bad\": bad failed");
+    assert!(run.lines.contains(&"bad failed: failed to solve step \"bad\": bad failed".to_owned()), "{:?}", run.lines);
+    assert!(run.lines.contains(&"slow canceled".to_owned()), "{:?}", run.lines);
+    assert_eq!((run.outcome("bad"), run.outcome("slow")), (Outcome::Failed, Outcome::Canceled));
+    assert_eq!(run.outcome("top"), Outcome::NotReached);
+    let again = setup(&[vtx("done"), vtx("next").input("done")], &["next"]).store(&store).run().await;
+    assert_eq!(again.outcome("done"), Outcome::Cached);
+}
+
+#[tokio::test]
+async fn the_caller_can_stop_it() {
+    let setup = setup(&[vtx("slow").delay(60_000)], &["slow"]);
+    let cancel = setup.cancel.clone();
+    let (run, ()) = tokio::join!(setup.run(), async {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        cancel.cancel();
+    });
+    assert!(matches!(run.solution.results, Err(SolveError::Canceled)));
+    assert_eq!(run.lines, ["slow started", "slow canceled"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_loaded_is_made_again() {
+    let store = Memory::named("local");
+    let first = setup(&chain3(), &["final"]).store(&store).run().await;
+    store.break_value(&first.results()[0]);
+    let second = setup(&chain3(), &["final"]).store(&store).run().await;
+    assert_eq!(second.ran(), ["final"], "its input is still cached");
+    assert_eq!(second.results(), first.results());
+    assert!(second.lines.contains(&"notice: cache local: failed to load".to_owned()), "{:?}", second.lines);
+    store.broken.lock().unwrap().clear();
+    assert_eq!(setup(&chain3(), &["final"]).store(&store).run().await.ran(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_further_store_helps_and_fills_the_first() {
+    let (remote, local) = (Memory::named("remote"), Memory::named("local"));
+    setup(&chain3(), &["final"]).store(&remote).run().await;
+    let run = setup(&chain3(), &["final"]).store(&local).store(&remote).run().await;
+    assert_eq!(run.ran(), [""; 0]);
+    let report = &run.solution.vertices[2].outputs[0];
+    assert_eq!(report.matched.as_ref().map(|m| m.0.as_str()), Some("remote"));
+    let offline = setup(&chain3(), &["final"]).store(&local).run().await;
+    assert_eq!(offline.ran(), [""; 0], "saved locally with all its ancestors");
+}
+
+#[tokio::test]
+async fn a_store_that_fails_is_told_of_and_left_out() {
+    let mut dead = Memory::default();
+    dead.name = "dead".into();
+    dead.unprepared = true;
+    let run = setup(&chain3(), &["final"]).store(&std::sync::Arc::new(dead)).run().await;
+    assert_eq!(run.ran(), ["base", "build", "final"]);
+    assert_eq!(run.lines[0], "notice: cache dead: unreachable");
+}
+
+#[tokio::test]
+async fn targets_of_several_platforms_share_what_is_equal() {
+    let graph = [vtx("context"), vtx("amd64").input("context"), vtx("arm64").input("context")];
+    let run = setup(&graph, &["amd64", "arm64"]).run().await;
+    assert_eq!(run.ran(), ["amd64", "arm64", "context"]);
+    assert_ne!(run.results()[0], run.results()[1]);
+}
+
+fn long_chain(length: usize) -> Setup {
+    let link = |i: usize| {
+        let vertex = vtx(&format!("{i:05}"));
+        if i == 0 { vertex } else { vertex.input(&format!("{:05}", i - 1)) }
+    };
+    setup(&(0..length).map(link).collect::<Vec<_>>(), &[&format!("{:05}", length - 1)])
+}
+
+fn wide_fan(width: usize) -> Setup {
+    let mut vertices: Vec<Vtx> = (0..width).map(|i| vtx(&format!("{i:05}"))).collect();
+    vertices.push((0..width).fold(vtx("top"), |top, i| top.input(&format!("{i:05}"))));
+    setup(&vertices, &["top"])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_vertices_deep_or_wide() {
+    for make in [long_chain, wide_fan] {
+        let store = Memory::named("local");
+        let begin = Instant::now();
+        let first = make(10_000).store(&store).run().await;
+        let cold = begin.elapsed();
+        assert!(first.ran().len() >= 10_000);
+        let begin = Instant::now();
+        let second = make(10_000).store(&store).run().await;
+        assert_eq!(second.ran(), [""; 0]);
+        assert_eq!(second.results(), first.results());
+        eprintln!("10,000 vertices: cold {cold:?}, cached {:?}", begin.elapsed());
+    }
+}
+
+/// Per vertex: how many of the former ones it depends on (by seed), by content or not, its delay.
+fn dags() -> impl Strategy<Value = Vec<(Vec<(usize, bool)>, u64)>> {
+    let inputs = prop::collection::vec((0usize..1000, any::<bool>()), 0..4);
+    prop::collection::vec((inputs, 0u64..4), 1..14)
+}
+
+fn build(dag: &[(Vec<(usize, bool)>, u64)], delays: u64) -> Vec<Vtx> {
+    let vertex = |(i, (inputs, delay)): (usize, &(Vec<(usize, bool)>, u64))| {
+        let start = vtx(&format!("v{i}")).delay(delay * delays);
+        let inputs = inputs.iter().filter(|_| i > 0);
+        inputs.fold(start, |vertex, &(seed, content)| {
+            let name = format!("v{}", seed % i);
+            if content { vertex.content(&name) } else { vertex.input(&name) }
+        })
+    };
+    dag.iter().enumerate().map(vertex).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn any_order_gives_the_same(dag in dags(), parallelism in 1usize..5, changed in 0usize..14) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("runtime");
+        runtime.block_on(async {
+            let target = format!("v{}", dag.len() - 1);
+            let (one, two) = (Memory::named("one"), Memory::named("two"));
+            let first = setup(&build(&dag, 0), &[&target]).parallelism(1).store(&one).run().await;
+            let other = setup(&build(&dag, 1), &[&target]).parallelism(parallelism).store(&two).run().await;
+            assert_eq!(first.results(), other.results());
+            assert_eq!(first.ran(), other.ran());
+            assert_eq!(first.ran().iter().collect::<BTreeSet<_>>().len(), first.ran().len(), "each at most once");
+            let again = setup(&build(&dag, 1), &[&target]).parallelism(parallelism).store(&one).run().await;
+            assert_eq!(again.ran(), [""; 0]);
+            assert_eq!(again.results(), first.results());
+            let change = |mut vertices: Vec<Vtx>| {
+                let at = changed % vertices.len();
+                vertices[at] = vertices[at].clone().key("changed");
+                vertices
+            };
+            let a = setup(&change(build(&dag, 0)), &[&target]).parallelism(1).store(&one).run().await;
+            let b = setup(&change(build(&dag, 1)), &[&target]).parallelism(parallelism).store(&two).run().await;
+            let c = setup(&change(build(&dag, 1)), &[&target]).parallelism(parallelism).run().await;
+            assert_eq!(a.results(), b.results());
+            assert_eq!(a.results(), c.results());
+            assert_eq!(a.solution.vertices, b.solution.vertices.into_iter().map(rename).collect::<Vec<_>>());
+        });
+    }
+}
+
+fn rename(mut vertex: VertexReport) -> VertexReport {
+    for (store, _) in vertex.outputs.iter_mut().filter_map(|output| output.matched.as_mut()) {
+        *store = "one".into();
+    }
+    vertex
+}
