@@ -107,12 +107,19 @@ pub(crate) fn foreign_text(text: &str) -> String {
 }
 
 fn redact_word(word: &str) -> String {
-    if let Some(at) = word.find("eyJ").filter(|at| word.len() - at > 20) {
-        return format!("{}[redacted]", &word[..at]);
+    let word = match word.find("http://").or_else(|| word.find("https://")) {
+        Some(at) => redact_url(word, at),
+        None => redact_query(word),
+    };
+    match word.find("eyJ").filter(|at| word.len() - at > 20) {
+        Some(at) => format!("{}[redacted]", &word[..at]),
+        None => word,
     }
-    let Some(at) = word.find("http://").or_else(|| word.find("https://")) else { return redact_query(word) };
-    let rest = word[at..].trim_end_matches(['"', '\'', ')', ',', ';', '>']);
-    match Url::parse(rest) {
+}
+
+fn redact_url(word: &str, at: usize) -> String {
+    let url = word[at..].trim_end_matches(['"', '\'', ')', ',', ';', '>']);
+    match Url::parse(url) {
         Ok(url) => format!("{}{}", &word[..at], RedactedUrl(url)),
         Err(_) => format!("{}[url]", &word[..at]),
     }
