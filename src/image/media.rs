@@ -22,6 +22,8 @@ pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json"
 pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 /// An uncompressed Docker layer.
 pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+/// A zstd-compressed layer in a Docker manifest, as containerd names it.
+pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 
 /// How the bytes of a layer blob are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -45,12 +47,21 @@ impl Compression {
         }
     }
 
+    /// Returns the Docker media type of a layer compressed this way.
+    pub fn docker_layer(self) -> &'static str {
+        match self {
+            Compression::Uncompressed => DOCKER_LAYER,
+            Compression::Gzip => DOCKER_LAYER_GZIP,
+            Compression::Zstd => DOCKER_LAYER_ZSTD,
+        }
+    }
+
     /// Returns the compression a layer media type states, or none for a type that is no layer.
     pub fn of_layer(media_type: &str) -> Option<Self> {
         match media_type {
             OCI_LAYER | DOCKER_LAYER => Some(Compression::Uncompressed),
             OCI_LAYER_GZIP | DOCKER_LAYER_GZIP => Some(Compression::Gzip),
-            OCI_LAYER_ZSTD => Some(Compression::Zstd),
+            OCI_LAYER_ZSTD | DOCKER_LAYER_ZSTD => Some(Compression::Zstd),
             _ => foreign_layer(media_type),
         }
     }
