@@ -98,17 +98,17 @@ pub enum ExportError {
 }
 
 impl ExportError {
-    pub(crate) fn write(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn write<P: AsRef<Path>>(path: P) -> impl FnOnce(io::Error) -> Self + use<P> {
         let path = path.as_ref().to_owned();
         move |source| Self::Write { path, source }
     }
 
-    pub(crate) fn read(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.as_ref().to_owned();
+    pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
         move |source| Self::Read { path, source }
     }
 
-    pub(crate) fn blob(digest: &Digest) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn blob(digest: &Digest) -> impl FnOnce(io::Error) -> Self + use<> {
         let digest = digest.clone();
         move |source| Self::Blob { digest, source }
     }

@@ -14,11 +14,20 @@
 //! chooses a path, a program or a name on the host.
 
 pub mod annotations;
+pub mod archive;
 mod complete;
 mod csv;
+pub mod destination;
 pub mod error;
+pub mod files;
 pub mod image;
+pub mod layout;
+pub mod load;
+pub mod metadata;
 pub mod spec;
+pub mod tree;
+pub mod treetar;
+mod ustar;
 
 use std::io::{self, Read};
 

@@ -177,7 +177,7 @@ impl Attributes {
         Ok(attributes)
     }
 
-    fn into_spec(mut self) -> Result<ExportSpec, Problem> {
+    fn into_spec(self) -> Result<ExportSpec, Problem> {
         let kind = self.kind.clone();
         match kind.as_str() {
             "image" | "registry" => self.push_target(kind == "registry").map(ExportSpec::Image),
