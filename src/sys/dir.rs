@@ -329,6 +329,17 @@ impl Dir {
     }
 }
 
+/// Opens a file the user names for reading, following links, but not waiting for the writer of a pipe.
+pub fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(File::from(fs::open(path, flags, Mode::empty())?))
+}
+
+/// Returns the user this process acts as.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Sets access and modification time of an open file.
 pub fn set_time_of(fd: impl AsFd, time: Time) -> io::Result<()> {
     Ok(fs::futimens(fd, &timestamps(time))?)

@@ -1,0 +1,210 @@
+//! Blobs as streams: verified while they flow, continued where they were cut.
+//!
+//! In: a descriptor. Out: chunks whose sum has the descriptor's size and digest; the last call says so or fails.
+//! Invariant: never more than the stated size is passed on, and whoever reads to the end without an error has the content.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, Stream};
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Method, Response, StatusCode};
+use tokio::io::AsyncRead;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::client::Client;
+use super::endpoint::Endpoint;
+use super::error::RegistryError;
+use super::transport::{self, Call, Scope};
+use crate::digest::Hasher;
+use crate::image::{Descriptor, Reference};
+
+/// A blob on its way.
+pub struct BlobStream {
+    endpoint: Arc<Endpoint>,
+    repository: String,
+    descriptor: Descriptor,
+    response: Option<Response>,
+    hasher: Option<Hasher>,
+    offset: u64,
+    /// Bytes still to come that were had before.
+    skip: u64,
+    /// Cuts survived since the last byte.
+    cuts: u32,
+    deadline: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl fmt::Debug for BlobStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BlobStream({} at {})", self.descriptor.digest, self.offset)
+    }
+}
+
+impl Client {
+    /// Opens a blob of the repository of `name`; waits while four of this registry are being moved.
+    pub async fn blob(&self, name: &Reference, descriptor: &Descriptor) -> Result<BlobStream, RegistryError> {
+        let endpoint = self.endpoint(&name.registry)?;
+        if descriptor.digest.algorithm() != "sha256" {
+            return Err(endpoint.protocol(format!("{} is not a sha256 digest, the only kind read", descriptor.digest)));
+        }
+        let permit = Arc::clone(&endpoint.blobs).acquire_owned().await.expect("the semaphore is never closed");
+        let deadline = Instant::now() + endpoint.transfer_limit(descriptor.size);
+        let mut stream = BlobStream {
+            endpoint,
+            repository: name.repository.clone(),
+            descriptor: descriptor.clone(),
+            response: None,
+            hasher: Some(Hasher::new()),
+            offset: 0,
+            skip: 0,
+            cuts: 0,
+            deadline,
+            _permit: permit,
+        };
+        stream.connect().await?;
+        Ok(stream)
+    }
+
+    /// Returns whether the repository of `name` has a blob.
+    pub async fn has_blob(&self, name: &Reference, descriptor: &Descriptor) -> Result<bool, RegistryError> {
+        let endpoint = self.endpoint(&name.registry)?;
+        super::push::exists(&endpoint, &name.repository, descriptor, Scope::pull(&name.repository)).await
+    }
+}
+
+impl BlobStream {
+    /// Turns the blob into a stream of chunks.
+    pub fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> + Send {
+        stream::try_unfold(self, |mut blob| async move {
+            let chunk = blob.chunk().await.map_err(io::Error::other)?;
+            Ok(chunk.map(|chunk| (chunk, blob)))
+        })
+    }
+
+    /// Turns the blob into a reader, whose end is reached only if all is verified.
+    pub fn into_reader(self) -> impl AsyncRead + Send {
+        tokio_util::io::StreamReader::new(Box::pin(self.into_stream()))
+    }
+
+    /// Returns the next bytes, or none once all have come and are verified.
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        loop {
+            if self.hasher.is_none() {
+                return Ok(None);
+            }
+            let cut = match self.receive().await {
+                Ok(Some(chunk)) => return self.accept(chunk).map(Some),
+                Ok(None) if self.offset == self.descriptor.size => return self.verify().map(|()| None),
+                Ok(None) => None,
+                Err(error) if error.is_transient() && Instant::now() < self.deadline => Some(error),
+                Err(error) => return Err(error),
+            };
+            self.resume(cut).await?;
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        let Some(response) = self.response.as_mut() else { return Ok(None) };
+        let left = self.deadline.saturating_duration_since(Instant::now()).min(self.endpoint.patience.idle);
+        let url = response.url().clone();
+        self.endpoint.within(left, &url, response.chunk()).await
+    }
+
+    fn accept(&mut self, mut chunk: Bytes) -> Result<Bytes, RegistryError> {
+        let known = chunk.split_to(usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len()));
+        self.skip -= known.len() as u64;
+        let end = self.offset + chunk.len() as u64;
+        if end > self.descriptor.size {
+            return Err(self.wrong_size(end));
+        }
+        self.offset = end;
+        if !chunk.is_empty() {
+            self.cuts = 0;
+        }
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&chunk);
+        }
+        Ok(chunk)
+    }
+
+    fn verify(&mut self) -> Result<(), RegistryError> {
+        let actual = self.hasher.take().unwrap_or_default().finish();
+        match actual == self.descriptor.digest {
+            true => Ok(()),
+            false => Err(RegistryError::Mismatch { expected: self.descriptor.digest.clone(), actual }),
+        }
+    }
+
+    fn wrong_size(&self, actual: u64) -> RegistryError {
+        RegistryError::Size { digest: self.descriptor.digest.clone(), expected: self.descriptor.size, actual }
+    }
+
+    /// Asks for the rest after a cut; `cut` is what broke, none for a body that ended early.
+    async fn resume(&mut self, cut: Option<RegistryError>) -> Result<(), RegistryError> {
+        self.cuts += 1;
+        if self.cuts >= self.endpoint.patience.attempts {
+            return Err(cut.unwrap_or_else(|| self.wrong_size(self.offset)));
+        }
+        tracing::debug!(blob = %self.descriptor.digest, offset = self.offset, "transfer was cut, asking for the rest");
+        tokio::time::sleep(self.endpoint.backoff(self.cuts)).await;
+        self.connect().await
+    }
+
+    async fn connect(&mut self) -> Result<(), RegistryError> {
+        self.response = None;
+        let url = self.endpoint.url(&format!("{}/blobs/{}", self.repository, self.descriptor.digest))?;
+        let mut call = Call::new(Method::GET, url, vec![Scope::pull(&self.repository)])
+            .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if self.offset > 0 {
+            let range = format!("bytes={}-{}", self.offset, self.descriptor.size.saturating_sub(1));
+            call = call.header(header::RANGE, HeaderValue::from_str(&range).expect("a range is ASCII"));
+        }
+        let response = self.endpoint.send(&call).await?;
+        let wanted = [StatusCode::OK, StatusCode::PARTIAL_CONTENT];
+        let response = transport::expect(&self.endpoint, response, &self.repository, "give a blob", &wanted).await?;
+        self.begin(response)
+    }
+
+    /// Checks that the answer starts at the offset; a server that ignores ranges sends from the start, which is skipped.
+    fn begin(&mut self, response: Response) -> Result<(), RegistryError> {
+        let partial = response.status() == StatusCode::PARTIAL_CONTENT;
+        let skip = match (partial, range_start(response.headers())) {
+            (true, Some(start)) if start == self.offset => 0,
+            (true, _) => return Err(self.endpoint.protocol("a part of a blob that was not asked for")),
+            (false, _) => self.offset,
+        };
+        let rest = self.descriptor.size - (self.offset - skip);
+        if let Some(length) = response.content_length().filter(|length| *length > rest) {
+            return Err(self.wrong_size(self.offset - skip + length));
+        }
+        self.response = Some(response);
+        self.skip = skip;
+        Ok(())
+    }
+}
+
+/// Reads the start out of `Content-Range: bytes 5-9/10`.
+fn range_start(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+    value.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_content_ranges() {
+        for (value, expected) in
+            [("bytes 5-9/10", Some(5)), ("bytes 0-0/*", Some(0)), ("bytes */10", None), ("items 1-2/3", None)]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_RANGE, HeaderValue::from_static(value));
+            assert_eq!(range_start(&headers), expected, "{value}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! One registry: where it is, and the HTTP clients for it and for where it sends us.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use reqwest::dns::Resolve;
+use reqwest::{Certificate, NoProxy, Proxy, Url, redirect};
+use tokio::sync::Semaphore;
+
+use super::address::{self, GuardedResolver, PrivateNames, Reach};
+use super::auth::Tokens;
+use super::challenge::Challenge;
+use super::client::{ClientOptions, HostOptions, Patience, Proxies};
+use super::credentials::{Account, Credentials};
+use super::error::RegistryError;
+use super::url::{Origin, RedactedUrl, literal_address};
+
+/// Blobs moved at once with one registry; more gains nothing over HTTP/2 and trips rate limits.
+const BLOB_CONNECTIONS: usize = 4;
+
+/// One registry as this client sees it.
+pub(crate) struct Endpoint {
+    /// The name in references.
+    pub(crate) host: String,
+    pub(crate) origin: Origin,
+    pub(crate) options: HostOptions,
+    pub(crate) patience: Patience,
+    pub(crate) credentials: Arc<dyn Credentials>,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) blobs: Arc<Semaphore>,
+    /// The challenge the registry gave last, so that later requests need not be refused first.
+    pub(crate) challenge: Mutex<Option<Challenge>>,
+    /// Accounts by repository.
+    pub(crate) accounts: Mutex<BTreeMap<String, Account>>,
+    /// Why the account was not sent to the token server, if it was not.
+    pub(crate) withheld: Mutex<Option<String>>,
+    base: Url,
+    maker: Maker,
+    direct: reqwest::Client,
+    public: OnceLock<reqwest::Client>,
+    private: OnceLock<reqwest::Client>,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Endpoint({} at {})", self.host, self.origin)
+    }
+}
+
+impl Endpoint {
+    pub(crate) fn new(
+        host: &str,
+        options: &ClientOptions,
+        resolver: &Arc<dyn Resolve>,
+        tokens: &Arc<Tokens>,
+    ) -> Result<Self, RegistryError> {
+        let configured = options.hosts.get(host);
+        let base = base_url(host, configured);
+        let base = Url::parse(&base).map_err(|e| setup(host, &e.to_string()))?;
+        let origin = Origin::of(&base).ok_or_else(|| setup(host, "no host"))?;
+        let maker = Maker {
+            host: host.to_owned(),
+            user_agent: options.user_agent.clone(),
+            proxies: options.proxies.clone(),
+            patience: options.patience,
+            resolver: Arc::clone(resolver),
+            authorities: configured.map(|c| c.authorities.clone()).unwrap_or_default(),
+            private_names: PrivateNames::default(),
+        };
+        let options_of_host = configured.cloned().unwrap_or_default();
+        Ok(Self {
+            host: host.to_owned(),
+            direct: maker.make(Reach::Anywhere, options_of_host.insecure)?,
+            options: options_of_host,
+            patience: options.patience,
+            credentials: Arc::clone(&options.credentials),
+            tokens: Arc::clone(tokens),
+            blobs: Arc::new(Semaphore::new(BLOB_CONNECTIONS)),
+            challenge: Mutex::default(),
+            accounts: Mutex::default(),
+            withheld: Mutex::default(),
+            origin,
+            base,
+            maker,
+            public: OnceLock::new(),
+            private: OnceLock::new(),
+        })
+    }
+
+    /// Returns the URL of `path` below `/v2/`. Repository, tag and digest are valid by their types, so nothing is escaped.
+    pub(crate) fn url(&self, path: &str) -> Result<Url, RegistryError> {
+        self.base.join(path).map_err(|e| setup(&self.host, &e.to_string()))
+    }
+
+    /// Returns whether a URL is at this registry's own origin.
+    pub(crate) fn owns(&self, url: &Url) -> bool {
+        Origin::of(url).as_ref() == Some(&self.origin)
+    }
+
+    /// Returns the HTTP client for a URL, after checking where it may lead.
+    pub(crate) fn http_for(&self, url: &Url) -> Result<&reqwest::Client, RegistryError> {
+        if self.owns(url) {
+            return Ok(&self.direct);
+        }
+        let reach = if self.is_private() { Reach::Private } else { Reach::Public };
+        if let Some(ip) = literal_address(url) {
+            address::check(url.host_str().unwrap_or(""), ip, reach).map_err(|e| self.refuse(url, &e.to_string()))?;
+        }
+        let slot = if reach == Reach::Private { &self.private } else { &self.public };
+        if let Some(client) = slot.get() {
+            return Ok(client);
+        }
+        let made = self.maker.make(reach, false)?;
+        Ok(slot.get_or_init(|| made))
+    }
+
+    /// Returns whether the registry the user named is at a private or loopback address.
+    fn is_private(&self) -> bool {
+        match literal_address(&self.base) {
+            Some(ip) => address::is_private(ip),
+            None => self.maker.private_names.contains(&self.origin.host),
+        }
+    }
+
+    /// Makes the error for a URL this registry chose and we do not follow.
+    pub(crate) fn refuse(&self, url: &Url, reason: &str) -> RegistryError {
+        let target = RedactedUrl(url.clone());
+        RegistryError::Target { host: self.host.clone(), target, reason: reason.to_owned() }
+    }
+
+    /// Makes the error for an answer against the protocol.
+    pub(crate) fn protocol(&self, reason: impl Into<String>) -> RegistryError {
+        RegistryError::Protocol { host: self.host.clone(), reason: reason.into() }
+    }
+
+    pub(crate) fn withheld(&self) -> Option<String> {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn last_challenge(&self) -> Option<Challenge> {
+        self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+fn setup(host: &str, reason: &str) -> RegistryError {
+    RegistryError::Setup { host: host.to_owned(), reason: reason.to_owned() }
+}
+
+/// Docker Hub's registry has another name than its references; this machine's own speak HTTP unless configured.
+fn base_url(host: &str, configured: Option<&HostOptions>) -> String {
+    let address = if host == "docker.io" { "registry-1.docker.io" } else { host };
+    let http = match configured {
+        Some(options) => options.http,
+        None => is_loopback(host),
+    };
+    format!("{}://{address}/v2/", if http { "http" } else { "https" })
+}
+
+/// Returns whether `host[:port]` is this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    match name.trim_start_matches('[').trim_end_matches(']').parse() {
+        Ok(std::net::IpAddr::V4(v4)) => v4.is_loopback(),
+        Ok(std::net::IpAddr::V6(v6)) => v6.is_loopback(),
+        Err(_) => name == "localhost",
+    }
+}
+
+/// Makes the HTTP clients of one registry.
+struct Maker {
+    host: String,
+    user_agent: String,
+    proxies: Proxies,
+    patience: Patience,
+    resolver: Arc<dyn Resolve>,
+    authorities: Vec<Vec<u8>>,
+    private_names: PrivateNames,
+}
+
+impl Maker {
+    fn make(&self, reach: Reach, insecure: bool) -> Result<reqwest::Client, RegistryError> {
+        let (inner, private) = (Arc::clone(&self.resolver), self.private_names.clone());
+        let (proxies, exempt) = self.proxies()?;
+        let resolver = GuardedResolver { inner, reach, exempt, private };
+        let mut builder = reqwest::Client::builder()
+            .user_agent(&self.user_agent)
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .no_proxy()
+            .connect_timeout(self.patience.connect)
+            .tls_danger_accept_invalid_certs(insecure)
+            .dns_resolver(Arc::new(resolver));
+        for bundle in &self.authorities {
+            let certificates = Certificate::from_pem_bundle(bundle).map_err(|e| self.failed(e))?;
+            builder = builder.tls_certs_merge(certificates);
+        }
+        for proxy in proxies {
+            builder = builder.proxy(proxy);
+        }
+        builder.build().map_err(|e| self.failed(e))
+    }
+
+    fn proxies(&self) -> Result<(Vec<Proxy>, BTreeSet<String>), RegistryError> {
+        let (mut proxies, mut hosts) = (Vec::new(), BTreeSet::new());
+        let except = NoProxy::from_string(&self.proxies.except);
+        for (url, secure) in [(&self.proxies.http, false), (&self.proxies.https, true)] {
+            let Some(url) = url.as_ref().filter(|u| !u.is_empty()) else { continue };
+            let proxy = if secure { Proxy::https(url) } else { Proxy::http(url) }.map_err(|e| self.failed(e))?;
+            proxies.push(proxy.no_proxy(except.clone()));
+            let full = if url.contains("://") { url.clone() } else { format!("http://{url}") };
+            hosts.extend(Url::parse(&full).ok().and_then(|u| u.host_str().map(str::to_owned)));
+        }
+        Ok((proxies, hosts))
+    }
+
+    fn failed(&self, error: reqwest::Error) -> RegistryError {
+        setup(&self.host, &crate::diag::chain(&error.without_url()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_this_machine_and_for_who_asks() {
+        let configured = |http| HostOptions { http, ..HostOptions::default() };
+        for (host, options, expected) in [
+            ("docker.io", None, "https://registry-1.docker.io/v2/"),
+            ("localhost", None, "http://localhost/v2/"),
+            ("localhost:5000", None, "http://localhost:5000/v2/"),
+            ("127.9.9.9:1", None, "http://127.9.9.9:1/v2/"),
+            ("[::1]:5000", None, "http://[::1]:5000/v2/"),
+            ("localhost.evil:80", None, "https://localhost.evil:80/v2/"),
+            ("127.0.0.1.evil", None, "https://127.0.0.1.evil/v2/"),
+            ("10.0.0.1", None, "https://10.0.0.1/v2/"),
+            ("r.io", Some(configured(true)), "http://r.io/v2/"),
+            ("localhost:5000", Some(configured(false)), "https://localhost:5000/v2/"),
+        ] {
+            assert_eq!(base_url(host, options.as_ref()), expected, "{host}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What can go wrong with a registry, and what the user can do about each.
+//!
+//! Invariant: no variant holds a secret; URLs are [`RedactedUrl`]s, texts of servers went through `foreign_text`.
+
+use std::io;
+
+use super::document::DocumentError;
+use super::url::RedactedUrl;
+use crate::diag::{Diagnose, Kind};
+use crate::digest::Digest;
+use crate::image::Reference;
+
+/// Credentials that could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// The file cannot be read.
+    #[error("failed to read {path}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not as it should be.
+    #[error("{path} is not usable: {reason}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong; never text of the file.
+        reason: String,
+    },
+    /// A credential helper failed.
+    #[error("credential helper {helper} failed: {reason}")]
+    Helper {
+        /// Name of the helper.
+        helper: String,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
+/// A failed exchange with a registry.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// No connection, or it broke.
+    #[error("failed to reach registry {host}")]
+    Unreachable {
+        /// The host that was to be reached.
+        host: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// No answer in time.
+    #[error("{host} did not answer within {seconds} s")]
+    TimedOut {
+        /// The host.
+        host: String,
+        /// The time waited.
+        seconds: u64,
+    },
+    /// 401 or 403.
+    #[error("{host} refused access to {repository} ({status}{detail})")]
+    Denied {
+        /// The registry as the user names it.
+        host: String,
+        /// The repository.
+        repository: String,
+        /// The status.
+        status: u16,
+        /// The server's reason, with a leading `: `; may be empty.
+        detail: String,
+        /// Why credentials that exist were not sent.
+        withheld: Option<String>,
+    },
+    /// 404 to a manifest.
+    #[error("{reference}: not found")]
+    NotFound {
+        /// What was asked for.
+        reference: Box<Reference>,
+    },
+    /// 429, also after waiting as told.
+    #[error("{host} refuses more requests for now{window}")]
+    RateLimited {
+        /// The registry.
+        host: String,
+        /// The limit, with a leading ` (`; may be empty.
+        window: String,
+        /// Seconds to wait as the server says.
+        retry_after: Option<u64>,
+    },
+    /// Any other refusal.
+    #[error("{host} answered {status} when asked to {action}{detail}")]
+    Status {
+        /// The server.
+        host: String,
+        /// What it was asked.
+        action: String,
+        /// The status.
+        status: u16,
+        /// The server's reason, with a leading `: `; may be empty.
+        detail: String,
+    },
+    /// A URL chosen by a server that is not followed.
+    #[error("{host} sent us to {target}, which is refused: {reason}")]
+    Target {
+        /// The registry.
+        host: String,
+        /// Where it sent us.
+        target: RedactedUrl,
+        /// Why not.
+        reason: String,
+    },
+    /// An answer that breaks the protocol.
+    #[error("{host} gave an invalid answer: {reason}")]
+    Protocol {
+        /// The server.
+        host: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A document longer than is read.
+    #[error("{what} is larger than {limit} bytes")]
+    TooLarge {
+        /// What it was.
+        what: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// Content that is not what its digest says.
+    #[error("content of {expected} has digest {actual}")]
+    Mismatch {
+        /// The digest asked for.
+        expected: Digest,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// Content that is not as long as its descriptor says.
+    #[error("{digest} is {actual} bytes long, its descriptor says {expected}")]
+    Size {
+        /// The content.
+        digest: Digest,
+        /// The size in the descriptor.
+        expected: u64,
+        /// What came, or how much had come when it was given up.
+        actual: u64,
+    },
+    /// A manifest that is not usable.
+    #[error("invalid manifest of {reference}")]
+    Document {
+        /// Whose.
+        reference: String,
+        /// What is wrong.
+        #[source]
+        source: DocumentError,
+    },
+    /// Content to push cannot be read.
+    #[error("failed to read {digest} to push it")]
+    Content {
+        /// The content.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No credentials to be had though they are configured.
+    #[error("failed to get credentials for {host}")]
+    Credentials {
+        /// The registry.
+        host: String,
+        /// Why.
+        #[source]
+        source: CredentialsError,
+    },
+    /// The HTTP client cannot be made.
+    #[error("failed to set up HTTP for {host}: {reason}")]
+    Setup {
+        /// The registry.
+        host: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl RegistryError {
+    /// Returns whether trying again may help.
+    pub(crate) fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => !is_lasting(source),
+            Self::TimedOut { .. } => true,
+            Self::Status { status, .. } => matches!(status, 408 | 500 | 502..=504),
+            _ => false,
+        }
+    }
+}
+
+/// A refused address, an unknown name or a bad certificate will be the same next time.
+fn is_lasting(error: &reqwest::Error) -> bool {
+    const LASTING: [&str; 6] =
+        ["refused to connect to", "certificate", "no record", "no records", "InvalidContentType", "corrupt message"];
+    let text = crate::diag::chain(error);
+    error.is_builder() || LASTING.iter().any(|l| text.contains(l))
+}
+
+impl Diagnose for RegistryError {
+    fn kind(&self) -> Kind {
+        Kind::Remote
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Unreachable { host, source } => unreachable_hints(host, source),
+            Self::TimedOut { host, .. } => vec![format!("check that {host} can be reached from here, and any proxy")],
+            Self::Denied { host, withheld, .. } => {
+                let login = format!("docker login {}", if host == "docker.io" { "" } else { host });
+                withheld.iter().cloned().chain([format!("log in with `{}`", login.trim_end())]).collect()
+            }
+            Self::NotFound { reference } => {
+                vec![format!("check the spelling of {}, and that it was pushed", reference.familiar())]
+            }
+            Self::RateLimited { host, retry_after, .. } => {
+                let wait = retry_after.map_or("later".into(), |s| format!("in {s} s"));
+                vec![format!("try again {wait}, or log in with `docker login {host}` for a higher limit")]
+            }
+            Self::Credentials { source: CredentialsError::File { path, .. }, .. } => {
+                vec![format!("repair {path}, or name another directory in DOCKER_CONFIG")]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn unreachable_hints(host: &str, error: &reqwest::Error) -> Vec<String> {
+    let text = crate::diag::chain(error);
+    if text.contains("InvalidContentType") || text.contains("corrupt message") {
+        return vec![format!("if {host} speaks plain HTTP, set `http = true` under [registry.\"{host}\"]")];
+    }
+    if text.contains("certificate") {
+        return vec![format!("add the authority of {host} with `ca = [\"FILE\"]` under [registry.\"{host}\"]")];
+    }
+    vec![format!("check the name {host}, the network, and HTTPS_PROXY")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let denied = |host: &str| RegistryError::Denied {
+            host: host.into(),
+            repository: "a/b".into(),
+            status: 401,
+            detail: String::new(),
+            withheld: Some("add X to trusted-realms".into()),
+        };
+        assert_eq!(denied("ghcr.io").hints(), ["add X to trusted-realms", "log in with `docker login ghcr.io`"]);
+        assert_eq!(denied("docker.io").hints()[1], "log in with `docker login`");
+        let reference: Reference = "alpine:nope".parse().expect("reference");
+        let missing = RegistryError::NotFound { reference: Box::new(reference) };
+        assert_eq!(missing.to_string(), "docker.io/library/alpine:nope: not found");
+        assert!(missing.hints()[0].contains("alpine:nope"));
+    }
+}
