@@ -5,7 +5,7 @@
 //! ImageResult (config, layers) ─▶ image::assemble ─▶ Image ─┬─▶ archive  oci and docker tars, also for `--load`
 //!                                                           ├─▶ layout   OCI layout directories
 //!                                                           └─▶ push     registries
-//! Tree (a merged root) ─────────────────────────────────────┬─▶ files    a directory
+//! tree::Tree (a merged root) ───────────────────────────────┬─▶ files    a directory
 //!                                                           └─▶ treetar  one tar
 //! ```
 //!
@@ -24,6 +24,7 @@ pub mod image;
 pub mod layout;
 pub mod load;
 pub mod metadata;
+pub mod push;
 pub mod spec;
 pub mod tree;
 pub mod treetar;
