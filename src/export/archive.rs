@@ -200,3 +200,91 @@ impl Read for Verified<'_> {
         })
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::export::image::tests::single;
+
+    /// Blobs in memory; what is not there is an error.
+    #[derive(Debug, Default)]
+    pub(in crate::export) struct Memory(pub(in crate::export) BTreeMap<Digest, Vec<u8>>);
+
+    impl Blobs for Memory {
+        fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+            let bytes = self.0.get(digest).cloned().ok_or(io::ErrorKind::NotFound)?;
+            Ok(Box::new(io::Cursor::new(bytes)))
+        }
+    }
+
+    fn archive(content: &[u8], stored: &[u8], format: ArchiveFormat) -> Result<Vec<u8>, ExportError> {
+        let image = single(content);
+        let names = ["app:1".parse().expect("name"), "ghcr.io/o/app:2".parse().expect("name")];
+        let blobs = Memory([(Digest::compute(content), stored.to_vec())].into());
+        let mut out = Vec::new();
+        let archive = Archive { image: &image, names: &names, format };
+        write(&archive, &blobs, &mut out, Path::new("out.tar")).map(|()| out)
+    }
+
+    /// Reads names and content back from the headers.
+    fn members(tar: &[u8]) -> BTreeMap<String, Vec<u8>> {
+        let mut members = BTreeMap::new();
+        let mut rest = tar;
+        while rest[0] != 0 {
+            let text = |range: std::ops::Range<usize>| {
+                String::from_utf8_lossy(&rest[range]).trim_end_matches('\0').to_owned()
+            };
+            let size = usize::from_str_radix(&text(124..136), 8).expect("size");
+            members.insert(text(0..100), rest[512..512 + size].to_vec());
+            rest = &rest[512 + size.next_multiple_of(512)..];
+        }
+        assert_eq!(rest.len(), 1024);
+        members
+    }
+
+    #[test]
+    fn holds_layout_and_docker_manifest() {
+        let tar = archive(b"layer", b"layer", ArchiveFormat::Docker).expect("archive");
+        assert_eq!(tar, archive(b"layer", b"layer", ArchiveFormat::Docker).expect("archive"));
+        let members = members(&tar);
+        let digest = Digest::compute(b"layer");
+        assert_eq!(members[&blob_path(&digest)], b"layer");
+        assert_eq!(members["oci-layout"], OCI_LAYOUT);
+        let manifest: serde_json::Value = serde_json::from_slice(&members["manifest.json"]).expect("json");
+        assert_eq!(manifest[0]["RepoTags"], serde_json::json!(["app:1", "ghcr.io/o/app:2"]));
+        assert_eq!(manifest[0]["Layers"], serde_json::json!([blob_path(&digest)]));
+        assert!(members.contains_key(manifest[0]["Config"].as_str().expect("path")));
+        let index: Index = serde_json::from_slice(&members["index.json"]).expect("index");
+        let names: Vec<_> = index.manifests.iter().map(|m| (&m.annotations[IMAGE_NAME], &m.annotations[REF_NAME])).collect();
+        assert_eq!(names[0], (&"docker.io/library/app:1".into(), &"1".into()));
+        assert_eq!(names[1], (&"ghcr.io/o/app:2".into(), &"2".into()));
+        let oci = archive(b"layer", b"layer", ArchiveFormat::Oci).expect("archive");
+        assert!(!self::members(&oci).contains_key("manifest.json"));
+    }
+
+    #[test]
+    fn t8_a_layer_that_differs_fails_the_export() {
+        for stored in [&b"other"[..], b"laye", b"layer and more", b""] {
+            let error = archive(b"layer", stored, ArchiveFormat::Oci).expect_err("wrong content");
+            assert!(matches!(error, ExportError::Mismatch { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_as_such() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let image = single(b"layer");
+        let archive = Archive { image: &image, names: &[], format: ArchiveFormat::Oci };
+        let error = write(&archive, &Memory::default(), &mut Full, Path::new("/mnt/out.tar")).expect_err("full");
+        assert!(matches!(error, ExportError::Write { .. }));
+        assert!(crate::diag::Diagnose::hints(&error)[0].contains("/mnt/out.tar"));
+    }
+}

@@ -183,3 +183,81 @@ impl Drop for Lock<'_> {
         let _ = self.root.unlink(OsStr::new(LOCK_NAME));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::archive::tests::Memory;
+    use crate::export::image::tests::single;
+
+    fn export(dest: &Path, content: &[u8], name: &str) -> Result<(), ExportError> {
+        let blobs = Memory([(Digest::compute(content), content.to_vec())].into());
+        let names: Vec<Reference> = name.split(',').filter(|n| !n.is_empty()).map(|n| n.parse().expect(n)).collect();
+        write(&single(content), &names, &blobs, dest)
+    }
+
+    fn entries(dest: &Path) -> Vec<(Option<String>, Digest)> {
+        let index: Index = serde_json::from_slice(&std::fs::read(dest.join("index.json")).expect("read")).expect("index");
+        index.manifests.iter().map(|m| (m.annotations.get(REF_NAME).cloned(), m.digest.clone())).collect()
+    }
+
+    #[test]
+    fn keeps_other_entries_and_replaces_its_own() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let dest = temp.path().join("new/layout");
+        let digest = |content: &[u8]| single(content).root.descriptor.digest;
+        export(&dest, b"one", "app:1").expect("first");
+        export(&dest, b"two", "app:2").expect("second");
+        export(&dest, b"three", "app:1").expect("third");
+        let tagged = |tag: &str, content: &[u8]| (Some(tag.to_owned()), digest(content));
+        assert_eq!(entries(&dest), [tagged("2", b"two"), tagged("1", b"three")]);
+        export(&dest, b"two", "").expect("nameless");
+        export(&dest, b"two", "").expect("nameless again");
+        assert_eq!(entries(&dest).len(), 3);
+        for (_, digest) in entries(&dest) {
+            let bytes = std::fs::read(dest.join(archive::blob_path(&digest))).expect("blob");
+            assert_eq!(Digest::compute(bytes), digest);
+        }
+        let names = Dir::open(&dest).and_then(|dir| dir.names()).expect("names");
+        assert_eq!(names, ["blobs", "index.json", "oci-layout"]);
+    }
+
+    #[test]
+    fn writers_at_once_lose_no_entry() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let dest = temp.path();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                scope.spawn(move || export(dest, format!("layer {number}").as_bytes(), &format!("app:{number}")));
+            }
+        });
+        assert_eq!(entries(dest).len(), 8);
+        assert!(!dest.join(LOCK_NAME).exists());
+    }
+
+    #[test]
+    fn t12_links_inside_the_layout_are_not_followed() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let outside = temp.path().join("outside");
+        std::fs::create_dir(&outside).expect("mkdir");
+        std::fs::write(outside.join("canary"), "untouched").expect("write");
+        let dest = temp.path().join("dest");
+        for (link, target) in [("blobs", "../outside"), ("index.json", "../outside/canary"), ("index.json.lock", "/etc/hostname")]
+        {
+            std::fs::create_dir_all(&dest).expect("mkdir");
+            std::os::unix::fs::symlink(target, dest.join(link)).expect("symlink");
+            assert!(export(&dest, b"one", "app:1").is_err(), "{link}");
+            std::fs::remove_dir_all(&dest).expect("remove");
+        }
+        assert_eq!(std::fs::read(outside.join("canary")).expect("read"), b"untouched");
+        assert_eq!(Dir::open(&outside).and_then(|dir| dir.names()).expect("names"), ["canary"]);
+    }
+
+    #[test]
+    fn t11_a_foreign_index_json_is_refused() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        std::fs::write(temp.path().join("index.json"), r#"{"manifests":[{"digest":"../../x"}]}"#).expect("write");
+        let error = export(temp.path(), b"one", "app:1").expect_err("not an index");
+        assert!(matches!(error, ExportError::Destination { .. }), "{error}");
+    }
+}

@@ -47,3 +47,24 @@ impl Metadata {
         digest.as_str()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::image::tests::single;
+
+    #[test]
+    fn buildxs_keys() {
+        let image = single(b"layer");
+        let mut metadata = Metadata::new();
+        metadata.set("buildx.build.ref", "default/default/x");
+        metadata.add_image(&image, &["app:1".parse().expect("name")]);
+        let json: serde_json::Value = serde_json::from_slice(&metadata.to_json()).expect("json");
+        assert_eq!(json["containerimage.digest"], image.root.descriptor.digest.as_str());
+        assert_eq!(json["containerimage.descriptor"]["size"], image.root.bytes.len());
+        assert_eq!(json["image.name"], "docker.io/library/app:1");
+        assert_eq!(metadata.image_id(), image.config_digest().map(|digest| digest.as_str()));
+        let text = String::from_utf8(metadata.to_json()).expect("utf-8");
+        assert!(text.starts_with("{\n  \"buildx.build.ref\": \"default/default/x\",\n  \"containerimage.config.digest\""));
+    }
+}
