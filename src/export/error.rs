@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diag::{Diagnose, Kind};
 use crate::digest::Digest;
+use crate::registry::RegistryError;
 
 /// A failed export.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +76,15 @@ pub enum ExportError {
         /// What was found.
         found: String,
     },
+    /// A registry did not take the image.
+    #[error("failed to push {name}")]
+    Push {
+        /// The image or repository.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<RegistryError>,
+    },
     /// No program that takes images was found.
     #[error("cannot load the image: neither docker nor podman is on PATH")]
     NoLoader,
@@ -98,17 +108,17 @@ pub enum ExportError {
 }
 
 impl ExportError {
-    pub(crate) fn write(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn write<P: AsRef<Path>>(path: P) -> impl FnOnce(io::Error) -> Self + use<P> {
         let path = path.as_ref().to_owned();
         move |source| Self::Write { path, source }
     }
 
-    pub(crate) fn read(path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.as_ref().to_owned();
+    pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
         move |source| Self::Read { path, source }
     }
 
-    pub(crate) fn blob(digest: &Digest) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn blob(digest: &Digest) -> impl FnOnce(io::Error) -> Self + use<> {
         let digest = digest.clone();
         move |source| Self::Blob { digest, source }
     }
@@ -123,6 +133,7 @@ impl Diagnose for ExportError {
         match self {
             Self::Spec { .. } | Self::Options { .. } | Self::Destination { .. } => Kind::Usage,
             Self::Config { .. } | Self::Mismatch { .. } => Kind::Build,
+            Self::Push { source, .. } => source.kind(),
             Self::Blob { .. } | Self::Load { .. } => Kind::Remote,
             Self::Write { .. } | Self::Read { .. } | Self::NoLoader | Self::Loader { .. } => Kind::Machine,
         }
@@ -132,6 +143,7 @@ impl Diagnose for ExportError {
         match self {
             Self::Spec { hint, .. } => hint.iter().cloned().collect(),
             Self::Write { path, source } => write_hint(path, source),
+            Self::Push { source, .. } => source.hints(),
             Self::NoLoader => vec![
                 "install docker or podman, or write the image to a file: --output type=docker,dest=image.tar".into(),
             ],

@@ -237,3 +237,177 @@ fn indented<T: Serialize>(document: &T) -> Vec<u8> {
     // Go escapes these wherever they stand, and they stand in strings only.
     text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026").into_bytes()
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::digest::DiffId;
+    use crate::image::{History, ImageConfig};
+
+    fn golden(case: &str, file: &str) -> Vec<u8> {
+        let path = format!("{}/testdata/export/{case}/{file}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read(&path).expect(&path)
+    }
+
+    /// Takes an image apart into what the frontend gave and what the layers tell: the first history entry is the base's.
+    fn apart(case: &str) -> ImageResult {
+        let mut config: ImageConfig = serde_json::from_slice(&golden(case, "config.json")).expect("config");
+        let manifest: Manifest = serde_json::from_slice(&golden(case, "manifest.json")).expect("manifest");
+        let whole: serde_json::Value = serde_json::from_slice(&golden(case, "config.json")).expect("config");
+        let base_config = Some(ImageConfig { history: config.history[..1].to_vec(), ..ImageConfig::default() });
+        let times: Vec<_> = config.history.iter().filter(|h| !h.empty_layer).map(|h| h.created.clone()).collect();
+        let layers = manifest.layers.iter().zip(&config.rootfs.diff_ids).zip(times);
+        let layers = layers.map(|((layer, diff_id), created)| ExportLayer {
+            diff_id: diff_id.clone(),
+            digest: layer.digest.clone(),
+            size: layer.size,
+            compression: Compression::of_layer(&layer.media_type).expect("layer"),
+            created,
+            description: String::new(),
+            origins: Vec::new(),
+        });
+        let layers = layers.collect();
+        config.created = None;
+        config.rootfs.diff_ids.truncate(1);
+        config.history[1..].iter_mut().for_each(|entry| entry.created = None);
+        let inline_cache = whole.get("moby.buildkit.cache.v0").and_then(|v| v.as_str()).map(|text| {
+            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).expect("base64")
+        });
+        let platform = Platform::new("linux", "amd64");
+        ImageResult { platform, config, base_config, layers, epoch: None, inline_cache }
+    }
+
+    /// A small image for the tests of the exporters.
+    pub(in crate::export) fn sample(content: &[u8]) -> ImageResult {
+        let digest = Digest::compute(content);
+        let mut config = ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..ImageConfig::default() };
+        config.history.push(History { created_by: "COPY <a> & b".into(), ..History::default() });
+        let layer = ExportLayer {
+            diff_id: DiffId(digest.clone()),
+            digest,
+            size: content.len() as u64,
+            compression: Compression::Uncompressed,
+            created: Some("2026-01-02T03:04:05.600Z".into()),
+            description: "COPY".into(),
+            origins: Vec::new(),
+        };
+        let platform = Platform::new("linux", "amd64");
+        ImageResult { platform, config, base_config: None, layers: vec![layer], epoch: None, inline_cache: None }
+    }
+
+    pub(in crate::export) fn single(content: &[u8]) -> Image {
+        assemble(&[sample(content)], Shape::Single, MediaTypes::Oci, &ImageOptions::default()).expect("image")
+    }
+
+    #[test]
+    fn config_and_manifest_are_buildkits_bytes() {
+        let image = assemble(&[apart("inline-cache")], Shape::Single, MediaTypes::Oci, &ImageOptions::default());
+        let image = image.expect("image");
+        let config = String::from_utf8(image.platforms[0].config.bytes.clone()).expect("utf-8");
+        assert_eq!(config, String::from_utf8(golden("inline-cache", "config.json")).expect("utf-8"));
+        let manifest = String::from_utf8(image.root.bytes.clone()).expect("utf-8");
+        assert_eq!(manifest, String::from_utf8(golden("inline-cache", "manifest.json")).expect("utf-8"));
+    }
+
+    #[test]
+    fn metadata_entries_take_the_times_of_layers() {
+        let image = assemble(&[apart("run-chain")], Shape::Single, MediaTypes::Oci, &ImageOptions::default());
+        let image = image.expect("image");
+        let config: serde_json::Value = serde_json::from_slice(&image.platforms[0].config.bytes).expect("json");
+        let expected: serde_json::Value = serde_json::from_slice(&golden("run-chain", "config.json")).expect("json");
+        assert_eq!(config, expected);
+        let manifest: Manifest = serde_json::from_slice(&golden("run-chain", "manifest.json")).expect("manifest");
+        assert_eq!(manifest.config.digest, image.platforms[0].config.descriptor.digest);
+    }
+
+    fn config(result: &ImageResult, options: &ImageOptions) -> ImageConfig {
+        let image = assemble(std::slice::from_ref(result), Shape::Single, MediaTypes::Oci, options).expect("image");
+        serde_json::from_slice(&image.platforms[0].config.bytes).expect("config")
+    }
+
+    #[test]
+    fn an_epoch_clamps_all_but_the_base_image() {
+        let mut result = apart("run-chain");
+        let epoch = 1_500_000_000;
+        result.epoch = Some(epoch);
+        let clamped = config(&result, &ImageOptions::default());
+        assert_eq!(clamped.history[0].created.as_deref(), Some("2024-01-01T00:00:00Z"));
+        assert!(clamped.history[1..].iter().all(|h| h.created.as_deref() == Some("2017-07-14T02:40:00Z")));
+        assert_eq!(clamped.created.as_deref(), Some("2017-07-14T02:40:00Z"));
+        let none = ImageOptions { epoch: EpochChoice::None, ..ImageOptions::default() };
+        assert_eq!(config(&result, &none).created.as_deref(), Some("2026-11-20T13:58:05.743164736Z"));
+        result.base_config = None;
+        let all = config(&result, &ImageOptions::default());
+        assert_eq!(all.history[0].created.as_deref(), Some("2017-07-14T02:40:00Z"));
+    }
+
+    #[test]
+    fn history_and_layers_are_brought_into_line() {
+        let mut result = sample(b"layer");
+        result.config.history = vec![History::default(), History::default()];
+        let flags: Vec<bool> =
+            config(&result, &ImageOptions::default()).history.iter().map(|h| h.empty_layer).collect();
+        assert_eq!(flags, [false, true]);
+        result.config.history.clear();
+        let made = config(&result, &ImageOptions::default()).history;
+        assert_eq!((made[0].created_by.as_str(), made[0].comment.as_str()), ("COPY", "buildkit.exporter.image.v0"));
+        assert_eq!(made[0].created.as_deref(), Some("2026-01-02T03:04:05.6Z"));
+        result.layers.clear();
+        let image = assemble(&[result], Shape::Single, MediaTypes::Oci, &ImageOptions::default()).expect("image");
+        let text = String::from_utf8(image.platforms[0].config.bytes.clone()).expect("utf-8");
+        assert_eq!(
+            text,
+            r#"{"architecture":"amd64","config":{},"created":null,"history":null,"os":"linux","rootfs":{"type":"layers","diff_ids":null}}"#
+        );
+    }
+
+    #[test]
+    fn an_index_lists_platforms_with_their_annotations() {
+        let amd = sample(b"one");
+        let mut arm = sample(b"two");
+        arm.platform = "linux/arm64".parse().expect("platform");
+        let annotation = |attribute: &str| annotations::parse(attribute, "v").expect("annotation").expect("valid");
+        let options = ImageOptions {
+            annotations: vec![
+                annotation("annotation-index.i"),
+                annotation("annotation-manifest-descriptor[linux/arm64].d"),
+                annotation("annotation.m"),
+            ],
+            ..ImageOptions::default()
+        };
+        let results = [amd.clone(), arm];
+        let image = assemble(&results, Shape::Multi, MediaTypes::Oci, &options).expect("image");
+        let index: Index = serde_json::from_slice(&image.root.bytes).expect("index");
+        assert_eq!(index.media_type.as_deref(), Some(media::OCI_INDEX));
+        assert_eq!(index.annotations.keys().collect::<Vec<_>>(), ["i"]);
+        let platforms: Vec<String> =
+            index.manifests.iter().filter_map(|m| m.platform.as_ref().map(Platform::to_string)).collect();
+        assert_eq!(platforms, ["linux/amd64", "linux/arm64"]);
+        assert!(index.manifests[0].annotations.is_empty() && index.manifests[1].annotations.contains_key("d"));
+        let manifest: Manifest = serde_json::from_slice(&image.platforms[0].manifest.bytes).expect("manifest");
+        assert_eq!(manifest.annotations.keys().collect::<Vec<_>>(), ["m"]);
+        assert_eq!(image.config_digest(), None);
+        let one = assemble(&[amd], Shape::Single, MediaTypes::Oci, &options);
+        assert!(matches!(one, Err(ExportError::Options { .. })), "index annotations without an index");
+    }
+
+    #[test]
+    fn dockers_media_types() {
+        let options = ImageOptions::default();
+        let image = assemble(&[sample(b"x")], Shape::Single, MediaTypes::Docker, &options).expect("image");
+        let manifest: Manifest = serde_json::from_slice(&image.root.bytes).expect("manifest");
+        assert_eq!(manifest.media_type.as_deref(), Some(media::DOCKER_MANIFEST));
+        assert_eq!(manifest.config.media_type, media::DOCKER_CONFIG);
+        assert_eq!(manifest.layers[0].media_type, media::DOCKER_LAYER);
+    }
+
+    #[test]
+    fn e17_labels_and_env_stay_data() {
+        let mut result = sample(b"x");
+        result.config.config.labels.insert("rbuild.output\n".into(), "type=local,dest=/".into());
+        result.config.config.env.push("A=b\nC=d".into());
+        result.config.config.volumes.insert("/../../../etc".into());
+        let written = config(&result, &ImageOptions::default());
+        assert_eq!(written.config, result.config.config);
+    }
+}

@@ -5,7 +5,7 @@
 //! ImageResult (config, layers) ─▶ image::assemble ─▶ Image ─┬─▶ archive  oci and docker tars, also for `--load`
 //!                                                           ├─▶ layout   OCI layout directories
 //!                                                           └─▶ push     registries
-//! Tree (a merged root) ─────────────────────────────────────┬─▶ files    a directory
+//! tree::Tree (a merged root) ───────────────────────────────┬─▶ files    a directory
 //!                                                           └─▶ treetar  one tar
 //! ```
 //!
@@ -14,11 +14,21 @@
 //! chooses a path, a program or a name on the host.
 
 pub mod annotations;
+pub mod archive;
 mod complete;
 mod csv;
+pub mod destination;
 pub mod error;
+pub mod files;
 pub mod image;
+pub mod layout;
+pub mod load;
+pub mod metadata;
+pub mod push;
 pub mod spec;
+pub mod tree;
+pub mod treetar;
+mod ustar;
 
 use std::io::{self, Read};
 

@@ -177,7 +177,7 @@ impl Attributes {
         Ok(attributes)
     }
 
-    fn into_spec(mut self) -> Result<ExportSpec, Problem> {
+    fn into_spec(self) -> Result<ExportSpec, Problem> {
         let kind = self.kind.clone();
         match kind.as_str() {
             "image" | "registry" => self.push_target(kind == "registry").map(ExportSpec::Image),
@@ -372,5 +372,92 @@ impl Attributes {
         }
         self.list = rest;
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> ExportSpec {
+        ExportSpec::parse(text).expect(text)
+    }
+
+    fn error(text: &str) -> (String, Option<String>) {
+        match ExportSpec::parse(text).expect_err(text) {
+            ExportError::Spec { problem, hint, .. } => (problem, hint),
+            other => panic!("{text}: {other}"),
+        }
+    }
+
+    #[test]
+    fn bare_paths_and_dashes() {
+        let tree = TreeTarget::default();
+        assert_eq!(parse("out/dir"), ExportSpec::Local { dest: "out/dir".into(), tree });
+        assert_eq!(parse("."), ExportSpec::Local { dest: ".".into(), tree });
+        assert_eq!(parse("-"), ExportSpec::Tar { dest: Dest::Stdout, tree });
+        assert_eq!(parse("type=tar,dest=-"), ExportSpec::Tar { dest: Dest::Stdout, tree });
+        assert_eq!(parse("type=cacheonly"), ExportSpec::CacheOnly);
+    }
+
+    #[test]
+    fn registries_and_images() {
+        let ExportSpec::Image(target) = parse(r#"type=image,"name=a/b,localhost:5000/c:d",push=true,unpack=false"#) else {
+            panic!("an image")
+        };
+        let names: Vec<String> = target.image.names.iter().map(Reference::to_string).collect();
+        assert_eq!(names, ["docker.io/a/b:latest", "localhost:5000/c:d"]);
+        assert!(target.push && !target.by_digest);
+        let ExportSpec::Image(target) = parse("type=registry,name=a,push-by-digest=true,registry.insecure=") else {
+            panic!("an image")
+        };
+        assert!(target.push && target.by_digest && target.insecure);
+    }
+
+    #[test]
+    fn image_settings() {
+        let text = "type=oci,dest=x.tar,compression=zstd,compression-level=19,force-compression=true,annotation.A=b,\
+                    source-date-epoch=12,oci-mediatypes=true";
+        let ExportSpec::Archive { format, dest, image } = parse(text) else { panic!("an archive") };
+        assert_eq!((format, dest), (ArchiveFormat::Oci, Dest::File("x.tar".into())));
+        let compression = CompressionChoice { kind: Some(Compression::Zstd), level: Some(19), force: true };
+        assert_eq!(image.options.compression, compression);
+        assert_eq!(image.options.epoch, EpochChoice::At(12));
+        assert_eq!(image.options.media_types, Some(MediaTypes::Oci));
+        assert_eq!(image.options.annotations[0].key, "A");
+        assert!(matches!(parse("type=docker,name=x"), ExportSpec::Load(_)));
+        assert!(matches!(parse("type=oci,tar=false,dest=d"), ExportSpec::Layout { .. }));
+    }
+
+    #[test]
+    fn refuses_with_a_hint() {
+        assert_eq!(error("type=image,pusg=true").1.as_deref(), Some("did you mean push=?"));
+        assert_eq!(error("type=locl,dest=x").1.as_deref(), Some("did you mean type=local?"));
+        assert!(error("dest=x").1.is_some_and(|hint| hint.contains("cacheonly")));
+        for text in [
+            "",
+            "type=local",
+            "type=local,dest=-",
+            "type=oci",
+            "type=oci,tar=false,dest=-",
+            "type=docker,tar=false,dest=x",
+            "type=registry",
+            "type=image,push=maybe",
+            "type=image,unpack=true",
+            "type=image,name=UPPER",
+            "type=image,compression=estargz",
+            "type=image,compression=gzip,compression-level=10",
+            "type=image,compression=zstd,oci-mediatypes=false",
+            "type=image,rewrite-timestamp=true",
+            "type=image,source-date-epoch=soon",
+            "type=image,annotation-layer.x=y",
+            "type=tar,dest=x,mode=delete",
+            "type=local,dest=x,name=y",
+            "type=local,nonsense",
+            r#"type=local,"dest=x"#,
+        ] {
+            let (problem, _) = error(text);
+            assert!(!problem.is_empty(), "{text}");
+        }
     }
 }

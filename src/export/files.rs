@@ -1,0 +1,299 @@
+//! Result trees into a directory of the host (`type=local`).
+//!
+//! In: trees nobody vouches for, and a directory of the user. Out: files, directories and links below it, owned by the
+//! caller. Invariants: the directory is opened once and all else happens below open directories; what is there is never
+//! followed, so a link where the result has a directory is replaced; permissions lose set-id and sticky bits; devices and
+//! sockets are left out; a file appears only when it is complete; nothing else is removed unless asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::ExportError;
+use super::destination::{self, Missing};
+use super::spec::TreeTarget;
+use super::tree::{self, Entry, Tree, Visitor};
+use crate::sys::dir::{self, Dir, Kind, Time};
+
+/// Permission bits that are carried over.
+const PERMISSIONS: u32 = 0o777;
+
+/// What an export into a directory did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Written {
+    /// Files written.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Devices and sockets that were left out.
+    pub skipped: Vec<PathBuf>,
+}
+
+/// Writes the trees into `dest`; `epoch`, if any, becomes the time of all files.
+pub fn write(trees: &[Tree], dest: &Path, target: &TreeTarget, epoch: Option<i64>) -> Result<Written, ExportError> {
+    let root = destination::open_directory(dest, Missing::Create)?;
+    if target.delete && dest.canonicalize().is_ok_and(|path| path.parent().is_none()) {
+        let problem = "mode=delete would empty the whole file system".into();
+        return Err(ExportError::Destination { path: dest.to_owned(), problem });
+    }
+    let split = target.platform_split.unwrap_or(trees.len() > 1);
+    let mut copy = Copy::new(root, dest, epoch, target.delete);
+    for tree in trees {
+        if split {
+            let name = OsString::from(tree.directory());
+            copy.begin_platform(&name)?;
+            tree::walk(&tree.root, &mut copy)?;
+            copy.end_platform(&name)?;
+        } else {
+            copy.owner = tree.directory();
+            tree::walk(&tree.root, &mut copy)?;
+        }
+    }
+    copy.remove_rest()?;
+    Ok(copy.written)
+}
+
+/// State of one export.
+struct Copy<'a> {
+    /// Directories from the destination down to where we are.
+    stack: Vec<Dir>,
+    dest: &'a Path,
+    /// Path of the platform's directory below the destination.
+    prefix: PathBuf,
+    /// Whose tree is being written, for the message about two that disagree.
+    owner: String,
+    /// Every path written, with its tree.
+    seen: BTreeMap<PathBuf, String>,
+    /// Where the first name of a file with several went.
+    links: BTreeMap<(u64, u64), PathBuf>,
+    epoch: Option<i64>,
+    delete: bool,
+    written: Written,
+}
+
+impl<'a> Copy<'a> {
+    fn new(root: Dir, dest: &'a Path, epoch: Option<i64>, delete: bool) -> Self {
+        Self {
+            stack: vec![root],
+            dest,
+            prefix: PathBuf::new(),
+            owner: String::new(),
+            seen: BTreeMap::new(),
+            links: BTreeMap::new(),
+            epoch,
+            delete,
+            written: Written::default(),
+        }
+    }
+
+    fn begin_platform(&mut self, name: &OsStr) -> Result<(), ExportError> {
+        self.links.clear();
+        self.prefix = name.into();
+        self.owner = name.to_string_lossy().into_owned();
+        self.seen.insert(self.prefix.clone(), self.owner.clone());
+        self.open_directory(name, Path::new(name))
+    }
+
+    fn end_platform(&mut self, name: &OsStr) -> Result<(), ExportError> {
+        self.stack.pop();
+        let failed = ExportError::write(self.dest.join(name));
+        let Some(seconds) = self.epoch else { return Ok(()) };
+        self.here().set_time(name, Time { seconds, nanoseconds: 0 }).map_err(failed)
+    }
+
+    fn here(&self) -> &Dir {
+        self.stack.last().expect("the destination is never left")
+    }
+
+    fn time(&self, mtime: Time) -> Time {
+        self.epoch.map_or(mtime, |seconds| Time { seconds, nanoseconds: 0 })
+    }
+
+    /// Enters a directory of the destination, making it in place of anything that is none.
+    fn open_directory(&mut self, name: &OsStr, path: &Path) -> Result<(), ExportError> {
+        let write = || ExportError::write(self.dest.join(path));
+        let here = self.here();
+        let is_dir = here.try_stat(name).map_err(write())?.map(|stat| stat.is_dir());
+        if is_dir == Some(false) {
+            here.unlink(name).map_err(write())?;
+        }
+        if is_dir != Some(true) {
+            // Until its content is complete nobody else needs to see it.
+            here.make_dir(name, 0o700).map_err(write())?;
+        }
+        let below = here.open_dir(name).map_err(write())?;
+        self.stack.push(below);
+        Ok(())
+    }
+
+    /// Makes way for something that is no directory.
+    fn clear(&self, name: &OsStr, path: &Path) -> Result<(), ExportError> {
+        let shown = self.dest.join(path);
+        match self.here().try_stat(name).map_err(ExportError::write(&shown))? {
+            Some(stat) if stat.is_dir() => self.clear_directory(name, shown),
+            _ => Ok(()),
+        }
+    }
+
+    fn clear_directory(&self, name: &OsStr, shown: PathBuf) -> Result<(), ExportError> {
+        if self.delete {
+            return self.here().remove_all(name).map_err(ExportError::write(shown));
+        }
+        match self.here().remove_dir(name) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Err(ExportError::Destination {
+                path: shown,
+                problem: "the result has a file where this directory is; remove it first".into(),
+            }),
+            result => result.map_err(ExportError::write(shown)),
+        }
+    }
+
+    /// Makes an entry under a temporary name by `make`, and gives it its own.
+    fn place(
+        &self,
+        name: &OsStr,
+        path: &Path,
+        make: impl Fn(&Dir, &OsStr) -> io::Result<()>,
+    ) -> Result<(), ExportError> {
+        self.clear(name, path)?;
+        let write = || ExportError::write(self.dest.join(path));
+        let here = self.here();
+        let (temporary, file) = destination::create_temporary(here).map_err(write())?;
+        drop(file);
+        let made = here.unlink(&temporary).and_then(|()| make(here, &temporary));
+        made.and_then(|()| here.rename(&temporary, here, name)).map_err(|error| {
+            // The failure itself is what the user hears of.
+            let _ = here.unlink(&temporary);
+            write()(error)
+        })
+    }
+
+    fn file(&mut self, entry: &Entry<'_>, path: &Path) -> Result<(), ExportError> {
+        self.clear(entry.name, path)?;
+        let mut source = entry.dir.open_file(entry.name).map_err(entry.unreadable())?;
+        let shown = self.dest.join(path);
+        let (temporary, mut file) = destination::create_temporary(self.here()).map_err(ExportError::write(&shown))?;
+        let copied = self.fill(&mut source, &mut file, entry, &shown);
+        let named = copied.and_then(|bytes| {
+            let here = self.here();
+            here.rename(&temporary, here, entry.name).map_err(ExportError::write(&shown))?;
+            Ok(bytes)
+        });
+        if named.is_err() {
+            // The failure itself is what the user hears of.
+            let _ = self.here().unlink(&temporary);
+        }
+        self.written.bytes += named?;
+        self.written.files += 1;
+        Ok(())
+    }
+
+    fn fill(&self, source: &mut File, file: &mut File, entry: &Entry<'_>, shown: &Path) -> Result<u64, ExportError> {
+        let bytes = io::copy(source, file).map_err(ExportError::write(shown))?;
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(entry.stat.permissions() & PERMISSIONS);
+        file.set_permissions(permissions).map_err(ExportError::write(shown))?;
+        dir::set_time_of(&*file, self.time(entry.stat.mtime)).map_err(ExportError::write(shown))?;
+        Ok(bytes)
+    }
+
+    fn symlink(&self, entry: &Entry<'_>, path: &Path) -> Result<(), ExportError> {
+        let target = entry.dir.read_link(entry.name).map_err(entry.unreadable())?;
+        let time = self.time(entry.stat.mtime);
+        self.place(entry.name, path, |dir, name| {
+            dir.make_symlink(name, &target)?;
+            dir.set_time(name, time)
+        })
+    }
+
+    /// Makes another name of a file that was written before; gives false if it is not there any more.
+    fn hard_link(&self, first: &Path, entry: &Entry<'_>, path: &Path) -> Result<bool, ExportError> {
+        let Some((dir, name)) = self.find(first).map_err(ExportError::write(self.dest.join(first)))? else {
+            return Ok(false);
+        };
+        self.place(entry.name, path, |here, temporary| here.make_link(temporary, &dir, &name))?;
+        Ok(true)
+    }
+
+    fn find(&self, path: &Path) -> io::Result<Option<(Dir, OsString)>> {
+        let Some(name) = path.file_name() else { return Ok(None) };
+        let mut dir = self.stack[0].open_dir(OsStr::new("."))?;
+        for component in path.parent().into_iter().flat_map(Path::components) {
+            dir = dir.open_dir(component.as_os_str())?;
+        }
+        let found = dir.try_stat(name)?.is_some_and(|stat| stat.kind() == Kind::File);
+        Ok(found.then(|| (dir, name.to_owned())))
+    }
+
+    fn regular(&mut self, entry: &Entry<'_>, path: &Path) -> Result<(), ExportError> {
+        let identity = (entry.stat.dev, entry.stat.ino);
+        if entry.stat.nlink > 1 {
+            if let Some(first) = self.links.get(&identity)
+                && self.hard_link(first, entry, path)?
+            {
+                self.written.files += 1;
+                return Ok(());
+            }
+            self.links.insert(identity, path.to_owned());
+        }
+        self.file(entry, path)
+    }
+
+    /// Removes what the result does not have, if that was asked for.
+    fn remove_rest(&self) -> Result<(), ExportError> {
+        if !self.delete {
+            return Ok(());
+        }
+        let kept: BTreeSet<&Path> = self.seen.keys().map(PathBuf::as_path).collect();
+        remove_unless(&self.stack[0], Path::new(""), &kept).map_err(ExportError::write(self.dest))
+    }
+}
+
+fn remove_unless(dir: &Dir, path: &Path, kept: &BTreeSet<&Path>) -> io::Result<()> {
+    for name in dir.names()? {
+        let path = path.join(&name);
+        if !kept.contains(path.as_path()) {
+            dir.remove_all(&name)?;
+        } else if dir.stat(&name)?.is_dir() {
+            remove_unless(&dir.open_dir(&name)?, &path, kept)?;
+        }
+    }
+    Ok(())
+}
+
+impl Visitor for Copy<'_> {
+    fn enter(&mut self, entry: &Entry<'_>) -> Result<(), ExportError> {
+        let path = self.prefix.join(entry.path);
+        let other = self.seen.insert(path.clone(), self.owner.clone());
+        if let Some(other) = other.filter(|other| *other != self.owner && !entry.stat.is_dir()) {
+            let (shown, owner) = (entry.path.display(), &self.owner);
+            return Err(ExportError::options(format!(
+                "both {other} and {owner} have /{shown}, and platform-split=false puts them in one place"
+            )));
+        }
+        match entry.stat.kind() {
+            Kind::Directory => self.open_directory(entry.name, &path),
+            Kind::File => self.regular(entry, &path),
+            Kind::Symlink => self.symlink(entry, &path),
+            Kind::Fifo => {
+                let mode = 0o010_000 | (entry.stat.permissions() & PERMISSIONS);
+                self.place(entry.name, &path, |dir, name| dir.make_node(name, mode, 0))
+            }
+            Kind::CharDevice | Kind::BlockDevice | Kind::Socket => {
+                self.written.skipped.push(entry.path.to_owned());
+                Ok(())
+            }
+        }
+    }
+
+    fn leave(&mut self, entry: &Entry<'_>) -> Result<(), ExportError> {
+        self.stack.pop();
+        let shown = self.dest.join(&self.prefix).join(entry.path);
+        let here = self.here();
+        let finished = here
+            .chmod(entry.name, entry.stat.permissions() & PERMISSIONS)
+            .and_then(|()| here.set_time(entry.name, self.time(entry.stat.mtime)));
+        finished.map_err(ExportError::write(shown))
+    }
+}

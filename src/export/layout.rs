@@ -1,0 +1,263 @@
+//! An image in an OCI layout directory, beside others that are there already.
+//!
+//! ```text
+//! DEST/oci-layout
+//! DEST/index.json              replaced whole, under the lock
+//! DEST/index.json.lock         flock'ed while index.json changes, then removed
+//! DEST/blobs/sha256/HEX…       0444
+//! ```
+//!
+//! Invariants: `index.json` points only to blobs that are there; an entry of another name stays; a name that is exported
+//! again moves to the end.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use super::archive::{self, IMAGE_NAME, OCI_LAYOUT, REF_NAME, Verified};
+use super::destination::{self, Missing, OutputFile};
+use super::image::Image;
+use super::{Blobs, ExportError};
+use crate::digest::Digest;
+use crate::image::{Descriptor, Index, Reference, canonical, media};
+use crate::sys::dir::{self, Dir, Kind};
+
+/// Largest `index.json` that is read.
+const INDEX_LIMIT: u64 = 16 << 20;
+
+/// Writes an image into the layout at `dest`, which is made if it is not there.
+pub fn write(image: &Image, names: &[Reference], blobs: &dyn Blobs, dest: &Path) -> Result<(), ExportError> {
+    let root = destination::open_directory(dest, Missing::Create)?;
+    let layout = Layout { root: &root, dest };
+    for (layer, _) in image.layers() {
+        layout.put_layer(layer, blobs)?;
+    }
+    for document in image.documents() {
+        layout.put(&document.descriptor.digest, &document.bytes)?;
+    }
+    let lock = Lock::take(&layout)?;
+    if root.try_stat(OsStr::new("oci-layout")).map_err(ExportError::write(dest))?.is_none() {
+        layout.replace("oci-layout", OCI_LAYOUT)?;
+    }
+    let index = merged(layout.read_index()?, archive::named(image, names));
+    layout.replace("index.json", &canonical::to_vec(&index))?;
+    drop(lock);
+    Ok(())
+}
+
+/// Adds entries, in place of those of the same name, or of the same content where they have none.
+fn merged(mut index: Index, entries: Vec<Descriptor>) -> Index {
+    let name = |d: &Descriptor| (d.annotations.get(IMAGE_NAME).cloned(), d.annotations.get(REF_NAME).cloned());
+    for entry in entries {
+        let is_named = name(&entry) != (None, None);
+        index.manifests.retain(|old| name(old) != name(&entry) || (!is_named && old.digest != entry.digest));
+        index.manifests.push(entry);
+    }
+    index
+}
+
+struct Layout<'a> {
+    root: &'a Dir,
+    dest: &'a Path,
+}
+
+impl Layout<'_> {
+    fn blob_dir(&self, digest: &Digest) -> Result<Dir, ExportError> {
+        let blobs = self.subdirectory(self.root, "blobs")?;
+        self.subdirectory(&blobs, digest.algorithm())
+    }
+
+    fn subdirectory(&self, dir: &Dir, name: &str) -> Result<Dir, ExportError> {
+        let name = OsStr::new(name);
+        match dir.make_dir(name, 0o755) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(ExportError::write(self.dest.join(name))(error));
+            }
+            _ => {}
+        }
+        dir.open_dir(name).map_err(ExportError::write(self.dest.join(name)))
+    }
+
+    /// A blob of the right size is taken to be there: its name is its digest, and half ones never get their name.
+    fn has(&self, dir: &Dir, digest: &Digest, size: u64) -> Result<bool, ExportError> {
+        let stat = dir.try_stat(OsStr::new(digest.hex())).map_err(ExportError::write(self.dest))?;
+        Ok(stat.is_some_and(|stat| stat.kind() == Kind::File && stat.size == size))
+    }
+
+    fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), ExportError> {
+        let dir = self.blob_dir(digest)?;
+        if self.has(&dir, digest, bytes.len() as u64)? {
+            return Ok(());
+        }
+        let shown = self.dest.join(archive::blob_path(digest));
+        let mut file = OutputFile::create_in(&dir, OsStr::new(digest.hex()), &shown)?;
+        file.write_all(bytes).map_err(ExportError::write(&shown))?;
+        self.seal(file)
+    }
+
+    fn put_layer(&self, layer: &Descriptor, blobs: &dyn Blobs) -> Result<(), ExportError> {
+        let dir = self.blob_dir(&layer.digest)?;
+        if self.has(&dir, &layer.digest, layer.size)? {
+            return Ok(());
+        }
+        let shown = self.dest.join(archive::blob_path(&layer.digest));
+        let mut file = OutputFile::create_in(&dir, OsStr::new(layer.digest.hex()), &shown)?;
+        let mut source = Verified::open(layer, blobs)?;
+        let copied = io::copy(&mut source.by_ref().take(layer.size), &mut file).map(drop);
+        source.finish(copied, &shown)?;
+        self.seal(file)
+    }
+
+    fn seal(&self, file: OutputFile) -> Result<(), ExportError> {
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o444);
+        file.file().set_permissions(readable).map_err(ExportError::write(file.path()))?;
+        file.commit()
+    }
+
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), ExportError> {
+        let shown = self.dest.join(name);
+        let mut file = OutputFile::create_in(self.root, OsStr::new(name), &shown)?;
+        file.write_all(bytes).map_err(ExportError::write(&shown))?;
+        file.commit()
+    }
+
+    fn read_index(&self) -> Result<Index, ExportError> {
+        let path = self.dest.join("index.json");
+        let empty = Index {
+            schema_version: 2,
+            media_type: Some(media::OCI_INDEX.into()),
+            manifests: Vec::new(),
+            annotations: std::collections::BTreeMap::new(),
+        };
+        let file = match self.root.open_file(OsStr::new("index.json")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(empty),
+            file => file.map_err(ExportError::write(&path))?,
+        };
+        let mut bytes = Vec::new();
+        file.take(INDEX_LIMIT).read_to_end(&mut bytes).map_err(ExportError::write(&path))?;
+        if bytes.is_empty() {
+            return Ok(empty);
+        }
+        serde_json::from_slice(&bytes).map_err(|error| ExportError::Destination {
+            path,
+            problem: format!("it is not an OCI image index ({error}); choose another directory, or remove it"),
+        })
+    }
+}
+
+/// Holds `index.json.lock`.
+struct Lock<'a> {
+    root: &'a Dir,
+    _file: File,
+}
+
+const LOCK_NAME: &str = "index.json.lock";
+
+impl<'a> Lock<'a> {
+    fn take(layout: &Layout<'a>) -> Result<Self, ExportError> {
+        let (name, shown) = (OsStr::new(LOCK_NAME), layout.dest.join(LOCK_NAME));
+        loop {
+            let file = match layout.root.create_file(name, 0o600) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => match layout.root.open_file(name) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    file => file,
+                },
+                file => file,
+            };
+            let file = file.map_err(ExportError::write(&shown))?;
+            file.lock().map_err(ExportError::write(&shown))?;
+            // Whoever held it before has removed it: then this lock is of a file nobody else will find.
+            let own = dir::stat_of(&file).map_err(ExportError::write(&shown))?;
+            let there = layout.root.try_stat(name).map_err(ExportError::write(&shown))?;
+            if there.is_some_and(|stat| (stat.dev, stat.ino) == (own.dev, own.ino)) {
+                return Ok(Self { root: layout.root, _file: file });
+            }
+        }
+    }
+}
+
+impl Drop for Lock<'_> {
+    fn drop(&mut self) {
+        // A lock file that stays is taken over by the next writer.
+        let _ = self.root.unlink(OsStr::new(LOCK_NAME));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::archive::tests::Memory;
+    use crate::export::image::tests::single;
+
+    fn export(dest: &Path, content: &[u8], name: &str) -> Result<(), ExportError> {
+        let blobs = Memory([(Digest::compute(content), content.to_vec())].into());
+        let names: Vec<Reference> = name.split(',').filter(|n| !n.is_empty()).map(|n| n.parse().expect(n)).collect();
+        write(&single(content), &names, &blobs, dest)
+    }
+
+    fn entries(dest: &Path) -> Vec<(Option<String>, Digest)> {
+        let index: Index = serde_json::from_slice(&std::fs::read(dest.join("index.json")).expect("read")).expect("index");
+        index.manifests.iter().map(|m| (m.annotations.get(REF_NAME).cloned(), m.digest.clone())).collect()
+    }
+
+    #[test]
+    fn keeps_other_entries_and_replaces_its_own() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let dest = temp.path().join("new/layout");
+        let digest = |content: &[u8]| single(content).root.descriptor.digest;
+        export(&dest, b"one", "app:1").expect("first");
+        export(&dest, b"two", "app:2").expect("second");
+        export(&dest, b"three", "app:1").expect("third");
+        let tagged = |tag: &str, content: &[u8]| (Some(tag.to_owned()), digest(content));
+        assert_eq!(entries(&dest), [tagged("2", b"two"), tagged("1", b"three")]);
+        export(&dest, b"two", "").expect("nameless");
+        export(&dest, b"two", "").expect("nameless again");
+        assert_eq!(entries(&dest).len(), 3);
+        for (_, digest) in entries(&dest) {
+            let bytes = std::fs::read(dest.join(archive::blob_path(&digest))).expect("blob");
+            assert_eq!(Digest::compute(bytes), digest);
+        }
+        let names = Dir::open(&dest).and_then(|dir| dir.names()).expect("names");
+        assert_eq!(names, ["blobs", "index.json", "oci-layout"]);
+    }
+
+    #[test]
+    fn writers_at_once_lose_no_entry() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let dest = temp.path();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                scope.spawn(move || export(dest, format!("layer {number}").as_bytes(), &format!("app:{number}")));
+            }
+        });
+        assert_eq!(entries(dest).len(), 8);
+        assert!(!dest.join(LOCK_NAME).exists());
+    }
+
+    #[test]
+    fn t12_links_inside_the_layout_are_not_followed() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let outside = temp.path().join("outside");
+        std::fs::create_dir(&outside).expect("mkdir");
+        std::fs::write(outside.join("canary"), "untouched").expect("write");
+        let dest = temp.path().join("dest");
+        for (link, target) in [("blobs", "../outside"), ("index.json", "../outside/canary"), ("index.json.lock", "/etc/hostname")]
+        {
+            std::fs::create_dir_all(&dest).expect("mkdir");
+            std::os::unix::fs::symlink(target, dest.join(link)).expect("symlink");
+            assert!(export(&dest, b"one", "app:1").is_err(), "{link}");
+            std::fs::remove_dir_all(&dest).expect("remove");
+        }
+        assert_eq!(std::fs::read(outside.join("canary")).expect("read"), b"untouched");
+        assert_eq!(Dir::open(&outside).and_then(|dir| dir.names()).expect("names"), ["canary"]);
+    }
+
+    #[test]
+    fn t11_a_foreign_index_json_is_refused() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        std::fs::write(temp.path().join("index.json"), r#"{"manifests":[{"digest":"../../x"}]}"#).expect("write");
+        let error = export(temp.path(), b"one", "app:1").expect_err("not an index");
+        assert!(matches!(error, ExportError::Destination { .. }), "{error}");
+    }
+}

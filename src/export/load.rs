@@ -1,0 +1,94 @@
+//! Hands an image to a container engine of this machine: `docker load`, else `podman load`.
+//!
+//! In: the directories in which programs are looked for, and the image. Out: the archive on the program's standard input.
+//! Nothing is left on disk. The image chooses neither the program nor its arguments.
+
+use std::io::{BufWriter, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use super::archive::{self, Archive};
+use super::{Blobs, ExportError};
+
+/// The programs, in the order in which they are looked for.
+const PROGRAMS: &[&str] = &["docker", "podman"];
+/// How much of what the program says is kept.
+const OUTPUT_LIMIT: u64 = 64 << 10;
+
+/// A program that takes images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loader {
+    /// Its name, `docker` or `podman`.
+    pub name: &'static str,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+impl Loader {
+    /// Looks for a program in `directories`, in order.
+    pub fn find(directories: &[PathBuf]) -> Result<Self, ExportError> {
+        let candidates = PROGRAMS.iter().flat_map(|name| directories.iter().map(move |dir| (*name, dir.join(name))));
+        candidates
+            .into_iter()
+            .find(|(_, path)| path.is_absolute() && is_program(path))
+            .map(|(name, path)| Self { name, path })
+            .ok_or(ExportError::NoLoader)
+    }
+
+    /// Streams the archive into the program and waits for it; returns what it said.
+    pub fn load(&self, archive: &Archive<'_>, blobs: &dyn Blobs) -> Result<String, ExportError> {
+        let failed = |source| ExportError::Loader { program: self.name.into(), source };
+        let mut child = Command::new(&self.path)
+            .arg("load")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        // Both outputs are read while we write, or the program could block on a full pipe and we on it.
+        let readers = [reader(child.stdout.take()), reader(child.stderr.take())];
+        let written = feed(&mut child, archive, blobs, Path::new(self.name));
+        if written.as_ref().is_err_and(|error| !is_closed_pipe(error)) {
+            // What it got is no image; it must not take it for one.
+            let _ = child.kill();
+        }
+        let status = child.wait().map_err(failed)?;
+        let said = readers.map(|reader| reader.join().unwrap_or_default()).join("\n");
+        let output = crate::progress::sanitize::escape(said.trim());
+        match written {
+            Err(error) if !is_closed_pipe(&error) => Err(error),
+            _ if !status.success() => Err(ExportError::Load { program: self.name.into(), output }),
+            Err(error) => Err(error),
+            Ok(()) => Ok(output),
+        }
+    }
+}
+
+fn is_program(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+fn reader(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let Some(mut pipe) = pipe else { return String::new() };
+        let mut kept = Vec::new();
+        // An error here ends the text early; the exit status says whether loading worked.
+        let _ = pipe.by_ref().take(OUTPUT_LIMIT).read_to_end(&mut kept);
+        let _ = std::io::copy(&mut pipe, &mut std::io::sink());
+        String::from_utf8_lossy(&kept).into_owned()
+    })
+}
+
+fn feed(child: &mut Child, archive: &Archive<'_>, blobs: &dyn Blobs, shown: &Path) -> Result<(), ExportError> {
+    let Some(stdin) = child.stdin.take() else { return Ok(()) };
+    let mut out = BufWriter::with_capacity(256 << 10, stdin);
+    archive::write(archive, blobs, &mut out, shown)?;
+    out.flush().map_err(ExportError::write(shown))
+}
+
+/// A program that fails closes its input; its own words say why better than our failed write.
+fn is_closed_pipe(error: &ExportError) -> bool {
+    matches!(error, ExportError::Write { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
+}

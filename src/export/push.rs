@@ -1,0 +1,218 @@
+//! An image to registries, under all its names.
+//!
+//! In: an [`Image`], its names, the bytes of its layers. Out: for each repository layers and configurations in parallel, then
+//! the manifests by digest, and last, for each name, what the name points to: nobody sees a name whose content is not
+//! there. A blob a repository has is not sent; one that another repository of the registry has is mounted from there. Layers
+//! are opened only when they must be sent.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use tokio::sync::mpsc;
+use tokio_util::io::StreamReader;
+
+use super::image::Image;
+use super::{Blobs, ExportError};
+use crate::digest::Digest;
+use crate::image::{Descriptor, Reference};
+use crate::registry::{ByteReader, Client, OnSent, Pushed};
+
+/// Blobs worked on at once; the client bounds the transfers to one registry further.
+const PARALLEL: usize = 16;
+/// Bytes read from a layer at once, and how many such pieces may wait for the network.
+const PIECE: usize = 128 << 10;
+const PIECES: usize = 4;
+
+/// How names become places in a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// The image gets its tags.
+    Tags,
+    /// The image is stored under its digest only.
+    Digest,
+}
+
+/// What a push tells on the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PushEvent {
+    /// So many bytes of a blob are sent.
+    Sent {
+        /// The blob.
+        blob: Digest,
+        /// Bytes sent.
+        current: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// A blob is there.
+    Blob {
+        /// The blob.
+        blob: Digest,
+        /// How it came there.
+        how: Pushed,
+    },
+    /// A name points to the image.
+    Named {
+        /// The name.
+        name: Reference,
+    },
+}
+
+/// Takes what a push tells, from any thread.
+pub type Observer = Arc<dyn Fn(PushEvent) + Send + Sync>;
+
+/// Pushes images.
+#[derive(Clone)]
+pub struct Pusher {
+    /// The client for all registries; which of them are insecure is its setting.
+    pub client: Arc<Client>,
+    /// The layers.
+    pub blobs: Arc<dyn Blobs>,
+    /// Who wants to know.
+    pub observer: Observer,
+}
+
+impl std::fmt::Debug for Pusher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pusher").finish_non_exhaustive()
+    }
+}
+
+/// Where the bytes of a blob come from.
+#[derive(Clone)]
+enum Content {
+    Inline(Bytes),
+    Layer(Digest),
+}
+
+/// A blob, and repositories known to have it.
+struct Item {
+    descriptor: Descriptor,
+    content: Content,
+    origins: Vec<Reference>,
+}
+
+impl Pusher {
+    /// Pushes an image under all `names`.
+    pub async fn push(&self, image: &Image, names: &[Reference], naming: Naming) -> Result<(), ExportError> {
+        let mut repositories: BTreeMap<String, Vec<&Reference>> = BTreeMap::new();
+        for name in names {
+            repositories.entry(name.name()).or_default().push(name);
+        }
+        let mut done: Vec<Reference> = Vec::new();
+        for names in repositories.values() {
+            let place = Reference { tag: None, digest: None, ..names[0].clone() };
+            self.blobs(image, &place, &done).await?;
+            self.manifests(image, &place).await?;
+            for name in names {
+                self.name(image, name, naming).await?;
+            }
+            done.push(place);
+        }
+        Ok(())
+    }
+
+    async fn blobs(&self, image: &Image, place: &Reference, done: &[Reference]) -> Result<(), ExportError> {
+        let pushes = items(image, done).into_iter().map(|item| self.blob(place, item));
+        stream::iter(pushes).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await.map(drop)
+    }
+
+    async fn blob(&self, place: &Reference, item: Item) -> Result<(), ExportError> {
+        let (blob, total) = (item.descriptor.digest.clone(), item.descriptor.size);
+        let observer = Arc::clone(&self.observer);
+        let sent: OnSent =
+            Arc::new(move |current| observer(PushEvent::Sent { blob: blob.clone(), current, total }));
+        let blobs = Arc::clone(&self.blobs);
+        let content = item.content;
+        let open = move || open(Arc::clone(&blobs), content.clone());
+        let how = self
+            .client
+            .push_blob(place, &item.descriptor, &open, &item.origins, sent)
+            .await
+            .map_err(|source| ExportError::Push { name: place.to_string(), source: Box::new(source) })?;
+        (self.observer)(PushEvent::Blob { blob: item.descriptor.digest, how });
+        Ok(())
+    }
+
+    /// Stores what the root points to; a single manifest is itself the root.
+    async fn manifests(&self, image: &Image, place: &Reference) -> Result<(), ExportError> {
+        let root = &image.root.descriptor.digest;
+        let manifests = image.platforms.iter().map(|p| &p.manifest).filter(|m| m.descriptor.digest != *root);
+        let pushes = manifests.map(|m| self.manifest(place.clone(), &m.descriptor.media_type, &m.bytes));
+        stream::iter(pushes).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await.map(drop)
+    }
+
+    async fn manifest(&self, place: Reference, media_type: &str, bytes: &[u8]) -> Result<(), ExportError> {
+        let pushed = self.client.push_manifest(&place, media_type, &Bytes::copy_from_slice(bytes)).await;
+        pushed.map(drop).map_err(|source| ExportError::Push { name: place.to_string(), source: Box::new(source) })
+    }
+
+    async fn name(&self, image: &Image, name: &Reference, naming: Naming) -> Result<(), ExportError> {
+        let tag = match naming {
+            Naming::Tags => name.tag.clone(),
+            Naming::Digest => None,
+        };
+        let place = Reference { tag, ..name.clone() };
+        self.manifest(place.clone(), &image.root.descriptor.media_type, &image.root.bytes).await?;
+        (self.observer)(PushEvent::Named { name: place });
+        Ok(())
+    }
+}
+
+/// Lists configurations and layers; `done` are repositories that got all of them before.
+fn items(image: &Image, done: &[Reference]) -> Vec<Item> {
+    let configs = image.platforms.iter().map(|platform| Item {
+        descriptor: platform.config.descriptor.clone(),
+        content: Content::Inline(Bytes::copy_from_slice(&platform.config.bytes)),
+        origins: done.to_vec(),
+    });
+    let layers = image.layers().into_iter().map(|(descriptor, layer)| Item {
+        descriptor: descriptor.clone(),
+        content: Content::Layer(descriptor.digest.clone()),
+        // What this push stored itself is certain to be there.
+        origins: done.iter().chain(&layer.origins).cloned().collect(),
+    });
+    // Layers come first: they take longest.
+    layers.chain(configs).collect()
+}
+
+fn open(blobs: Arc<dyn Blobs>, content: Content) -> BoxFuture<'static, io::Result<ByteReader>> {
+    Box::pin(async move {
+        match content {
+            Content::Inline(bytes) => Ok(Box::pin(io::Cursor::new(bytes)) as ByteReader),
+            Content::Layer(digest) => {
+                let opened = tokio::task::spawn_blocking(move || blobs.open(&digest)).await;
+                opened.map_err(io::Error::other)?.map(piped)
+            }
+        }
+    })
+}
+
+/// Reads on a blocking thread, which ends when nobody takes its pieces any more.
+fn piped(mut reader: Box<dyn Read + Send>) -> ByteReader {
+    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
+    tokio::task::spawn_blocking(move || {
+        loop {
+            let mut piece = vec![0; PIECE];
+            let item = match reader.read(&mut piece) {
+                Ok(0) => break,
+                Ok(count) => {
+                    piece.truncate(count);
+                    Ok(Bytes::from(piece))
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let failed = item.is_err();
+            if sender.blocking_send(item).is_err() || failed {
+                break;
+            }
+        }
+    });
+    let pieces = stream::unfold(receiver, |mut receiver| async move { receiver.recv().await.map(|p| (p, receiver)) });
+    Box::pin(StreamReader::new(pieces))
+}
