@@ -4,4 +4,5 @@
 //! container could change is resolved once, to a descriptor, and never used as a string again.
 
 pub mod dir;
+pub mod file;
 pub mod mount;
