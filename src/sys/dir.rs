@@ -172,6 +172,30 @@ impl Dir {
         self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY).map(Self)
     }
 
+    /// Opens the directory at `path` below this one: no component may be a link or `..`. The path may be of any length.
+    pub fn open_below(&self, path: &OsStr) -> io::Result<Self> {
+        let mut dir: Option<Self> = None;
+        let mut rest = path.as_bytes();
+        while !rest.is_empty() {
+            let length = piece_length(rest);
+            let from = dir.as_ref().unwrap_or(self);
+            dir = Some(from.open_piece(OsStr::from_bytes(&rest[..length]))?);
+            rest = rest[length..].strip_prefix(b"/").unwrap_or(&rest[length..]);
+        }
+        dir.map_or_else(|| self.reopen(), Ok)
+    }
+
+    fn open_piece(&self, path: &OsStr) -> io::Result<Self> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        for _ in 0..RESOLVE_TRIES {
+            match fs::openat2(&self.0, path, DIRECTORY, Mode::empty(), resolve) {
+                Err(rustix::io::Errno::AGAIN) => {}
+                result => return Ok(Self(result?)),
+            }
+        }
+        Err(rustix::io::Errno::AGAIN.into())
+    }
+
     /// Opens the directory `name`, which must not be a link.
     pub fn open_dir(&self, name: &OsStr) -> io::Result<Self> {
         Ok(Self(fs::openat(&self.0, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?))
@@ -367,6 +391,16 @@ pub fn copy_data(from: &File, to: &File) -> io::Result<()> {
         return Ok(());
     }
     std::io::copy(&mut &*from, &mut &*to).map(drop)
+}
+
+/// How much of a path one lookup takes: the kernel allows 4,095 bytes.
+fn piece_length(path: &[u8]) -> usize {
+    const LONGEST: usize = 3072;
+    if path.len() <= LONGEST {
+        return path.len();
+    }
+    // A component has at most 255 bytes, so there is a slash in reach unless the name is one the kernel refuses anyway.
+    path[..LONGEST].iter().rposition(|b| *b == b'/').unwrap_or(LONGEST)
 }
 
 /// Sets access and modification time of an open file.

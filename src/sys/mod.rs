@@ -5,6 +5,7 @@
 
 pub mod dir;
 pub mod lock;
+pub mod file;
 pub mod mount;
 pub mod workplace;
 

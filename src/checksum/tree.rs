@@ -1,0 +1,117 @@
+//! A tree whose content counts, and what has been learnt of it so far.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Filter;
+use super::error::{ChecksumError, read_error};
+use super::index::{Index, Walker};
+use super::scan::Scanner;
+use crate::sys::dir::{Dir, Stat};
+
+/// Whose files they are taken to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ids {
+    /// The owners the tree says: snapshots.
+    Keep,
+    /// Root, whoever owns them here: build contexts.
+    Root,
+}
+
+/// What is known of a tree; clones share it.
+#[derive(Clone, Default)]
+pub struct SharedIndex(Arc<Mutex<Option<Index>>>);
+
+impl fmt::Debug for SharedIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedIndex")
+    }
+}
+
+/// A directory tree as its digests see it.
+#[derive(Debug)]
+pub struct Tree<'a> {
+    /// Its root.
+    pub dir: &'a Dir,
+    /// What of it does not count.
+    pub filter: Option<&'a Filter>,
+    /// Whose files they are taken to be.
+    pub ids: Ids,
+    index: SharedIndex,
+}
+
+/// Something in a tree, as it was when it was read.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its path below the root, without a leading slash; empty for the root.
+    pub path: Vec<u8>,
+    /// Its metadata; owner and group are those the tree shows.
+    pub stat: Stat,
+    /// What it points to, if it is a link.
+    pub link: Option<OsString>,
+    /// Whether its bytes were hashed while `stat` was true of it.
+    pub hashed: bool,
+    pub(super) node: u32,
+}
+
+impl Entry {
+    /// Returns the last component of the path.
+    pub fn name(&self) -> &[u8] {
+        self.path.rsplit(|b| *b == b'/').next().unwrap_or_default()
+    }
+
+    /// Returns whether `now`, the metadata of the opened file, is still what was hashed; true if nothing was hashed.
+    pub fn unchanged(&self, now: &Stat) -> bool {
+        !self.hashed || super::header::same_content(now, &Stat { uid: now.uid, gid: now.gid, ..self.stat })
+    }
+}
+
+impl<'a> Tree<'a> {
+    /// Makes a tree of which nothing is known yet.
+    pub fn new(dir: &'a Dir, filter: Option<&'a Filter>, ids: Ids) -> Self {
+        Self { dir, filter, ids, index: SharedIndex::default() }
+    }
+
+    /// Makes the same tree with what is known of it from before; the index must come from the same directory and filter.
+    #[must_use]
+    pub fn with_index(self, index: SharedIndex) -> Self {
+        Self { index, ..self }
+    }
+
+    /// Returns what `path` names, links in it resolved inside the tree, and a link itself only if `follow`.
+    pub fn entry(&self, path: &[u8], follow: bool) -> Result<Option<Entry>, ChecksumError> {
+        self.walk(|walker| Ok(walker.resolve(path, follow)?.1.map(|node| walker.entry(node))))
+    }
+
+    /// Returns what is in a directory of this tree, by name.
+    pub fn children(&self, entry: &Entry) -> Result<Vec<Entry>, ChecksumError> {
+        self.walk(|walker| {
+            let children = walker.children(entry.node)?.to_vec();
+            Ok(children.into_iter().map(|node| walker.child_entry(entry, node)).collect())
+        })
+    }
+
+    /// Reads all directories from `entry` down at once, on all cores.
+    pub fn read_ahead(&self, entry: &Entry) -> Result<(), ChecksumError> {
+        self.walk(|walker| walker.load_all(entry.node))
+    }
+
+    /// Returns the sockets met so far, which are no part of a build context.
+    pub fn sockets(&self) -> Result<Vec<Vec<u8>>, ChecksumError> {
+        self.walk(|walker| Ok(walker.index.sockets.clone()))
+    }
+
+    pub(super) fn walk<R>(
+        &self,
+        act: impl FnOnce(&mut Walker<'_>) -> Result<R, ChecksumError>,
+    ) -> Result<R, ChecksumError> {
+        let mut index = self.index.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if index.is_none() {
+            *index = Some(Index::new(self.dir.stat_self().map_err(|e| read_error(b"", e))?));
+        }
+        let scanner = Scanner { root: self.dir, filter: self.filter, ids: self.ids };
+        let index = index.as_mut().expect("made above");
+        act(&mut Walker { scanner, index })
+    }
+}

@@ -1,0 +1,102 @@
+//! What can go wrong in a file action.
+
+use std::io;
+
+use crate::checksum::ChecksumError;
+use crate::diag::{Diagnose, Kind};
+
+/// A failure of a file action.
+#[derive(Debug, thiserror::Error)]
+pub enum FileOpError {
+    /// What is copied or removed does not exist.
+    #[error("{path:?}: not found")]
+    NotFound {
+        /// The path, from the root of its tree.
+        path: String,
+    },
+    /// The source could not be read, or changed.
+    #[error(transparent)]
+    Source(#[from] ChecksumError),
+    /// The action has no tree to copy from.
+    #[error("failed to copy {path}: the action names no source")]
+    NoSource {
+        /// What should be copied.
+        path: String,
+    },
+    /// A file would replace a directory.
+    #[error("cannot replace to directory {path} with file")]
+    FileOverDirectory {
+        /// The directory.
+        path: String,
+    },
+    /// A directory would replace a file.
+    #[error("cannot copy to non-directory: {path}")]
+    DirectoryOverFile {
+        /// The file.
+        path: String,
+    },
+    /// A path that must name something below the root does not.
+    #[error("invalid path {path:?}: it names no file below the root")]
+    EmptyPath {
+        /// The path as given.
+        path: String,
+    },
+    /// Something could not be written.
+    #[error("failed to {verb} {path}")]
+    Write {
+        /// What was being done.
+        verb: &'static str,
+        /// The path, from the root of the tree.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A mode is neither a number nor symbolic.
+    #[error("invalid mode {mode:?}")]
+    Mode {
+        /// The mode.
+        mode: String,
+    },
+    /// A user or group file cannot be used.
+    #[error("failed to look up {name} in {file}")]
+    Owner {
+        /// Who was looked for.
+        name: String,
+        /// The file.
+        file: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl FileOpError {
+    /// Returns the error for a failure to write `path`, which is below the root.
+    pub(super) fn write(verb: &'static str, path: &[u8], source: io::Error) -> Self {
+        Self::Write { verb, path: super::place::display(path), source }
+    }
+}
+
+impl Diagnose for FileOpError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Source(error) => error.kind(),
+            Self::Write { .. } => Kind::Machine,
+            Self::NotFound { .. } | Self::Mode { .. } | Self::EmptyPath { .. } => Kind::Dockerfile,
+            Self::FileOverDirectory { .. } | Self::DirectoryOverFile { .. } => Kind::Dockerfile,
+            Self::NoSource { .. } | Self::Owner { .. } => Kind::Build,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Source(error) => error.hints(),
+            Self::FileOverDirectory { path } => vec![format!("Write {path}/ to copy into the directory.")],
+            Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                vec!["Free some space where the state directory is, or move it with --root.".to_owned()]
+            }
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! File actions of LLB on a tree: copy, make files, directories and links, remove.
+//!
+//! In: an action, the tree it changes, the tree it copies from. Out: the changed tree and what the user should know.
+//! Invariants: paths are resolved inside their tree and walked by descriptors, so no link leads out of it; what stands where
+//! a file goes is removed, never opened for writing; owners, modes and times are set through the descriptor of what was just
+//! made. On disk it leaves exactly what the action says; a failed action leaves a tree to throw away.
+
+mod copy;
+mod error;
+mod make;
+mod mode;
+mod owner;
+mod place;
+mod remove;
+mod write;
+
+pub use error::FileOpError;
+pub use owner::{Owner, find_owner};
+
+use std::fs::File;
+use std::io;
+
+use crate::checksum::Tree;
+use crate::llb::FileActionKind;
+use crate::sys::dir::Dir;
+
+/// Returns whether a file is an archive that can be unpacked; the position of the file does not matter afterwards.
+pub type IsArchive<'a> = dyn Fn(&File) -> io::Result<bool> + 'a;
+
+/// Unpacks an archive into a directory, all of it owned by the owner if there is one.
+pub type Unpack<'a> = dyn Fn(&File, &Dir, Option<Owner>) -> io::Result<()> + 'a;
+
+/// The trees an action works with.
+#[allow(missing_debug_implementations)]
+pub struct Trees<'a> {
+    /// What it changes.
+    pub dest: &'a Dir,
+    /// What it copies from.
+    pub source: Option<&'a Tree<'a>>,
+    /// The tree whose `/etc/passwd` and `/etc/group` name its owners.
+    pub owners: &'a Dir,
+    /// How archives are recognised.
+    pub is_archive: &'a IsArchive<'a>,
+    /// How archives are unpacked.
+    pub unpack: &'a Unpack<'a>,
+}
+
+/// Carries out one action; returns notices for the user.
+pub fn apply(action: &FileActionKind, trees: &Trees<'_>) -> Result<Vec<String>, FileOpError> {
+    let mut notices = Vec::new();
+    let owner = match action {
+        FileActionKind::Copy(action) => action.owner.as_ref(),
+        FileActionKind::Mkfile(action) => action.owner.as_ref(),
+        FileActionKind::Mkdir(action) => action.owner.as_ref(),
+        FileActionKind::Symlink(action) => action.owner.as_ref(),
+        FileActionKind::Rm(_) => None,
+    };
+    let owner = find_owner(trees.owners, owner, &mut notices)?;
+    match action {
+        FileActionKind::Copy(action) => copy::copy(action, trees, owner)?,
+        FileActionKind::Mkfile(action) => make::file(action, trees.dest, owner)?,
+        FileActionKind::Mkdir(action) => make::directory(action, trees.dest, owner)?,
+        FileActionKind::Symlink(action) => make::symlink(action, trees.dest, owner)?,
+        FileActionKind::Rm(action) => remove::remove(action, trees.dest)?,
+    }
+    Ok(notices)
+}
