@@ -12,7 +12,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+pub use rustix::fs::OFlags;
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, ResolveFlags, Timespec, Timestamps, Uid};
 
 /// How often a lookup is tried again when another process renames directories under it (`EAGAIN` from openat2).
 const RESOLVE_TRIES: u32 = 128;
@@ -115,6 +116,16 @@ impl Stat {
             ctime: Time { seconds: stat.st_ctime, nanoseconds: stat.st_ctime_nsec as u32 },
         }
     }
+}
+
+/// The error of a path with too many links, or with one that may not be followed.
+pub fn too_many_links() -> io::Error {
+    rustix::io::Errno::LOOP.into()
+}
+
+/// Returns the number of a device.
+pub fn device(major: u32, minor: u32) -> u64 {
+    fs::makedev(major, minor)
 }
 
 /// Returns the metadata of an open file.

@@ -3,6 +3,7 @@
 //! In: descriptors and names of one path component, or paths resolved inside a root. Out: descriptors. Invariant: a path a
 //! container could change is resolved once, to a descriptor, and never used as a string again.
 
+pub mod caps;
 pub mod dir;
 pub mod lock;
 pub mod file;
@@ -21,3 +22,10 @@ pub fn effective_uid() -> u32 {
 pub fn effective_gid() -> u32 {
     rustix::process::getegid().as_raw()
 }
+pub mod fds;
+pub mod idmap;
+pub mod keyring;
+pub mod mount;
+pub mod ns;
+pub mod proc;
+pub mod seccomp;

@@ -7,7 +7,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
+pub use rustix::mount::MountAttrFlags;
+use rustix::mount::{self, FsMountFlags, FsOpenFlags, MoveMountFlags, OpenTreeFlags};
 
 /// One option of a file system.
 #[derive(Debug, Clone, Copy)]
@@ -76,4 +77,21 @@ pub enum Recursive {
 pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(mount::move_mount(mount, c"", target, c"", flags)?)
+}
+
+/// Sets attributes of a mount, and of all mounts below it if `recursive`, and cuts its propagation.
+#[allow(unsafe_code, reason = "the call has no wrapper in nix or rustix")]
+pub fn set_attributes(mount: impl AsFd, attributes: MountAttrFlags, recursive: Recursive) -> io::Result<()> {
+    let request = libc::mount_attr {
+        attr_set: u64::from(attributes.bits()),
+        attr_clr: 0,
+        propagation: libc::MS_PRIVATE,
+        userns_fd: 0,
+    };
+    let flags = libc::AT_EMPTY_PATH | if recursive == Recursive::Yes { libc::AT_RECURSIVE } else { 0 };
+    let size = std::mem::size_of::<libc::mount_attr>();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&mount.as_fd());
+    // SAFETY: path and request outlive the call, and the size is the request's.
+    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, &raw const request, size) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,0 +1,131 @@
+//! What can go wrong with a step, apart from the program itself ending with an error.
+
+use std::io;
+
+use crate::diag::{Diagnose, Kind};
+
+/// A step could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ExecError {
+    /// The copy of this program that containers are started from could not be made.
+    #[error("failed to prepare the program that starts containers")]
+    Prepare {
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A privilege was asked for that the caller did not grant.
+    #[error("{entitlement} is not allowed")]
+    Entitlement {
+        /// Its name, as `--allow` takes it.
+        entitlement: &'static str,
+    },
+    /// A mount target is one that no step may have.
+    #[error("invalid mount target {target:?}: {reason}")]
+    Target {
+        /// As given.
+        target: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The description of the step cannot be handed to the child.
+    #[error("invalid step: {reason}")]
+    Spec {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A source of a mount cannot be used.
+    #[error("failed to open the source of mount {dest}")]
+    Source {
+        /// Where it was to be mounted.
+        dest: String,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The child could not be started or talked to.
+    #[error("failed to {action}")]
+    Launch {
+        /// What was being done.
+        action: &'static str,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The container could not be set up or the program not be started in it.
+    #[error("{message}")]
+    Setup {
+        /// The step of the set-up that failed.
+        stage: Stage,
+        /// What happened.
+        message: String,
+    },
+    /// The step was stopped.
+    #[error("canceled")]
+    Canceled,
+}
+
+/// Steps of the set-up of a container, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Stage {
+    /// Reading the description.
+    Spec,
+    /// Finding the user in the image.
+    User,
+    /// Making mount points.
+    Stubs,
+    /// Entering the namespaces.
+    Namespaces,
+    /// Putting the root file system in place.
+    Rootfs,
+    /// `/dev`.
+    Dev,
+    /// `/proc`.
+    Proc,
+    /// `/sys`.
+    Sys,
+    /// The mounts of the step.
+    Mounts,
+    /// Making it the root.
+    Pivot,
+    /// Limits and keyring.
+    Limits,
+    /// The system call filter.
+    Seccomp,
+    /// User, groups and capabilities.
+    Identity,
+    /// The working directory.
+    Workdir,
+    /// Starting the program.
+    Program,
+}
+
+impl Diagnose for ExecError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Entitlement { .. } => Kind::Usage,
+            Self::Target { .. } => Kind::Dockerfile,
+            Self::Setup { stage: Stage::Namespaces | Stage::Proc | Stage::Dev | Stage::Pivot, .. }
+            | Self::Prepare { .. }
+            | Self::Launch { .. } => Kind::Machine,
+            Self::Canceled => Kind::Interrupted(2),
+            Self::Spec { .. } | Self::Source { .. } | Self::Setup { .. } => Kind::Build,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Entitlement { entitlement } => vec![format!("grant it with `--allow {entitlement}`")],
+            Self::Setup { stage: Stage::Proc, .. } => vec![
+                "a fresh /proc is refused where the outer container masks its own: start that container with \
+                 `--security-opt systempaths=unconfined`"
+                    .to_owned(),
+            ],
+            Self::Setup { stage: Stage::Identity, message } if message.contains("not mapped") => {
+                vec!["give your user more ids: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`"
+                    .to_owned()]
+            }
+            _ => Vec::new(),
+        }
+    }
+}

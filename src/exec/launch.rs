@@ -1,0 +1,188 @@
+//! Starting a step and following it to its end.
+//!
+//! In: an [`ExecSpec`]. Out: its output through a callback, and an [`Outcome`]. Invariant: when [`Executor::run`] returns or
+//! is dropped the socket to the child is closed, which makes the child kill the step.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+use super::wire::{self, Report, StepResult};
+use super::{ExecError, ExecOptions, ExecSpec, ExitStatusKind, Outcome, Stream, hostfiles, message};
+use crate::sys::{dir, fds, mount};
+
+/// How long output is read on after the process has ended.
+const DRAIN: Duration = Duration::from_secs(1);
+/// How long a child that was told to stop may take before it is killed.
+const STOP: Duration = Duration::from_secs(5);
+/// The most bytes of a report: names of mount points are the only long part.
+const MAX_REPORT: u64 = wire::MAX_STEP;
+/// Bytes of output handed on at once.
+const CHUNK: usize = 64 << 10;
+
+/// What receives the output of a step.
+pub type Output<'a> = &'a (dyn Fn(Stream, &[u8]) + Send + Sync);
+
+/// Runs the steps of one build.
+#[derive(Debug)]
+pub struct Executor {
+    init: OwnedFd,
+    pub(super) options: ExecOptions,
+    pub(super) host_resolv_conf: String,
+    pub(super) isolated_resolv_conf: String,
+}
+
+impl Executor {
+    /// Makes the copy of this program that containers start from, and reads the host's resolver configuration.
+    pub fn new(options: ExecOptions) -> Result<Self, ExecError> {
+        let init = protected_program(&options.program).map_err(|source| ExecError::Prepare { source })?;
+        let host_resolv_conf = hostfiles::host_resolv_conf(&options);
+        let isolated_resolv_conf = hostfiles::isolated_resolv_conf(&options);
+        Ok(Self { init, options, host_resolv_conf, isolated_resolv_conf })
+    }
+
+    /// Runs one process to its end.
+    pub async fn run(
+        &self,
+        spec: ExecSpec,
+        output: Output<'_>,
+        cancel: CancellationToken,
+    ) -> Result<Outcome, ExecError> {
+        let (step, descriptors) = message::build(self, spec)?;
+        let count = descriptors.len();
+        let (header, body) = wire::encode_step(&step, count).ok_or_else(|| ExecError::Spec {
+            reason: format!("more than {} MiB, or more than {} mounts", wire::MAX_STEP >> 20, fds::MAX_PER_MESSAGE),
+        })?;
+        let mut running = self.start(&header, &descriptors).map_err(launch("start the container's first process"))?;
+        drop(descriptors);
+        let result = tokio::select! {
+            result = running.follow(&body, output) => result.map_err(launch("talk to the container's first process")),
+            () = cancel.cancelled() => Err(ExecError::Canceled),
+        };
+        running.stop().await.map_err(launch("stop the container's first process"))?;
+        outcome(result?)
+    }
+
+    /// The step's header and descriptors are small enough for the socket's buffer, so they are there before the child is.
+    fn start(&self, header: &[u8], descriptors: &[OwnedFd]) -> io::Result<Running> {
+        let (ours, theirs) = fds::socket_pair()?;
+        let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
+        fds::send(&ours, header, &borrowed)?;
+        let mut child = Command::new(dir::proc_path(self.init.as_fd(), None))
+            .arg0("rbuild")
+            .arg("__init")
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let socket = std::os::unix::net::UnixStream::from(ours);
+        socket.set_nonblocking(true)?;
+        Ok(Running { child, socket: Some(UnixStream::from_std(socket)?), stdout, stderr })
+    }
+}
+
+fn launch(action: &'static str) -> impl FnOnce(io::Error) -> ExecError {
+    move |source| ExecError::Launch { action, source }
+}
+
+/// A container can reach what it was started from through `/proc/self/exe`, so that is a copy in memory which nobody can
+/// change, or, where `vm.memfd_noexec=2` forbids to execute one, the file behind a read-only mount of our own.
+fn protected_program(program: &Path) -> io::Result<OwnedFd> {
+    let file = File::open(program)?;
+    match fds::sealed_copy("rbuild-init", &file) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            let tree = mount::clone_tree(fds::open_path(program)?, mount::Recursive::No)?;
+            let attributes = mount::MountAttrFlags::MOUNT_ATTR_RDONLY | mount::MountAttrFlags::MOUNT_ATTR_NOSUID;
+            mount::set_attributes(&tree, attributes, mount::Recursive::No)?;
+            Ok(tree)
+        }
+        result => result,
+    }
+}
+
+struct Running {
+    child: Child,
+    socket: Option<UnixStream>,
+    stdout: tokio::process::ChildStdout,
+    stderr: tokio::process::ChildStderr,
+}
+
+impl Running {
+    /// Sends the step, passes output on, and returns the report once it is there and the output is read.
+    async fn follow(&mut self, body: &[u8], output: Output<'_>) -> io::Result<Report> {
+        let Some(socket) = self.socket.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
+        let conversation = async {
+            socket.write_all(body).await?;
+            read_report(socket).await
+        };
+        let copying = async {
+            tokio::join!(copy(&mut self.stdout, Stream::Stdout, output), copy(&mut self.stderr, Stream::Stderr, output))
+        };
+        tokio::pin!(copying);
+        tokio::pin!(conversation);
+        let mut copied = false;
+        let report = loop {
+            tokio::select! {
+                report = &mut conversation => break report?,
+                _ = &mut copying, if !copied => copied = true,
+            }
+        };
+        if !copied {
+            // What still holds the pipes open belongs to no step that is alive; its output is not waited for.
+            let _elapsed = tokio::time::timeout(DRAIN, copying).await;
+        }
+        Ok(report)
+    }
+
+    /// Closes the socket and waits for the child, which kills what it has started.
+    async fn stop(&mut self) -> io::Result<()> {
+        self.socket = None;
+        if let Ok(result) = tokio::time::timeout(STOP, self.child.wait()).await {
+            return result.map(drop);
+        }
+        self.child.kill().await
+    }
+}
+
+async fn read_report(socket: &mut UnixStream) -> io::Result<Report> {
+    let length = socket.read_u64_le().await?;
+    if length > MAX_REPORT {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the report is too long"));
+    }
+    let mut body = vec![0u8; length as usize];
+    socket.read_exact(&mut body).await?;
+    serde_json::from_slice(&body).map_err(io::Error::other)
+}
+
+async fn copy(mut from: impl AsyncRead + Unpin, stream: Stream, output: Output<'_>) -> io::Result<()> {
+    let mut buffer = vec![0u8; CHUNK];
+    loop {
+        match from.read(&mut buffer).await? {
+            0 => return Ok(()),
+            count => output(stream, &buffer[..count]),
+        }
+    }
+}
+
+fn outcome(report: Report) -> Result<Outcome, ExecError> {
+    let status = match report.result {
+        StepResult::Exited(code) => ExitStatusKind::Exited(code),
+        StepResult::Signaled(signal) => ExitStatusKind::Signaled(signal),
+        StepResult::Failed(failure) => {
+            return Err(ExecError::Setup { stage: failure.stage, message: failure.message });
+        }
+    };
+    Ok(Outcome { status, stubs_left: report.stubs_left, notices: report.notices })
+}

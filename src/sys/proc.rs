@@ -1,0 +1,256 @@
+//! Processes of one thread: fork, wait, signals, limits, identity, exec.
+//!
+//! Invariant: [`fork`] is called before any thread exists (start of the program, and `__init`), so the child may do all
+//! that the parent may.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, WaitOptions};
+
+/// A child process.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Forked {
+    /// The parent.
+    Parent(Child),
+    /// The child.
+    Child,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// With this code.
+    Exited(u8),
+    /// By this signal.
+    Signaled(i32),
+}
+
+/// Makes a copy of this process, which must have one thread.
+#[allow(unsafe_code, reason = "fork is unsafe in general")]
+pub fn fork() -> io::Result<Forked> {
+    // SAFETY: the process has one thread (this module's invariant), so no lock is held by another.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Child => Ok(Forked::Child),
+        nix::unistd::ForkResult::Parent { child } => {
+            let pid = Pid::from_raw(child.as_raw()).expect("a child's pid is positive");
+            let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+            Ok(Forked::Parent(Child { pid, pidfd }))
+        }
+    }
+}
+
+impl Child {
+    /// Kills it; if it is pid 1 of a namespace, all processes of the namespace.
+    pub fn kill(&self) -> io::Result<()> {
+        match rustix::process::pidfd_send_signal(&self.pidfd, rustix::process::Signal::KILL) {
+            Err(rustix::io::Errno::SRCH) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Waits for its end.
+    pub fn wait(&self) -> io::Result<Ended> {
+        loop {
+            match rustix::process::waitpid(Some(self.pid), WaitOptions::empty()) {
+                Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => return Ok(Ended::Exited(code as u8)),
+                    (None, Some(signal)) => return Ok(Ended::Signaled(signal)),
+                    (None, None) => {}
+                },
+                Ok(None) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Its descriptor, readable once it has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// Returns a descriptor of this process, readable once it has ended.
+pub fn own_pidfd() -> io::Result<OwnedFd> {
+    Ok(rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?)
+}
+
+/// Returns this process's id.
+pub fn own_pid() -> u32 {
+    rustix::process::getpid().as_raw_nonzero().get().unsigned_abs()
+}
+
+/// Returns real user and group.
+pub fn own_ids() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+/// Returns whether `fd` is readable or closed by its other side now.
+pub fn is_ready(fd: impl AsFd) -> io::Result<bool> {
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    let none = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(rustix::event::poll(&mut fds, Some(&none))? > 0)
+}
+
+/// Waits until one of two descriptors is readable or closed by its other side; says which of them are.
+pub fn wait_for_either(first: impl AsFd, second: impl AsFd) -> io::Result<(bool, bool)> {
+    loop {
+        let mut fds = [PollFd::new(&first, PollFlags::IN), PollFd::new(&second, PollFlags::IN)];
+        match rustix::event::poll(&mut fds, None) {
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Ok((!fds[0].revents().is_empty(), !fds[1].revents().is_empty())),
+        }
+    }
+}
+
+/// Has the kernel kill this process when its parent ends.
+pub fn die_with_parent() -> io::Result<()> {
+    Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?)
+}
+
+/// Keeps others of the same user from tracing this process and from reading its memory; writes no core.
+pub fn make_undumpable() -> io::Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    set_limit("core", 0, 0)
+}
+
+/// Starts a new session, without a terminal.
+pub fn new_session() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(())
+}
+
+/// Sets the bits that new files never get.
+pub fn set_umask(mask: u32) {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask));
+}
+
+/// Gives all signals their default effect and blocks none: the Rust runtime ignores `SIGPIPE`, and exec would hand that on.
+#[allow(unsafe_code, reason = "setting a handler is unsafe in general")]
+pub fn reset_signals() -> io::Result<()> {
+    for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default effect runs no code of ours.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+    }
+    Ok(nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?)
+}
+
+/// Names of limits as users write them, and their numbers.
+const LIMITS: [(&str, nix::sys::resource::Resource); 15] = {
+    use nix::sys::resource::Resource as R;
+    [
+        ("core", R::RLIMIT_CORE),
+        ("cpu", R::RLIMIT_CPU),
+        ("data", R::RLIMIT_DATA),
+        ("fsize", R::RLIMIT_FSIZE),
+        ("locks", R::RLIMIT_LOCKS),
+        ("memlock", R::RLIMIT_MEMLOCK),
+        ("msgqueue", R::RLIMIT_MSGQUEUE),
+        ("nice", R::RLIMIT_NICE),
+        ("nofile", R::RLIMIT_NOFILE),
+        ("nproc", R::RLIMIT_NPROC),
+        ("rss", R::RLIMIT_RSS),
+        ("rtprio", R::RLIMIT_RTPRIO),
+        ("rttime", R::RLIMIT_RTTIME),
+        ("sigpending", R::RLIMIT_SIGPENDING),
+        ("stack", R::RLIMIT_STACK),
+    ]
+};
+
+fn limit(name: &str) -> io::Result<nix::sys::resource::Resource> {
+    let found = LIMITS.iter().find(|(known, _)| *known == name).map(|(_, resource)| *resource);
+    found.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, format!("unknown limit {name:?}")))
+}
+
+/// Returns soft and hard value of a limit.
+pub fn get_limit(name: &str) -> io::Result<(u64, u64)> {
+    Ok(nix::sys::resource::getrlimit(limit(name)?)?)
+}
+
+/// Sets soft and hard value of a limit; `u64::MAX` is unlimited.
+pub fn set_limit(name: &str, soft: u64, hard: u64) -> io::Result<()> {
+    Ok(nix::sys::resource::setrlimit(limit(name)?, soft, hard)?)
+}
+
+/// Sets supplementary groups.
+pub fn set_groups(groups: &[u32]) -> io::Result<()> {
+    let groups: Vec<nix::unistd::Gid> = groups.iter().map(|g| nix::unistd::Gid::from_raw(*g)).collect();
+    Ok(nix::unistd::setgroups(&groups)?)
+}
+
+/// Sets group, then user: real, effective and saved.
+pub fn set_ids(uid: u32, gid: u32) -> io::Result<()> {
+    let (uid, gid) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(gid));
+    nix::unistd::setresgid(gid, gid, gid)?;
+    Ok(nix::unistd::setresuid(uid, uid, uid)?)
+}
+
+/// Has the kernel set the no-new-privileges bit or not; returns whether it is set.
+pub fn no_new_privileges() -> io::Result<bool> {
+    Ok(rustix::thread::no_new_privs()?)
+}
+
+/// Returns whether this process may execute the file.
+pub fn may_execute(path: &CStr) -> bool {
+    let flags = rustix::fs::AtFlags::EACCESS;
+    rustix::fs::accessat(rustix::fs::CWD, path, rustix::fs::Access::EXEC_OK, flags).is_ok()
+}
+
+/// Replaces this process's program; returns only if that fails.
+pub fn exec(path: &CStr, args: &[CString], env: &[CString]) -> io::Error {
+    match nix::unistd::execve(path, args, env) {
+        Ok(never) => match never {},
+        Err(error) => error.into(),
+    }
+}
+
+/// Makes descriptor `fd` the standard input.
+pub fn use_as_stdin(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::stdio::dup2_stdin(fd)?)
+}
+
+/// Points standard output and error to `fd`.
+pub fn use_as_output(fd: impl AsFd) -> io::Result<()> {
+    rustix::stdio::dup2_stdout(&fd)?;
+    Ok(rustix::stdio::dup2_stderr(&fd)?)
+}
+
+/// Ends this process at once, running no handler of the runtime.
+#[allow(unsafe_code, reason = "skips destructors")]
+pub fn exit_now(code: u8) -> ! {
+    // SAFETY: the call ends the process.
+    unsafe { libc::_exit(i32::from(code)) }
+}
+
+/// Returns the directory this process is in, as the kernel names it: `(unreachable)…` if it is outside the root.
+pub fn current_dir() -> io::Result<Vec<u8>> {
+    Ok(rustix::process::getcwd(Vec::new())?.into_bytes())
+}
+
+/// Changes to an open directory.
+pub fn change_dir(dir: impl AsFd) -> io::Result<()> {
+    Ok(rustix::process::fchdir(dir)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_have_names() {
+        assert!(get_limit("nofile").is_ok());
+        assert_eq!(get_limit("nofiles").expect_err("unknown").kind(), io::ErrorKind::InvalidInput);
+        assert!(LIMITS.is_sorted_by_key(|(name, _)| *name));
+    }
+}
