@@ -59,7 +59,11 @@ pub enum CheckError {
         option: String,
     },
     /// `error=` with something other than a boolean.
-    #[error("failed to parse check option {}: strconv.ParseBool: parsing {}: invalid syntax", quote(option), quote(value))]
+    #[error(
+        "failed to parse check option {}: strconv.ParseBool: parsing {}: invalid syntax",
+        quote(option),
+        quote(value)
+    )]
     NotBoolean {
         /// The part.
         option: String,
@@ -89,8 +93,7 @@ impl CheckOptions {
             "skip" => self.skip = RuleSet::parse(value),
             "experimental" => self.experimental = RuleSet::parse(value),
             "error" => {
-                let not_boolean =
-                    || CheckError::NotBoolean { option: part.to_owned(), value: value.trim().to_owned() };
+                let not_boolean = || CheckError::NotBoolean { option: part.to_owned(), value: value.trim().to_owned() };
                 self.error = parse_bool(value.trim()).ok_or_else(not_boolean)?;
             }
             key => return Err(CheckError::UnknownOption { option: key.to_owned() }),
@@ -154,6 +157,9 @@ mod tests {
         let text = b"# check=foo\nFROM scratch\n";
         assert!(CheckOptions::of_build(text, Some("skip=all")).expect("valid").skip.all);
         let error = CheckOptions::of_build(text, None).expect_err("bad");
-        assert_eq!((error.message.as_str(), error.line()), ("failed to parse check options: invalid check option \"foo\"", 1));
+        assert_eq!(
+            (error.message.as_str(), error.line()),
+            ("failed to parse check options: invalid check option \"foo\"", 1)
+        );
     }
 }

@@ -76,8 +76,8 @@ fn number_with_unit<'a>(text: &str, rest: &'a str) -> Result<(u64, &'a str), Dur
     if unit.is_empty() {
         return Err(DurationError::MissingUnit { text: text.to_owned() });
     }
-    let scale = nanoseconds(unit)
-        .ok_or_else(|| DurationError::UnknownUnit { unit: unit.to_owned(), text: text.to_owned() })?;
+    let scale =
+        nanoseconds(unit).ok_or_else(|| DurationError::UnknownUnit { unit: unit.to_owned(), text: text.to_owned() })?;
     let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
     let value = whole.checked_mul(scale).filter(|value| *value <= 1 << 63).ok_or_else(invalid)?;
     let value = value.checked_add(scaled_fraction(fraction, scale)).ok_or_else(invalid)?;

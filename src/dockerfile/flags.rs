@@ -151,7 +151,11 @@ mod tests {
         ];
         for (text, flags, rest) in cases {
             let (found, after) = split(text, '\\');
-            assert_eq!((found.as_slice(), after), (flags.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>().as_slice(), rest), "{text}");
+            assert_eq!(
+                (found.as_slice(), after),
+                (flags.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>().as_slice(), rest),
+                "{text}"
+            );
         }
     }
 
@@ -159,7 +163,10 @@ mod tests {
     fn checks_flags() {
         let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
         let flags = Flags::check(&words(&["--link", "--exclude=a", "--exclude=", "--from=x"]), &KNOWN).expect("valid");
-        assert_eq!((flags.boolean("link"), flags.one("from"), flags.many("exclude")), (Some(true), "x".into(), words(&["a", ""])));
+        assert_eq!(
+            (flags.boolean("link"), flags.one("from"), flags.many("exclude")),
+            (Some(true), "x".into(), words(&["a", ""]))
+        );
         assert!(Flags::check(&words(&["--link=FALSE"]), &KNOWN).is_ok_and(|f| f.boolean("link") == Some(false)));
         let cases: [(&[&str], &str); 7] = [
             (&["--form=x"], "unknown flag: --form (did you mean from?)"),

@@ -81,14 +81,11 @@ fn retries(text: &str) -> Result<i64, Problem> {
     if text.is_empty() {
         return Ok(0);
     }
-    let problem = |why: &str| {
-        Problem::meaning(format!("strconv.ParseInt: parsing {}: {why}", quote(text))).marking(text)
-    };
+    let problem =
+        |why: &str| Problem::meaning(format!("strconv.ParseInt: parsing {}: {why}", quote(text))).marking(text);
     // Go takes an underscore in no base but 0, and a sign, as Rust does.
     match text.parse::<i128>() {
-        Ok(value) if value > i128::from(i32::MAX) || value < i128::from(i32::MIN) => {
-            Err(problem("value out of range"))
-        }
+        Ok(value) if value > i128::from(i32::MAX) || value < i128::from(i32::MIN) => Err(problem("value out of range")),
         Ok(value) if value < 0 => {
             Err(Problem::meaning(format!("--retries cannot be negative ({value})")).marking(text))
         }

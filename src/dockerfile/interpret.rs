@@ -173,9 +173,8 @@ fn unknown_instruction(keyword: &str) -> Problem {
     let near = suggestion::suffix(keyword, &KEYWORDS, Case::Insensitive);
     let problem = Problem::meaning(format!("unknown instruction: {keyword}{near}")).marking(keyword);
     if near.is_empty() {
-        return problem.hinted(
-            "if this line continues the one above, end that one with the escape character, or use a heredoc",
-        );
+        return problem
+            .hinted("if this line continues the one above, end that one with the escape character, or use a heredoc");
     }
     problem
 }
@@ -303,15 +302,14 @@ fn pairs(raw: &Raw) -> Result<Vec<KeyValue>, Problem> {
 }
 
 fn run(raw: &Raw) -> Result<InstructionKind, Problem> {
-    let known =
-        [("mount", Takes::Many), ("network", Takes::One), ("security", Takes::One), ("device", Takes::Many)];
+    let known = [("mount", Takes::Many), ("network", Takes::One), ("security", Takes::One), ("device", Takes::Many)];
     let flags = Flags::check(&raw.flags, &known)?;
     let mounts = flags.many("mount");
     for text in &mounts {
         mount::from_of(text).map_err(|error| {
-            Problem::meaning(error.to_string()).marking(text.as_str()).hinted(
-                "name a stage with `FROM image AS name`, where ARGs may be used, and write `from=name`",
-            )
+            Problem::meaning(error.to_string())
+                .marking(text.as_str())
+                .hinted("name a stage with `FROM image AS name`, where ARGs may be used, and write `from=name`")
         })?;
     }
     let (network, security) = (flags.one("network"), flags.one("security"));

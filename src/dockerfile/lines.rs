@@ -83,12 +83,8 @@ impl<'a> Reader<'a> {
             if !continues && first.is_empty() {
                 continue;
             }
-            let mut line = LogicalLine {
-                text: first.to_owned(),
-                start,
-                comments: Vec::new(),
-                empty_continuation: false,
-            };
+            let mut line =
+                LogicalLine { text: first.to_owned(), start, comments: Vec::new(), empty_continuation: false };
             if continues {
                 self.join_continuations(&mut line)?;
             }

@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 pub use super::check::CheckOptions;
-pub use super::rule::Rule;
 use super::instruction::SourceLine;
+pub use super::rule::Rule;
 use crate::diag::LineRange;
 
 /// A warning about a Dockerfile.
@@ -109,7 +109,10 @@ mod tests {
         linter.file(Rule::UndefinedVar, &[], "a");
         linter.file(Rule::StageNameCasing, &[], "b");
         linter.file(Rule::UndefinedVar, &[], "c");
-        assert_eq!(linter.violation().as_deref(), Some("lint violation found for rules: StageNameCasing, UndefinedVar"));
+        assert_eq!(
+            linter.violation().as_deref(),
+            Some("lint violation found for rules: StageNameCasing, UndefinedVar")
+        );
     }
 
     #[test]

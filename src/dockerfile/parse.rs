@@ -48,9 +48,7 @@ pub fn parse_onbuild(trigger: &str, from: &SourceLine, lint: &mut Linter) -> Res
     source.lines.clone_from(&from.lines);
     match interpret(&raw, &source, lint) {
         Ok(Statement::Other(kind)) => Ok(Instruction { source, kind }),
-        Ok(Statement::From(_)) => {
-            Err(ParseError::new("FROM isn't allowed as an ONBUILD trigger").at(&from.lines))
-        }
+        Ok(Statement::From(_)) => Err(ParseError::new("FROM isn't allowed as an ONBUILD trigger").at(&from.lines)),
         Err(problem) => Err(elsewhere(problem.at(&from.lines))),
     }
 }

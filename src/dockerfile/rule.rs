@@ -87,14 +87,10 @@ impl Rule {
     #[expect(clippy::too_many_lines, reason = "a table")]
     fn row(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Rule::StageNameCasing => {
-                ("StageNameCasing", "stage-name-casing", "Stage names should be lowercase")
+            Rule::StageNameCasing => ("StageNameCasing", "stage-name-casing", "Stage names should be lowercase"),
+            Rule::FromAsCasing => {
+                ("FromAsCasing", "from-as-casing", "The 'as' keyword should match the case of the 'from' keyword")
             }
-            Rule::FromAsCasing => (
-                "FromAsCasing",
-                "from-as-casing",
-                "The 'as' keyword should match the case of the 'from' keyword",
-            ),
             Rule::NoEmptyContinuation => (
                 "NoEmptyContinuation",
                 "no-empty-continuation",
@@ -105,14 +101,10 @@ impl Rule {
                 "consistent-instruction-casing",
                 "All commands within the Dockerfile should use the same casing (either upper or lower)",
             ),
-            Rule::DuplicateStageName => {
-                ("DuplicateStageName", "duplicate-stage-name", "Stage names should be unique")
+            Rule::DuplicateStageName => ("DuplicateStageName", "duplicate-stage-name", "Stage names should be unique"),
+            Rule::ReservedStageName => {
+                ("ReservedStageName", "reserved-stage-name", "Reserved words should not be used as stage names")
             }
-            Rule::ReservedStageName => (
-                "ReservedStageName",
-                "reserved-stage-name",
-                "Reserved words should not be used as stage names",
-            ),
             Rule::JsonArgsRecommended => (
                 "JSONArgsRecommended",
                 "json-args-recommended",
@@ -132,9 +124,7 @@ impl Rule {
                 "Relative workdir without an absolute workdir declared within the build can have unexpected results \
                  if the base image changes",
             ),
-            Rule::UndefinedVar => {
-                ("UndefinedVar", "undefined-var", "Variables should be defined before their use")
-            }
+            Rule::UndefinedVar => ("UndefinedVar", "undefined-var", "Variables should be defined before their use"),
             Rule::MultipleInstructionsDisallowed => (
                 "MultipleInstructionsDisallowed",
                 "multiple-instructions-disallowed",
@@ -145,11 +135,9 @@ impl Rule {
                 "legacy-key-value-format",
                 "Legacy key/value format with whitespace separator should not be used",
             ),
-            Rule::InvalidBaseImagePlatform => (
-                "InvalidBaseImagePlatform",
-                "",
-                "Base image platform does not match expected target platform",
-            ),
+            Rule::InvalidBaseImagePlatform => {
+                ("InvalidBaseImagePlatform", "", "Base image platform does not match expected target platform")
+            }
             Rule::RedundantTargetPlatform => (
                 "RedundantTargetPlatform",
                 "redundant-target-platform",
@@ -170,11 +158,9 @@ impl Rule {
                 "from-platform-flag-const-disallowed",
                 "FROM --platform flag should not use a constant value",
             ),
-            Rule::CopyIgnoredFile => (
-                "CopyIgnoredFile",
-                "copy-ignored-file",
-                "Attempting to Copy file that is excluded by .dockerignore",
-            ),
+            Rule::CopyIgnoredFile => {
+                ("CopyIgnoredFile", "copy-ignored-file", "Attempting to Copy file that is excluded by .dockerignore")
+            }
             Rule::InvalidDefinitionDescription => (
                 "InvalidDefinitionDescription",
                 "invalid-definition-description",
@@ -182,11 +168,9 @@ impl Rule {
                  If this is not intended to be a description comment, add an empty line or comment between the \
                  instruction and the comment.",
             ),
-            Rule::ExposeProtoCasing => (
-                "ExposeProtoCasing",
-                "expose-proto-casing",
-                "Protocol in EXPOSE instruction should be lowercase",
-            ),
+            Rule::ExposeProtoCasing => {
+                ("ExposeProtoCasing", "expose-proto-casing", "Protocol in EXPOSE instruction should be lowercase")
+            }
             Rule::ExposeInvalidFormat => (
                 "ExposeInvalidFormat",
                 "expose-invalid-format",

@@ -44,26 +44,6 @@ pub fn strip_leading_tabs(text: &str) -> String {
     text.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
 }
 
-/// Cleans a path lexically, as Go's `path.Clean` does.
-pub fn clean_path(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/').filter(|part| !part.is_empty() && *part != ".") {
-        if part != ".." {
-            parts.push(part);
-        } else if parts.last().is_some_and(|last| *last != "..") {
-            parts.pop();
-        } else if !rooted {
-            parts.push(part);
-        }
-    }
-    match (rooted, parts.is_empty()) {
-        (true, _) => format!("/{}", parts.join("/")),
-        (false, true) => ".".to_owned(),
-        (false, false) => parts.join("/"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,14 +55,6 @@ mod tests {
         assert_eq!(split_blanks("a\u{a0}b"), ["a\u{a0}b"]);
         assert_eq!(split_once_blank("ENV"), ("ENV", None));
         assert_eq!(split_once_blank("ENV   a b"), ("ENV", Some("a b")));
-    }
-
-    #[test]
-    fn cleans_paths() {
-        let cases = [("", "."), ("/", "/"), ("/../a", "/a"), ("a/../..", ".."), ("a//b/./c/", "a/b/c"), ("./", ".")];
-        for (path, want) in cases {
-            assert_eq!(clean_path(path), want, "{path}");
-        }
     }
 
     #[test]
