@@ -32,6 +32,22 @@ pub(crate) fn empty(platform: &Platform) -> ImageConfig {
     image
 }
 
+/// Copies a configuration but not its history, which grows with every instruction.
+pub(crate) fn without_history(image: &ImageConfig) -> ImageConfig {
+    ImageConfig {
+        created: image.created.clone(),
+        author: image.author.clone(),
+        architecture: image.architecture.clone(),
+        variant: image.variant.clone(),
+        os: image.os.clone(),
+        os_version: image.os_version.clone(),
+        os_features: image.os_features.clone(),
+        config: image.config.clone(),
+        rootfs: image.rootfs.clone(),
+        history: Vec::new(),
+    }
+}
+
 /// Adds `PATH` where there is none, except on Windows, which knows its own.
 pub(crate) fn ensure_path(image: &mut ImageConfig, os: &str) {
     let known = image.config.env.iter().any(|e| split_env(e).0 == "PATH");

@@ -1,1 +1,157 @@
-//! Dockerfile instructions to LLB.
+//! The Dockerfile frontend: a Dockerfile and options to LLB, op for op and byte for byte as BuildKit's.
+//!
+//! ```text
+//! options ─▶ parse ─▶ global args ─▶ stages ─▶ links, target ─▶ base images, triggers ─▶ instructions ─▶ definition
+//!                                                                (Bridge, at once)       (RUN, COPY, …)   and config
+//! ```
+//!
+//! In: a [`Request`]. Out: [`Lowered`]: one definition, image configuration and epoch per platform, and lint warnings. The
+//! world is asked through a [`Bridge`] only; all else is pure.
+//!
+//! Invariants: nothing but the request and the bridge's answers decides the output. Only stages that the target needs ask
+//! anything. Lowering is linear in the Dockerfile, but for environments, which each RUN holds whole.
+
+mod args;
+mod bases;
+pub mod bridge;
+mod chmod;
+mod contexts;
+mod copy;
+mod dispatch;
+mod env;
+mod epoch;
+pub mod error;
+mod expose;
+mod graph;
+mod image;
+mod lowering;
+mod metadata;
+mod mounts;
+mod names;
+mod options;
+mod paths;
+mod plan;
+mod run;
+mod signals;
+mod sources;
+mod stage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+pub use bridge::{Answer, Bridge, BridgeError, ResolveMode, ResolvedImage};
+pub use error::{FrontendError, Problem};
+
+use crate::dockerfile::instruction::Dockerfile;
+use crate::dockerfile::lint::{CheckOptions, LintWarning, Linter};
+use crate::dockerfile::parse::parse;
+use crate::image::{ImageConfig, Platform};
+use crate::llb::Definition;
+use lowering::{Given, Lowering};
+use options::Options;
+
+/// What to lower.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Name of the Dockerfile in messages.
+    pub dockerfile_name: String,
+    /// The Dockerfile.
+    pub dockerfile: Vec<u8>,
+    /// Options by the names `buildctl --opt` uses.
+    pub options: BTreeMap<String, String>,
+    /// Platforms of the worker, its own first.
+    pub worker_platforms: Vec<Platform>,
+    /// Id of the session that local sources belong to.
+    pub session: String,
+}
+
+/// What a request becomes.
+#[derive(Debug, Clone)]
+pub struct Lowered {
+    /// One result per target platform, in the order asked for.
+    pub results: Vec<PlatformResult>,
+    /// Whether the results are an index even if there is one only.
+    pub multi_platform: bool,
+    /// Lint warnings, in the order of discovery; with several platforms, those of the first.
+    pub warnings: Vec<LintWarning>,
+}
+
+/// What a request becomes for one platform.
+#[derive(Debug, Clone)]
+pub struct PlatformResult {
+    /// The target platform.
+    pub platform: Platform,
+    /// The ops.
+    pub definition: Definition,
+    /// The image configuration, as far as it is known before the build.
+    pub config: ImageConfig,
+    /// Configuration of the target's base image, unmodified.
+    pub base_config: Option<ImageConfig>,
+    /// Resolved `SOURCE_DATE_EPOCH` in seconds since 1970.
+    pub epoch: Option<i64>,
+    /// Whether the target stage was told not to use the cache.
+    pub ignore_cache: bool,
+}
+
+/// Lowers a Dockerfile.
+pub async fn lower(request: &Request, bridge: &dyn Bridge) -> Result<Lowered, FrontendError> {
+    let options = Options::parse(&request.options)?;
+    if request.dockerfile.is_empty() {
+        return Err(Problem::new("the Dockerfile cannot be empty").into());
+    }
+    let text: Arc<str> = String::from_utf8_lossy(&request.dockerfile).into();
+    let locate = |mut error: FrontendError| {
+        error.dockerfile = Some((request.dockerfile_name.clone(), text.clone()));
+        error
+    };
+    let (dockerfile, lint) = parse_request(request, &options).map_err(locate)?;
+    lower_parsed(request, &options, &dockerfile, lint, bridge).await.map_err(locate)
+}
+
+fn parse_request(request: &Request, options: &Options) -> Result<(Dockerfile, Linter), FrontendError> {
+    let argument = options.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
+    let checks = CheckOptions::of_build(&request.dockerfile, argument).map_err(Problem::from)?;
+    let mut lint = Linter::new(checks);
+    match parse(&request.dockerfile_name, &request.dockerfile, &mut lint) {
+        Ok(dockerfile) => Ok((dockerfile, lint)),
+        Err(errors) => {
+            let problems = errors.into_iter().map(Problem::from).collect();
+            Err(FrontendError { problems, dockerfile: None, warnings: lint.warnings })
+        }
+    }
+}
+
+async fn lower_parsed(
+    request: &Request,
+    options: &Options,
+    dockerfile: &Dockerfile,
+    lint: Linter,
+    bridge: &dyn Bridge,
+) -> Result<Lowered, FrontendError> {
+    let build_platform = request.worker_platforms.first().cloned().unwrap_or_else(Platform::host);
+    let given = Given { options, dockerfile, bridge, session: &request.session, build_platform: &build_platform };
+    let mut targets: Vec<Option<&Platform>> = options.target_platforms.iter().map(Some).collect();
+    if targets.is_empty() {
+        targets.push(None);
+    }
+    let outcomes = join_all(targets.into_iter().map(async |platform| {
+        let mut lowering = Lowering::new(given, platform, lint.clone());
+        let result = lowering.run().await;
+        (result, lowering.lint.warnings)
+    }));
+    let mut results = Vec::new();
+    let mut first_warnings = None;
+    for (result, warnings) in outcomes.await {
+        let warnings = first_warnings.get_or_insert(warnings);
+        match result {
+            Ok(result) => results.push(result),
+            Err(problem) => {
+                let warnings = std::mem::take(warnings);
+                return Err(FrontendError { problems: vec![problem], dockerfile: None, warnings });
+            }
+        }
+    }
+    Ok(Lowered { results, multi_platform: options.multi_platform, warnings: first_warnings.unwrap_or_default() })
+}
