@@ -5,9 +5,16 @@
 
 pub mod caps;
 pub mod dir;
-pub mod lock;
+pub mod fds;
 pub mod file;
+pub mod idmap;
+pub mod keyring;
+pub mod lock;
 pub mod mount;
+pub mod ns;
+pub mod proc;
+pub mod seccomp;
+pub mod terminal;
 pub mod workplace;
 
 pub use rustix::fs::OFlags;
@@ -22,10 +29,3 @@ pub fn effective_uid() -> u32 {
 pub fn effective_gid() -> u32 {
     rustix::process::getegid().as_raw()
 }
-pub mod fds;
-pub mod idmap;
-pub mod keyring;
-pub mod mount;
-pub mod ns;
-pub mod proc;
-pub mod seccomp;
