@@ -101,9 +101,13 @@ mod tests {
     use crate::export::image::tests::single;
     use crate::export::spec::ArchiveFormat;
 
+    /// Another process writes the file: a copy of our descriptor in a child that some other test just forked would make
+    /// it busy.
     fn program(dir: &Path, name: &str, script: &str) {
-        std::fs::write(dir.join(name), format!("#!/bin/sh\n{script}\n")).expect("write");
-        std::fs::set_permissions(dir.join(name), PermissionsExt::from_mode(0o755)).expect("chmod");
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"";
+        let status =
+            Command::new("sh").args(["-c", write, "sh", script]).arg(dir.join(name)).status().expect("sh runs");
+        assert!(status.success());
     }
 
     fn load(dir: &Path) -> Result<String, ExportError> {

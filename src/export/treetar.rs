@@ -186,7 +186,8 @@ mod tests {
     fn list(tar: &[u8]) -> Vec<String> {
         let file = tempfile::NamedTempFile::new().expect("temp file");
         std::fs::write(file.path(), tar).expect("write");
-        let output = std::process::Command::new("tar").arg("-tvf").arg(file.path()).output().expect("tar runs");
+        let output =
+            std::process::Command::new("tar").env("TZ", "UTC").arg("-tvf").arg(file.path()).output().expect("tar runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).expect("utf-8");
         assert!(text.lines().all(|line| line.contains("1970-01-01 00:00")), "{text}");
