@@ -159,7 +159,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, CredentialsError> {
     if !metadata.is_file() {
         return bad("it is not a regular file");
     }
-    if ![0, UNMAPPED, sys::dir::effective_uid()].contains(&metadata.uid()) {
+    if ![0, UNMAPPED, sys::effective_uid()].contains(&metadata.uid()) {
         return bad("it belongs to another user");
     }
     if metadata.mode() & 0o022 != 0 {

@@ -287,6 +287,11 @@ impl Dir {
         Ok(fs::renameat(&self.0, name, &to.0, new)?)
     }
 
+    /// Renames `name` to `new` in `to`, failing if there is anything of that name.
+    pub fn rename_new(&self, name: &OsStr, to: &Dir, new: &OsStr) -> io::Result<()> {
+        Ok(fs::renameat_with(&self.0, name, &to.0, new, fs::RenameFlags::NOREPLACE)?)
+    }
+
     /// Changes owner and group of `name` itself.
     pub fn chown(&self, name: &OsStr, uid: u32, gid: u32) -> io::Result<()> {
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
@@ -335,9 +340,28 @@ pub fn open_without_waiting(path: &Path) -> io::Result<File> {
     Ok(File::from(fs::open(path, flags, Mode::empty())?))
 }
 
-/// Returns the user this process acts as.
-pub fn effective_uid() -> u32 {
-    rustix::process::geteuid().as_raw()
+/// Changes owner and group of an open file.
+pub fn chown_of(fd: impl AsFd, uid: u32, gid: u32) -> io::Result<()> {
+    Ok(fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+}
+
+/// Changes the permission bits of an open file.
+pub fn chmod_of(fd: impl AsFd, permissions: u32) -> io::Result<()> {
+    Ok(fs::fchmod(fd, Mode::from_raw_mode(permissions))?)
+}
+
+/// Sets an extended attribute of an open file.
+pub fn set_xattr_of(fd: impl AsFd, key: &OsStr, value: &[u8]) -> io::Result<()> {
+    Ok(fs::fsetxattr(fd, key, value, fs::XattrFlags::empty())?)
+}
+
+/// Copies what remains of `from` to the end of `to`: shared blocks where the file system can, else inside the kernel, else
+/// through a buffer.
+pub fn copy_data(from: &File, to: &File) -> io::Result<()> {
+    if fs::ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
+    std::io::copy(&mut &*from, &mut &*to).map(drop)
 }
 
 /// Sets access and modification time of an open file.

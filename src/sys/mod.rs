@@ -4,4 +4,19 @@
 //! container could change is resolved once, to a descriptor, and never used as a string again.
 
 pub mod dir;
+pub mod lock;
 pub mod mount;
+pub mod workplace;
+
+pub use rustix::fs::OFlags;
+pub use rustix::mount::MountAttrFlags;
+
+/// Returns the effective user id.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Returns the effective group id.
+pub fn effective_gid() -> u32 {
+    rustix::process::getegid().as_raw()
+}

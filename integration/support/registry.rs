@@ -1,0 +1,92 @@
+//! Debian's docker-registry on a free port of this machine, with its own directory.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A running registry; stopped when dropped.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    process: Child,
+    /// `127.0.0.1:PORT`.
+    pub(crate) host: String,
+    directory: tempfile::TempDir,
+}
+
+/// bcrypt of `secret`, cost 5.
+const HASH: &str = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a";
+/// The account of a registry started by [`Registry::with_login`].
+pub(crate) const USER: &str = "builder";
+/// Its password.
+pub(crate) const PASSWORD: &str = "secret";
+
+impl Registry {
+    /// Starts a registry that lets everybody in.
+    pub(crate) fn start() -> Self {
+        Self::launch("")
+    }
+
+    /// Starts a registry that lets [`USER`] in with [`PASSWORD`].
+    pub(crate) fn with_login() -> Self {
+        Self::launch("auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n")
+    }
+
+    /// Another program may take the port between our choice and the registry's start; then it is another port's turn.
+    fn launch(auth: &str) -> Self {
+        for _ in 0..5 {
+            if let Some(registry) = Self::try_launch(auth) {
+                return registry;
+            }
+        }
+        panic!("docker-registry (Debian package docker-registry) did not start");
+    }
+
+    fn try_launch(auth: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let port = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").port();
+        let host = format!("127.0.0.1:{port}");
+        let config = format!(
+            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    \
+             rootdirectory: DIR/data\nhttp:\n  addr: {host}\n  secret: fixed\n{auth}"
+        );
+        write(directory.path(), "config.yml", &config);
+        write(directory.path(), "htpasswd", &format!("{USER}:{HASH}\n"));
+        let log = std::fs::File::create(directory.path().join("log")).expect("log");
+        let mut process = Command::new("docker-registry")
+            .args(["serve".as_ref(), directory.path().join("config.yml").as_os_str()])
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("docker-registry is installed (Debian package docker-registry)");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < deadline && process.try_wait().expect("wait").is_none() {
+            if TcpStream::connect(&host).is_ok() {
+                return Some(Self { process, host, directory });
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // It may have ended by itself already.
+        let _ = process.kill();
+        let _ = process.wait();
+        None
+    }
+
+    /// The directory of the registry, for files that should go with it.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+fn write(directory: &Path, name: &str, text: &str) {
+    let text = text.replace("DIR", directory.to_str().expect("temp paths are UTF-8"));
+    std::fs::write(directory.join(name), text).expect("write");
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        // A registry that ended by itself has failed its test already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
