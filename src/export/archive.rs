@@ -231,9 +231,8 @@ pub(super) mod tests {
         let mut members = BTreeMap::new();
         let mut rest = tar;
         while rest[0] != 0 {
-            let text = |range: std::ops::Range<usize>| {
-                String::from_utf8_lossy(&rest[range]).trim_end_matches('\0').to_owned()
-            };
+            let text =
+                |range: std::ops::Range<usize>| String::from_utf8_lossy(&rest[range]).trim_end_matches('\0').to_owned();
             let size = usize::from_str_radix(&text(124..136), 8).expect("size");
             members.insert(text(0..100), rest[512..512 + size].to_vec());
             rest = &rest[512 + size.next_multiple_of(512)..];
@@ -255,7 +254,8 @@ pub(super) mod tests {
         assert_eq!(manifest[0]["Layers"], serde_json::json!([blob_path(&digest)]));
         assert!(members.contains_key(manifest[0]["Config"].as_str().expect("path")));
         let index: Index = serde_json::from_slice(&members["index.json"]).expect("index");
-        let names: Vec<_> = index.manifests.iter().map(|m| (&m.annotations[IMAGE_NAME], &m.annotations[REF_NAME])).collect();
+        let names: Vec<_> =
+            index.manifests.iter().map(|m| (&m.annotations[IMAGE_NAME], &m.annotations[REF_NAME])).collect();
         assert_eq!(names[0], (&"docker.io/library/app:1".into(), &"1".into()));
         assert_eq!(names[1], (&"ghcr.io/o/app:2".into(), &"2".into()));
         let oci = archive(b"layer", b"layer", ArchiveFormat::Oci).expect("archive");

@@ -152,7 +152,7 @@ fn clamped(text: Option<&str>, epoch: Option<OffsetDateTime>) -> Result<String, 
     }
 }
 
-pub(super) fn epoch_time(seconds: i64) -> Result<OffsetDateTime, ExportError> {
+fn epoch_time(seconds: i64) -> Result<OffsetDateTime, ExportError> {
     OffsetDateTime::from_unix_timestamp(seconds)
         .map_err(|_| ExportError::options(format!("SOURCE_DATE_EPOCH {seconds} is no time")))
 }
@@ -162,11 +162,16 @@ fn normal(text: &str) -> Result<String, ExportError> {
     format(parse(text)?)
 }
 
+/// Returns the latest of several times; what is none is left out.
+pub(super) fn latest(times: impl Iterator<Item = String>) -> Option<String> {
+    times.filter_map(|text| parse(&text).ok().map(|time| (time, text))).max().map(|(_, text)| text)
+}
+
 fn parse(text: &str) -> Result<OffsetDateTime, ExportError> {
     OffsetDateTime::parse(text, &Rfc3339)
         .map_err(|_| ExportError::Config { problem: format!("{text:?} is not a time of RFC 3339") })
 }
 
-pub(super) fn format(time: OffsetDateTime) -> Result<String, ExportError> {
+fn format(time: OffsetDateTime) -> Result<String, ExportError> {
     time.format(&Rfc3339).map_err(|_| ExportError::Config { problem: format!("{time} has no form in RFC 3339") })
 }

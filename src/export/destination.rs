@@ -137,10 +137,7 @@ impl OutputFile {
         let Some(pending) = &self.pending else { return Ok(()) };
         // Some file systems tell only now that the disk is full.
         self.file.sync_all().map_err(ExportError::write(&self.path))?;
-        pending
-            .dir
-            .rename(&pending.temporary, &pending.dir, &pending.name)
-            .map_err(ExportError::write(&self.path))?;
+        pending.dir.rename(&pending.temporary, &pending.dir, &pending.name).map_err(ExportError::write(&self.path))?;
         self.pending = None;
         Ok(())
     }

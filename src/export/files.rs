@@ -297,3 +297,136 @@ impl Visitor for Copy<'_> {
         finished.map_err(ExportError::write(shown))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+    use super::*;
+
+    fn tree(path: &Path, platform: &str) -> Tree {
+        Tree { platform: platform.parse().expect("platform"), root: Dir::open(path).expect("open") }
+    }
+
+    /// A result, a destination, and something outside both.
+    fn scratch() -> (tempfile::TempDir, PathBuf, PathBuf, PathBuf) {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let [result, dest, home] = ["result", "dest", "home"].map(|name| temp.path().join(name));
+        for dir in [&result, &dest, &home] {
+            std::fs::create_dir(dir).expect("mkdir");
+        }
+        std::fs::write(home.join("canary"), "untouched").expect("write");
+        (temp, result, dest, home)
+    }
+
+    fn export(result: &Path, dest: &Path) -> Result<Written, ExportError> {
+        write(&[tree(result, "linux/amd64")], dest, &TreeTarget::default(), None)
+    }
+
+    fn untouched(home: &Path) -> bool {
+        let names = Dir::open(home).and_then(|dir| dir.names()).expect("names");
+        names == ["canary"] && std::fs::read(home.join("canary")).expect("read") == b"untouched"
+    }
+
+    #[test]
+    fn copies_files_links_and_times() {
+        let (_temp, result, dest, _) = scratch();
+        std::fs::create_dir_all(result.join("d/empty")).expect("mkdir");
+        std::fs::write(result.join("d/f"), "content").expect("write");
+        std::fs::hard_link(result.join("d/f"), result.join("g")).expect("link");
+        symlink("d/f", result.join("l")).expect("symlink");
+        std::fs::set_permissions(result.join("d"), PermissionsExt::from_mode(0o555)).expect("chmod");
+        std::fs::set_permissions(result.join("d/f"), PermissionsExt::from_mode(0o6751)).expect("chmod");
+        let written = export(&result, &dest).expect("export");
+        assert_eq!((written.files, written.bytes), (2, 7));
+        let stat = |path: &str| std::fs::symlink_metadata(dest.join(path)).expect(path);
+        assert_eq!(stat("d").mode() & 0o7777, 0o555);
+        assert_eq!(stat("d/f").mode() & 0o7777, 0o751, "no set-id bits");
+        assert_eq!(stat("d/f").ino(), stat("g").ino());
+        assert_eq!(stat("d/f").mtime(), std::fs::metadata(result.join("g")).expect("stat").mtime());
+        assert_eq!(std::fs::read_link(dest.join("l")).expect("link"), Path::new("d/f"));
+        let again = export(&result, &dest).expect("again");
+        assert_eq!(again, written);
+    }
+
+    #[test]
+    fn t12_links_in_the_destination_are_replaced() {
+        let (_temp, result, dest, home) = scratch();
+        std::fs::create_dir(result.join("sub")).expect("mkdir");
+        std::fs::write(result.join("sub/f"), "new").expect("write");
+        std::fs::write(result.join("canary"), "new").expect("write");
+        symlink(&home, dest.join("sub")).expect("symlink");
+        symlink(home.join("canary"), dest.join("canary")).expect("symlink");
+        export(&result, &dest).expect("export");
+        assert!(untouched(&home));
+        assert_eq!(std::fs::read(dest.join("sub/f")).expect("read"), b"new");
+        assert_eq!(std::fs::read(dest.join("canary")).expect("read"), b"new");
+    }
+
+    #[test]
+    fn t12_a_link_of_one_result_does_not_lead_the_next_outside() {
+        let (temp, result, dest, home) = scratch();
+        symlink(&home, result.join("k")).expect("symlink");
+        let other = temp.path().join("other");
+        std::fs::create_dir_all(other.join("k")).expect("mkdir");
+        std::fs::write(other.join("k/f"), "x").expect("write");
+        let trees = [tree(&result, "linux/amd64"), tree(&other, "linux/arm64")];
+        let target = TreeTarget { platform_split: Some(false), ..TreeTarget::default() };
+        write(&trees, &dest, &target, None).expect("export");
+        assert!(untouched(&home));
+        assert_eq!(std::fs::read(dest.join("k/f")).expect("read"), b"x");
+    }
+
+    #[test]
+    fn t12_the_destination_itself_is_no_link() {
+        let (temp, result, _, home) = scratch();
+        std::fs::write(result.join("f"), "x").expect("write");
+        symlink(&home, temp.path().join("out")).expect("symlink");
+        let error = export(&result, &temp.path().join("out")).expect_err("a link");
+        assert!(matches!(error, ExportError::Destination { .. }), "{error}");
+        assert!(untouched(&home));
+    }
+
+    #[test]
+    fn t12_devices_are_left_out() {
+        let (_temp, result, dest, _) = scratch();
+        let root = Dir::open(&result).expect("open");
+        root.make_node(OsStr::new("null"), 0o020_666, 0x103).expect("mknod");
+        let written = export(&result, &dest).expect("export");
+        assert_eq!(written.skipped, [Path::new("null")]);
+        assert!(!dest.join("null").exists());
+    }
+
+    #[test]
+    fn only_delete_mode_removes() {
+        let (_temp, result, dest, home) = scratch();
+        std::fs::write(result.join("f"), "new").expect("write");
+        std::fs::create_dir_all(dest.join("f/full")).expect("mkdir");
+        std::fs::write(dest.join("other"), "kept").expect("write");
+        symlink(&home, dest.join("link")).expect("symlink");
+        assert!(export(&result, &dest).is_err(), "a full directory stands in the way");
+        assert!(dest.join("f/full").is_dir() && dest.join("other").is_file());
+        let target = TreeTarget { delete: true, ..TreeTarget::default() };
+        write(&[tree(&result, "linux/amd64")], &dest, &target, None).expect("export");
+        assert_eq!(Dir::open(&dest).and_then(|dir| dir.names()).expect("names"), ["f"]);
+        assert!(untouched(&home));
+        assert!(write(&[], Path::new("/"), &target, None).is_err());
+    }
+
+    #[test]
+    fn platforms_get_directories_of_their_own() {
+        let (temp, result, dest, _) = scratch();
+        std::fs::write(result.join("f"), "amd64").expect("write");
+        let arm = temp.path().join("arm");
+        std::fs::create_dir(&arm).expect("mkdir");
+        std::fs::write(arm.join("f"), "arm64").expect("write");
+        let trees = [tree(&result, "linux/amd64"), tree(&arm, "linux/arm/v7")];
+        write(&trees, &dest, &TreeTarget::default(), Some(5)).expect("export");
+        assert_eq!(std::fs::read(dest.join("linux_amd64/f")).expect("read"), b"amd64");
+        let file = std::fs::metadata(dest.join("linux_arm_v7/f")).expect("stat");
+        assert_eq!(file.mtime(), 5);
+        let target = TreeTarget { platform_split: Some(false), ..TreeTarget::default() };
+        let error = write(&trees, &dest, &target, None).expect_err("both have /f");
+        assert!(error.to_string().contains("platform-split"), "{error}");
+    }
+}

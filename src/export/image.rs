@@ -161,7 +161,7 @@ pub fn assemble(
     }
     let images: Vec<PlatformImage> =
         results.iter().map(|result| platform_image(result, types, options)).collect::<Result<_, _>>()?;
-    let created = images.iter().filter_map(|image| created(&image.config.bytes)).max();
+    let created = complete::latest(images.iter().filter_map(|image| created(&image.config.bytes)));
     let root = match (shape, &images[..]) {
         (Shape::Single, [only]) => only.manifest.clone(),
         _ => index(&images, types, &options.annotations),
@@ -270,9 +270,10 @@ pub(super) mod tests {
         config.created = None;
         config.rootfs.diff_ids.truncate(1);
         config.history[1..].iter_mut().for_each(|entry| entry.created = None);
-        let inline_cache = whole.get("moby.buildkit.cache.v0").and_then(|v| v.as_str()).map(|text| {
-            base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).expect("base64")
-        });
+        let inline_cache = whole
+            .get("moby.buildkit.cache.v0")
+            .and_then(|v| v.as_str())
+            .map(|text| base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).expect("base64"));
         let platform = Platform::new("linux", "amd64");
         ImageResult { platform, config, base_config, layers, epoch: None, inline_cache }
     }

@@ -197,7 +197,8 @@ mod tests {
     }
 
     fn entries(dest: &Path) -> Vec<(Option<String>, Digest)> {
-        let index: Index = serde_json::from_slice(&std::fs::read(dest.join("index.json")).expect("read")).expect("index");
+        let index: Index =
+            serde_json::from_slice(&std::fs::read(dest.join("index.json")).expect("read")).expect("index");
         index.manifests.iter().map(|m| (m.annotations.get(REF_NAME).cloned(), m.digest.clone())).collect()
     }
 
@@ -242,7 +243,8 @@ mod tests {
         std::fs::create_dir(&outside).expect("mkdir");
         std::fs::write(outside.join("canary"), "untouched").expect("write");
         let dest = temp.path().join("dest");
-        for (link, target) in [("blobs", "../outside"), ("index.json", "../outside/canary"), ("index.json.lock", "/etc/hostname")]
+        for (link, target) in
+            [("blobs", "../outside"), ("index.json", "../outside/canary"), ("index.json.lock", "/etc/hostname")]
         {
             std::fs::create_dir_all(&dest).expect("mkdir");
             std::os::unix::fs::symlink(target, dest.join(link)).expect("symlink");

@@ -92,3 +92,55 @@ fn feed(child: &mut Child, archive: &Archive<'_>, blobs: &dyn Blobs, shown: &Pat
 fn is_closed_pipe(error: &ExportError) -> bool {
     matches!(error, ExportError::Write { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::export::archive::tests::Memory;
+    use crate::export::image::tests::single;
+    use crate::export::spec::ArchiveFormat;
+
+    /// Another process writes the file: a copy of our descriptor in a child that some other test just forked would make
+    /// it busy.
+    fn program(dir: &Path, name: &str, script: &str) {
+        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"";
+        let status =
+            Command::new("sh").args(["-c", write, "sh", script]).arg(dir.join(name)).status().expect("sh runs");
+        assert!(status.success());
+    }
+
+    fn load(dir: &Path) -> Result<String, ExportError> {
+        let image = single(b"layer");
+        let blobs = Memory([(Digest::compute(b"layer"), b"layer".to_vec())].into());
+        let names = ["app:1".parse().expect("name")];
+        let archive = Archive { image: &image, names: &names, format: ArchiveFormat::Docker };
+        Loader::find(&[dir.to_owned()])?.load(&archive, &blobs)
+    }
+
+    #[test]
+    fn streams_into_the_first_program_found() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let explained = load(temp.path()).expect_err("nothing there");
+        assert!(crate::diag::Diagnose::hints(&explained)[0].contains("type=docker,dest="));
+        let got = temp.path().join("got.tar");
+        program(
+            temp.path(),
+            "podman",
+            &format!("test \"$*\" = load && cat > {} && echo Loaded image: app", got.display()),
+        );
+        assert_eq!(load(temp.path()).expect("load"), "Loaded image: app");
+        let tar = std::fs::read(&got).expect("read");
+        assert!(tar.len() > 1024 && tar.ends_with(&[0; 1024]));
+        program(temp.path(), "docker", "cat > /dev/null; echo by docker");
+        assert_eq!(load(temp.path()).expect("load"), "by docker");
+    }
+
+    #[test]
+    fn a_failing_program_is_quoted_without_its_escapes() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        program(temp.path(), "docker", "printf 'no \\033[31mdaemon' >&2; exit 1");
+        let error = load(temp.path()).expect_err("fails");
+        assert_eq!(error.to_string(), "docker load failed: no \\u{1b}[31mdaemon");
+    }
+}

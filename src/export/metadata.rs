@@ -65,6 +65,8 @@ mod tests {
         assert_eq!(json["image.name"], "docker.io/library/app:1");
         assert_eq!(metadata.image_id(), image.config_digest().map(|digest| digest.as_str()));
         let text = String::from_utf8(metadata.to_json()).expect("utf-8");
-        assert!(text.starts_with("{\n  \"buildx.build.ref\": \"default/default/x\",\n  \"containerimage.config.digest\""));
+        assert!(
+            text.starts_with("{\n  \"buildx.build.ref\": \"default/default/x\",\n  \"containerimage.config.digest\"")
+        );
     }
 }

@@ -124,8 +124,7 @@ impl Pusher {
     async fn blob(&self, place: &Reference, item: Item) -> Result<(), ExportError> {
         let (blob, total) = (item.descriptor.digest.clone(), item.descriptor.size);
         let observer = Arc::clone(&self.observer);
-        let sent: OnSent =
-            Arc::new(move |current| observer(PushEvent::Sent { blob: blob.clone(), current, total }));
+        let sent: OnSent = Arc::new(move |current| observer(PushEvent::Sent { blob: blob.clone(), current, total }));
         let blobs = Arc::clone(&self.blobs);
         let content = item.content;
         let open = move || open(Arc::clone(&blobs), content.clone());

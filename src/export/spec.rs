@@ -402,7 +402,8 @@ mod tests {
 
     #[test]
     fn registries_and_images() {
-        let ExportSpec::Image(target) = parse(r#"type=image,"name=a/b,localhost:5000/c:d",push=true,unpack=false"#) else {
+        let ExportSpec::Image(target) = parse(r#"type=image,"name=a/b,localhost:5000/c:d",push=true,unpack=false"#)
+        else {
             panic!("an image")
         };
         let names: Vec<String> = target.image.names.iter().map(Reference::to_string).collect();

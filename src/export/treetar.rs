@@ -29,7 +29,8 @@ pub fn write(
     shown: &Path,
 ) -> Result<(), ExportError> {
     let split = target.platform_split.unwrap_or(trees.len() > 1);
-    let mut tar = TreeTar { writer: Writer::new(out), shown, prefix: Vec::new(), links: BTreeMap::new(), epoch, seen: None };
+    let mut tar =
+        TreeTar { writer: Writer::new(out), shown, prefix: Vec::new(), links: BTreeMap::new(), epoch, seen: None };
     if !split && trees.len() > 1 {
         tar.seen = Some(BTreeSet::new());
     }
@@ -116,7 +117,10 @@ impl Visitor for TreeTar<'_> {
         let xattrs: Vec<(Vec<u8>, Vec<u8>)> = match kind {
             ustar::Kind::File | ustar::Kind::Directory => {
                 let all = entry.dir.xattrs(entry.name).map_err(entry.unreadable())?;
-                all.into_iter().map(|(key, value)| (key.into_vec(), value)).filter(|(key, _)| is_portable(key)).collect()
+                all.into_iter()
+                    .map(|(key, value)| (key.into_vec(), value))
+                    .filter(|(key, _)| is_portable(key))
+                    .collect()
             }
             _ => Vec::new(),
         };
@@ -146,4 +150,47 @@ fn device(rdev: u64) -> (u32, u32) {
     let major = ((rdev >> 8) & 0xfff) | ((rdev >> 32) & !0xfff);
     let minor = (rdev & 0xff) | ((rdev >> 12) & !0xff);
     (major as u32, minor as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::dir::Dir;
+
+    #[test]
+    fn holds_what_the_tree_holds() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let long = "n".repeat(180);
+        std::fs::create_dir(temp.path().join("d")).expect("mkdir");
+        std::fs::write(temp.path().join("d").join(&long), "content").expect("write");
+        std::fs::hard_link(temp.path().join("d").join(&long), temp.path().join("h")).expect("link");
+        std::os::unix::fs::symlink("d", temp.path().join("l")).expect("symlink");
+        let tree =
+            || Tree { platform: "linux/amd64".parse().expect("platform"), root: Dir::open(temp.path()).expect("open") };
+        let tar = |trees: &[Tree]| {
+            let mut out = Vec::new();
+            write(trees, &TreeTarget::default(), Some(7), &mut out, Path::new("-")).expect("tar");
+            out
+        };
+        let one = tar(&[tree()]);
+        assert_eq!(one, tar(&[tree()]));
+        let listing = list(&one);
+        assert_eq!(listing, ["d/", &format!("d/{long}"), &format!("h link to d/{long}"), "l -> d"]);
+        let mut arm = tree();
+        arm.platform = "linux/arm64".parse().expect("platform");
+        let both = list(&tar(&[tree(), arm]));
+        assert!(both.contains(&"linux_amd64/".into()) && both.contains(&"linux_arm64/l -> d".into()), "{both:?}");
+    }
+
+    /// Lists with the tar of this machine, an independent reader.
+    fn list(tar: &[u8]) -> Vec<String> {
+        let file = tempfile::NamedTempFile::new().expect("temp file");
+        std::fs::write(file.path(), tar).expect("write");
+        let output =
+            std::process::Command::new("tar").env("TZ", "UTC").arg("-tvf").arg(file.path()).output().expect("tar runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("utf-8");
+        assert!(text.lines().all(|line| line.contains("1970-01-01 00:00")), "{text}");
+        text.lines().map(|line| line.split_once("00:00 ").expect("time").1.to_owned()).collect()
+    }
 }
