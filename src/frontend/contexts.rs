@@ -14,7 +14,7 @@ use super::sources::{self, GitOptions};
 use super::stage::{StageId, State};
 use super::{image, paths};
 use crate::digest::Digest;
-use crate::dockerfile::gitref;
+use super::git as gitref;
 use crate::image::{ImageConfig, Platform, Reference};
 use crate::llb::{CopyAction, FileActionKind, OpMetadata, SourceOp};
 use crate::pattern::{Matcher, ignore};
@@ -87,6 +87,13 @@ pub(crate) enum ContextAnswer {
     Image(ResolvedImage),
     /// Ignore patterns of a local directory.
     Ignore(Vec<String>),
+}
+
+impl ContextValue {
+    /// Returns the platform wanted.
+    pub(crate) fn platform(&self) -> &Platform {
+        &self.platform
+    }
 }
 
 impl Lowering<'_> {
@@ -182,7 +189,7 @@ impl Lowering<'_> {
         if found.is_none() {
             found = bridge.read_ignore(MAIN, &[IGNORE_FILE.to_owned()]).await?;
         }
-        self.main.patterns = found.map(|(_, text)| ignore::parse(&text)).unwrap_or_default();
+        self.main.patterns = found.map_or_else(|| Ok(Vec::new()), |(name, text)| read_ignore(&name, &text))?;
         if !self.main.patterns.is_empty() {
             let matcher = Matcher::new(&self.main.patterns).map_err(|e| Problem::new(e.to_string()))?;
             self.main.ignore = Some(matcher);
@@ -252,7 +259,8 @@ impl Lowering<'_> {
             }
             ContextPlan::Local(local) => {
                 let found = bridge.read_ignore(local, &[IGNORE_FILE.to_owned()]).await?;
-                Ok(ContextAnswer::Ignore(found.map(|(_, text)| ignore::parse(&text)).unwrap_or_default()))
+                let patterns = found.map_or_else(|| Ok(Vec::new()), |(name, text)| read_ignore(&name, &text));
+                patterns.map(ContextAnswer::Ignore)
             }
         }
     }
@@ -325,6 +333,10 @@ fn apply_config(state: &mut State, config: &ImageConfig) {
     if !config.architecture.is_empty() && !config.os.is_empty() {
         state.platform = Some(image::platform(config).normalized());
     }
+}
+
+fn read_ignore(name: &str, text: &[u8]) -> Result<Vec<String>, Problem> {
+    ignore::read(text).map_err(|e| Problem::new(format!("failed parsing {name}: {e}")))
 }
 
 fn plan_layout(name: &str, path: &str) -> Result<ContextPlan, Problem> {

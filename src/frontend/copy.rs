@@ -17,11 +17,11 @@ use super::paths::{self, Tail};
 use super::sources::{self, GitOptions};
 use super::stage::StageId;
 use crate::digest::Digest;
-use crate::dockerfile::gitref::{self, GitRef};
+use super::git::{self as gitref, GitRef};
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{AddInstruction, CopyInstruction, Heredoc, SourcesAndDest};
 use crate::dockerfile::lint::Rule;
-use crate::dockerfile::text::clean_path;
+use crate::pattern::path::clean as clean_path;
 use crate::llb::{CopyAction, FileActionKind, ProgressGroup};
 
 /// A COPY or ADD with its variables expanded.

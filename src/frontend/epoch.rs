@@ -10,7 +10,7 @@ use super::error::Problem;
 use super::lowering::Lowering;
 use super::plan::SCRATCH;
 use super::sources::{self, GitOptions};
-use crate::dockerfile::gitref;
+use super::git as gitref;
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{AddInstruction, InstructionKind, Stage};
 use crate::llb::SourceOp;

@@ -182,7 +182,7 @@ impl<'a> Lowering<'a> {
         Ok(expanded.text)
     }
 
-    fn report_undefined(&mut self, id: StageId, source: &SourceLine, mut names: std::collections::BTreeSet<String>) {
+    pub(crate) fn report_undefined(&mut self, id: StageId, source: &SourceLine, mut names: std::collections::BTreeSet<String>) {
         names.retain(|name| !is_outside_env(name));
         if names.is_empty() {
             return;

@@ -22,6 +22,7 @@ mod env;
 mod epoch;
 pub mod error;
 mod expose;
+mod git;
 mod graph;
 mod image;
 mod lowering;

@@ -10,7 +10,7 @@ use super::run::tmpfs;
 use super::stage::StageId;
 use crate::dockerfile::instruction::RunInstruction;
 use crate::dockerfile::mount::{self, MountSpec, Sharing};
-use crate::dockerfile::text::clean_path;
+use crate::pattern::path::clean as clean_path;
 use crate::llb::{
     self, CacheOpt, ChownOpt, FileActionKind, FileOpt, MkdirAction, Mount, MountType, SecretEnv, UserOpt,
 };

@@ -2,7 +2,7 @@
 //!
 //! In: texts from a Dockerfile. Out: texts with forward slashes. No file system is asked.
 
-use crate::dockerfile::text::clean_path;
+use crate::pattern::path::clean as clean_path;
 
 use super::error::Problem;
 

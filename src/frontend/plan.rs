@@ -15,7 +15,8 @@ use crate::dockerfile::lint::Rule;
 use crate::dockerfile::mount;
 use crate::dockerfile::suggestion::{self, Case};
 use crate::dockerfile::word::{Expanded, Lexer};
-use crate::image::{Platform, PlatformError};
+use crate::image::Platform;
+use crate::image::platform::PlatformError;
 
 /// The base with no content.
 pub(crate) const SCRATCH: &str = "scratch";
@@ -174,7 +175,8 @@ impl<'a> Lowering<'a> {
     }
 
     fn mount_sources(&mut self, run: &RunInstruction) -> Vec<StageId> {
-        let from = |text: &String| mount::from_of(text).filter(|from| !from.is_empty());
+        // The parser has refused mounts that cannot be read; one that comes from nowhere comes from an empty tree.
+        let from = |text: &String| mount::from_of(text).ok().filter(|from| !from.is_empty());
         let names: Vec<String> = run.mounts.iter().map(|m| from(m).unwrap_or_else(|| SCRATCH.into())).collect();
         names.iter().map(|name| self.stage_or_image(name, None)).collect()
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::bridge::ResolveMode;
 use super::paths;
 use crate::digest::Digest;
-use crate::dockerfile::gitref::GitRef;
+use super::git::GitRef;
 use crate::image::canonical;
 use crate::llb::SourceOp;
 
