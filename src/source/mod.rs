@@ -1,1 +1,3 @@
 //! Where content comes from: images, the build context.
+
+pub mod local;
