@@ -1,0 +1,96 @@
+//! COPY and ADD: flags, sources and destination.
+//!
+//! In: flag words, arguments, and the heredocs that belong to them. Out: [`InstructionKind`].
+
+use super::error::Problem;
+use super::flags::{Flags, Takes};
+use super::heredoc;
+use super::instruction::{AddInstruction, CopyInstruction, Heredoc, InstructionKind, SourcesAndDest};
+use super::text::strip_leading_tabs;
+
+/// Reads COPY.
+pub(crate) fn copy(words: &[String], args: &[String], heredocs: &[Heredoc]) -> Result<InstructionKind, Problem> {
+    enough("COPY", args)?;
+    let known = [
+        ("chown", Takes::One),
+        ("from", Takes::One),
+        ("chmod", Takes::One),
+        ("link", Takes::Bool),
+        ("exclude", Takes::Many),
+        ("parents", Takes::Bool),
+    ];
+    let flags = Flags::check(words, &known)?;
+    Ok(InstructionKind::Copy(CopyInstruction {
+        files: sources_and_dest("COPY", args, heredocs)?,
+        from: flags.one("from"),
+        chown: flags.one("chown"),
+        chmod: flags.one("chmod"),
+        link: flags.boolean("link").unwrap_or(false),
+        parents: flags.boolean("parents").unwrap_or(false),
+        exclude: flags.many("exclude"),
+    }))
+}
+
+/// Reads ADD.
+pub(crate) fn add(words: &[String], args: &[String], heredocs: &[Heredoc]) -> Result<InstructionKind, Problem> {
+    enough("ADD", args)?;
+    let known = [
+        ("chown", Takes::One),
+        ("chmod", Takes::One),
+        ("link", Takes::Bool),
+        ("keep-git-dir", Takes::Bool),
+        ("checksum", Takes::One),
+        ("unpack", Takes::Bool),
+        ("exclude", Takes::Many),
+    ];
+    let flags = Flags::check(words, &known)?;
+    Ok(InstructionKind::Add(AddInstruction {
+        files: sources_and_dest("ADD", args, heredocs)?,
+        chown: flags.one("chown"),
+        chmod: flags.one("chmod"),
+        link: flags.boolean("link").unwrap_or(false),
+        keep_git_dir: flags.boolean("keep-git-dir"),
+        checksum: flags.one("checksum"),
+        unpack: flags.boolean("unpack"),
+        exclude: flags.many("exclude"),
+    }))
+}
+
+fn enough(keyword: &str, args: &[String]) -> Result<(), Problem> {
+    if args.len() >= 2 {
+        return Ok(());
+    }
+    Err(Problem::meaning(format!(
+        "{keyword} requires at least two arguments, but only one was provided. Destination could not be determined"
+    ))
+    .hinted(format!("write `{keyword} SOURCE DESTINATION`")))
+}
+
+fn sources_and_dest(keyword: &str, args: &[String], heredocs: &[Heredoc]) -> Result<SourcesAndDest, Problem> {
+    let mut files = SourcesAndDest::default();
+    let Some((dest, sources)) = args.split_last() else { return Ok(files) };
+    if announced(dest).is_some() {
+        let message = format!("{keyword} cannot accept a heredoc as a destination");
+        return Err(Problem::meaning(message).marking(dest.as_str()));
+    }
+    files.dest = dest.clone();
+    for source in sources {
+        match announced(source) {
+            None => files.paths.push(source.clone()),
+            Some(announced) => files.inline.push(with_body(announced, heredocs)),
+        }
+    }
+    Ok(files)
+}
+
+/// Reads an argument as a heredoc; one whose delimiter cannot be read is a path.
+fn announced(word: &str) -> Option<Heredoc> {
+    heredoc::in_word(word).ok().flatten()
+}
+
+/// Gives an announced heredoc its body; of two with one name, the last body counts for both.
+fn with_body(announced: Heredoc, heredocs: &[Heredoc]) -> Heredoc {
+    let body = heredocs.iter().rev().find(|heredoc| heredoc.name == announced.name).map(|heredoc| &heredoc.body);
+    let body = body.cloned().unwrap_or_default();
+    Heredoc { body: if announced.chomp { strip_leading_tabs(&body) } else { body }, ..announced }
+}

@@ -1,0 +1,240 @@
+//! From physical to logical lines: directives, comments, continuations and heredoc bodies.
+//!
+//! In: the text of a file. Out: [`LogicalLine`]s with their places and the comments above them. Every physical line is
+//! visited once.
+
+use super::directive::{Key, Scan};
+use super::error::{ParseError, line_ranges};
+use super::instruction::Heredoc;
+use crate::diag::LineRange;
+
+/// Longest physical line, in bytes.
+pub const MAX_LINE: usize = 65_535;
+
+/// One instruction's text, continuations joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LogicalLine {
+    /// The text.
+    pub(crate) text: String,
+    /// First line.
+    pub(crate) start: u32,
+    /// Comments above.
+    pub(crate) comments: Vec<String>,
+    /// Whether there was an empty line between continuations.
+    pub(crate) empty_continuation: bool,
+}
+
+/// Reads lines.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    lines: std::str::SplitInclusive<'a, char>,
+    number: u32,
+    directives: Scan,
+    comments: Vec<String>,
+    /// The escape character.
+    pub(crate) escape: char,
+}
+
+impl<'a> Reader<'a> {
+    /// Builds a reader of a text without its byte order mark.
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self {
+            lines: text.split_inclusive('\n'),
+            number: 0,
+            directives: Scan::default(),
+            comments: Vec::new(),
+            escape: '\\',
+        }
+    }
+
+    /// Returns the number of the line read last.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Returns one range for each line from `start` to the one read last.
+    pub(crate) fn ranges_from(&self, start: u32) -> Vec<LineRange> {
+        line_ranges(start, self.number)
+    }
+
+    fn next_line(&mut self) -> Result<Option<&'a str>, ParseError> {
+        let Some(line) = self.lines.next() else { return Ok(None) };
+        self.number += 1;
+        if line.strip_suffix('\n').unwrap_or(line).len() > MAX_LINE {
+            // Where the instruction would go on cannot be known, so nothing behind it is read.
+            self.lines = "".split_inclusive('\n');
+            return Err(ParseError::new(format!("dockerfile line greater than max allowed size of {MAX_LINE}"))
+                .at(&line_ranges(self.number, self.number))
+                .hinted("move the content to a file and COPY it"));
+        }
+        Ok(Some(line))
+    }
+
+    /// Returns the next instruction's text.
+    pub(crate) fn next_instruction(&mut self) -> Result<Option<LogicalLine>, ParseError> {
+        while let Some(raw) = self.next_line()? {
+            let is_directive = self.directive(raw)?;
+            if let Some(comment) = comment_text(raw) {
+                self.remember(comment, is_directive);
+                continue;
+            }
+            let start = self.number;
+            let (first, continues) = self.cut_continuation(trim_newline(raw).trim_start());
+            if !continues && first.is_empty() {
+                continue;
+            }
+            let mut line =
+                LogicalLine { text: first.to_owned(), start, comments: Vec::new(), empty_continuation: false };
+            if continues {
+                self.join_continuations(&mut line)?;
+            }
+            line.comments = std::mem::take(&mut self.comments);
+            return Ok(Some(line));
+        }
+        Ok(None)
+    }
+
+    fn directive(&mut self, raw: &str) -> Result<bool, ParseError> {
+        let line = trim_newline(raw).trim_start();
+        let here = line_ranges(self.number, self.number);
+        match self.directives.line("#", line) {
+            Err(error) => Err(ParseError::new(error.to_string()).at(&here).marking(line)),
+            Ok(Some((Key::Escape, value))) => match value.as_str() {
+                "\\" | "`" => {
+                    self.escape = if value == "`" { '`' } else { '\\' };
+                    Ok(true)
+                }
+                _ => Err(ParseError::new(format!("invalid escape token '{value}' does not match ` or \\"))
+                    .at(&here)
+                    .marking(value.as_str())
+                    .hinted("write `# escape=\\` or `# escape=` followed by a backtick")),
+            },
+            Ok(found) => Ok(found.is_some()),
+        }
+    }
+
+    fn remember(&mut self, comment: &str, is_directive: bool) {
+        if comment.is_empty() {
+            self.comments.clear();
+        } else if !is_directive {
+            self.comments.push(comment.to_owned());
+        }
+    }
+
+    fn join_continuations(&mut self, line: &mut LogicalLine) -> Result<(), ParseError> {
+        while let Some(raw) = self.next_line()? {
+            if comment_text(raw).is_some() {
+                continue;
+            }
+            if raw.trim().is_empty() {
+                line.empty_continuation = true;
+                continue;
+            }
+            let (part, continues) = self.cut_continuation(trim_newline(raw));
+            line.text.push_str(part);
+            if !continues {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts an escape character at the end of a line; returns whether there was one.
+    fn cut_continuation<'l>(&self, line: &'l str) -> (&'l str, bool) {
+        match line.trim_end_matches([' ', '\t']).strip_suffix(self.escape) {
+            // An escape character before it takes its meaning away; how many there are is not looked at.
+            Some(before) if !before.ends_with(self.escape) => (before, true),
+            _ => (line, false),
+        }
+    }
+
+    /// Reads the body of a heredoc; returns whether its terminator was found.
+    pub(crate) fn read_heredoc(&mut self, heredoc: &mut Heredoc) -> Result<bool, ParseError> {
+        while let Some(raw) = self.next_line()? {
+            let line = trim_newline(raw);
+            let line = if heredoc.chomp { line.trim_start_matches('\t') } else { line };
+            if line == heredoc.name {
+                return Ok(true);
+            }
+            heredoc.body.push_str(raw);
+        }
+        Ok(false)
+    }
+}
+
+fn trim_newline(line: &str) -> &str {
+    line.trim_end_matches(['\r', '\n'])
+}
+
+/// Returns a comment's text: without its first character, which in an indented comment is not the `#`.
+fn comment_text(raw: &str) -> Option<&str> {
+    if !raw.trim_start().starts_with('#') {
+        return None;
+    }
+    let mut chars = raw.chars();
+    chars.next();
+    Some(chars.as_str().trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn texts(text: &str) -> Vec<String> {
+        let mut reader = Reader::new(text);
+        std::iter::from_fn(|| reader.next_instruction().expect("valid")).map(|line| line.text).collect()
+    }
+
+    #[test]
+    fn joins_continuations() {
+        let cases: [(&str, &[&str]); 12] = [
+            ("A b\\\nc", &["A bc"]),
+            ("A b \\  \n  c\n", &["A b   c"]),
+            ("A b\\\n# comment\n\n c\nD", &["A b c", "D"]),
+            ("A b\\\\\nC", &["A b\\\\", "C"]),
+            ("A b\\\\\\\nC", &["A b\\\\\\", "C"]),
+            ("A\\\n\\\nB", &["AB"]),
+            ("A\\", &["A"]),
+            ("A \\\r\n b\r\n", &["A  b"]),
+            ("  A\n\tB", &["A", "B"]),
+            ("# escape=`\nA `\nb\\\nC", &["A b\\", "C"]),
+            ("A # b", &["A # b"]),
+            ("A\\\n # \\\nb\nc", &["Ab", "c"]),
+        ];
+        for (text, want) in cases {
+            assert_eq!(texts(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn attaches_comments() {
+        let text = "# syntax=x\n# one\n\n# two\nA\n# gone\n#\n# kept\n # indented\nB\nC";
+        let mut reader = Reader::new(text);
+        let comments: Vec<Vec<String>> =
+            std::iter::from_fn(|| reader.next_instruction().expect("valid")).map(|line| line.comments).collect();
+        assert_eq!(comments, [vec!["one", "two"], vec!["kept", "# indented"], vec![]]);
+    }
+
+    #[test]
+    fn line_length_is_limited() {
+        let text = |len: usize| format!("A {}\nB", "x".repeat(len - 2));
+        assert_eq!(texts(&text(MAX_LINE)).len(), 2);
+        let error = Reader::new(&text(MAX_LINE + 1)).next_instruction().expect_err("too long");
+        assert_eq!(error.message, "dockerfile line greater than max allowed size of 65535");
+        assert_eq!(error.line(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn visits_every_line_once(text in "([AB#\\\\ \t\n]|\r\n){0,60}") {
+            let mut reader = Reader::new(&text);
+            let mut last = 0;
+            while let Some(line) = reader.next_instruction().expect("no directive") {
+                prop_assert!(line.start > last && line.start <= reader.number());
+                last = reader.number();
+            }
+            prop_assert_eq!(reader.number() as usize, text.split_inclusive('\n').count());
+        }
+    }
+}

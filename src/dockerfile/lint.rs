@@ -1,0 +1,124 @@
+//! The linter: which warnings are wanted, and those found so far.
+//!
+//! In: findings of the parser and of the frontend. Out: [`LintWarning`]s, in the order of discovery, and, where
+//! `error=true` asks for it, the message that fails the build.
+
+use std::collections::BTreeSet;
+
+pub use super::check::CheckOptions;
+use super::instruction::SourceLine;
+pub use super::rule::Rule;
+use crate::diag::LineRange;
+
+/// A warning about a Dockerfile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LintWarning {
+    /// The rule.
+    pub rule: Rule,
+    /// What it found.
+    pub message: String,
+    /// The lines meant.
+    pub lines: Vec<LineRange>,
+}
+
+impl LintWarning {
+    /// Returns the line shown as progress: rule, message, first line.
+    pub fn summary(&self) -> String {
+        match self.lines.first().filter(|range| range.start > 0) {
+            Some(range) => format!("{}: {} (line {})", self.rule.name(), self.message, range.start),
+            None => format!("{}: {}", self.rule.name(), self.message),
+        }
+    }
+}
+
+/// Collects the warnings that the options let through.
+#[derive(Debug, Clone, Default)]
+pub struct Linter {
+    /// Options of the whole file.
+    pub config: CheckOptions,
+    /// What was found, in order.
+    pub warnings: Vec<LintWarning>,
+}
+
+impl Linter {
+    /// Builds a linter.
+    pub fn new(config: CheckOptions) -> Self {
+        Self { config, warnings: Vec::new() }
+    }
+
+    /// Records a finding about the file, unless the rule is off.
+    pub fn file(&mut self, rule: Rule, lines: &[LineRange], message: impl Into<String>) {
+        self.record(&self.config.clone(), rule, lines, message.into());
+    }
+
+    /// Records a finding about an instruction, unless the rule is off for the file or in the comments above it.
+    pub fn instruction(&mut self, rule: Rule, source: &SourceLine, message: impl Into<String>) {
+        self.located(rule, &source.comments, &source.lines, message);
+    }
+
+    /// Records a finding under the comments of one instruction and the lines of another.
+    pub fn located(&mut self, rule: Rule, comments: &[String], lines: &[LineRange], message: impl Into<String>) {
+        self.record(&self.config.merged_with_comments(comments), rule, lines, message.into());
+    }
+
+    fn record(&mut self, config: &CheckOptions, rule: Rule, lines: &[LineRange], message: String) {
+        let wanted = match rule.is_experimental() {
+            true => config.experimental.contains(rule),
+            false => !config.skip.contains(rule),
+        };
+        if wanted {
+            self.warnings.push(LintWarning { rule, message, lines: lines.to_vec() });
+        }
+    }
+
+    /// Returns the message that fails the build under `error=true`, or none.
+    pub fn violation(&self) -> Option<String> {
+        if !self.config.error || self.warnings.is_empty() {
+            return None;
+        }
+        let names: BTreeSet<&str> = self.warnings.iter().map(|warning| warning.rule.name()).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        Some(format!("lint violation found for rules: {}", names.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(comments: &[&str]) -> SourceLine {
+        SourceLine { comments: comments.iter().map(|c| (*c).to_owned()).collect(), ..SourceLine::default() }
+    }
+
+    #[test]
+    fn comments_add_to_the_options_of_the_file() {
+        let mut linter = Linter::new(CheckOptions::parse("skip=UndefinedVar").expect("valid"));
+        linter.instruction(Rule::UndefinedVar, &source(&[]), "a");
+        linter.instruction(Rule::LegacyKeyValueFormat, &source(&["x", "check=skip=LegacyKeyValueFormat // why"]), "b");
+        linter.instruction(Rule::LegacyKeyValueFormat, &source(&["check=nonsense"]), "c");
+        linter.instruction(Rule::InvalidDefinitionDescription, &source(&["check=skip=all"]), "d");
+        linter.instruction(Rule::InvalidDefinitionDescription, &source(&["check=experimental=all"]), "e");
+        let messages: Vec<&str> = linter.warnings.iter().map(|w| w.message.as_str()).collect();
+        assert_eq!(messages, ["c", "e"]);
+    }
+
+    #[test]
+    fn violation_names_each_rule_once() {
+        let mut linter = Linter::new(CheckOptions::parse("error=true").expect("valid"));
+        assert_eq!(linter.violation(), None);
+        linter.file(Rule::UndefinedVar, &[], "a");
+        linter.file(Rule::StageNameCasing, &[], "b");
+        linter.file(Rule::UndefinedVar, &[], "c");
+        assert_eq!(
+            linter.violation().as_deref(),
+            Some("lint violation found for rules: StageNameCasing, UndefinedVar")
+        );
+    }
+
+    #[test]
+    fn summary_names_the_line() {
+        let lines = vec![LineRange { start: 3, end: 3 }];
+        let warning = LintWarning { rule: Rule::UndefinedVar, message: "m".into(), lines };
+        assert_eq!(warning.summary(), "UndefinedVar: m (line 3)");
+    }
+}

@@ -1,0 +1,239 @@
+//! A whole Dockerfile: stages out of lines, with recovery from mistakes and the lint of the file as a whole.
+//!
+//! In: bytes. Out: a [`Dockerfile`], or every mistake found, by line. Bytes that are not UTF-8 become U+FFFD. After a
+//! mistake the next instruction is read; a file that cannot be cut into lines any more ends the search.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+pub use super::directive::{Directive, syntax_directive};
+pub use super::error::ParseError;
+use super::error::{Problem, line_ranges};
+use super::goquote::quote;
+use super::heredoc;
+use super::instruction::{Dockerfile, Instruction, InstructionKind, SourceLine, Stage};
+use super::interpret::{FromLine, Raw, Statement, interpret};
+use super::lines::{LogicalLine, Reader};
+use super::lint::{Linter, Rule};
+use super::text::split_once_blank;
+
+/// Largest Dockerfile, in bytes.
+pub const MAX_FILE: usize = 16 << 20;
+
+/// Parses a Dockerfile. Mistakes come sorted by line; warnings go to `lint`, also when there are mistakes.
+pub fn parse(name: &str, text: &[u8], lint: &mut Linter) -> Result<Dockerfile, Vec<ParseError>> {
+    if text.is_empty() {
+        return Err(vec![ParseError::new("the Dockerfile cannot be empty")]);
+    }
+    if text.len() > MAX_FILE {
+        let message = format!("the Dockerfile is larger than {} MiB", MAX_FILE >> 20);
+        return Err(vec![ParseError::new(message).hinted("move its content to files and COPY them")]);
+    }
+    let text = String::from_utf8_lossy(text);
+    let mut file = Assembly::default();
+    let escape = file.read(&text, lint);
+    file.finish(name, text, escape, lint)
+}
+
+/// Parses a trigger recorded by ONBUILD; places and messages are those of the FROM line.
+pub fn parse_onbuild(trigger: &str, from: &SourceLine, lint: &mut Linter) -> Result<Instruction, ParseError> {
+    let mut reader = Reader::new(trigger);
+    let elsewhere = |error: ParseError| ParseError { ranges: from.lines.clone(), mark: None, ..error };
+    let Some(line) = reader.next_instruction().map_err(elsewhere)? else { return Err(single_expression(from)) };
+    let (raw, mut source) = line_to_source(&mut reader, line).map_err(elsewhere)?;
+    if reader.next_instruction().map_err(elsewhere)?.is_some() {
+        return Err(single_expression(from));
+    }
+    source.lines.clone_from(&from.lines);
+    match interpret(&raw, &source, lint) {
+        Ok(Statement::Other(kind)) => Ok(Instruction { source, kind }),
+        Ok(Statement::From(_)) => Err(ParseError::new("FROM isn't allowed as an ONBUILD trigger").at(&from.lines)),
+        Err(problem) => Err(elsewhere(problem.at(&from.lines))),
+    }
+}
+
+fn single_expression(from: &SourceLine) -> ParseError {
+    ParseError::new("onbuild trigger should be a single expression").at(&from.lines)
+}
+
+/// Splits a line and reads the heredocs it announces.
+fn line_to_source(reader: &mut Reader<'_>, line: LogicalLine) -> Result<(Raw, SourceLine), ParseError> {
+    let here = reader.ranges_from(line.start);
+    let text = line.text.trim();
+    let (keyword, _) = split_once_blank(text);
+    let mut source = SourceLine {
+        lines: here,
+        keyword: keyword.to_owned(),
+        text: text.to_owned(),
+        comments: line.comments,
+        heredocs: Vec::new(),
+    };
+    let raw = Raw::parse(text, reader.escape).map_err(|problem| problem.at(&source.lines))?;
+    if raw.may_have_heredocs() && text.contains("<<") {
+        let announced = heredoc::in_line(text);
+        source.heredocs = announced.map_err(|error| Problem::syntax(error.to_string()).at(&source.lines))?;
+        for heredoc in &mut source.heredocs {
+            if !reader.read_heredoc(heredoc)? {
+                return Err(unterminated(&heredoc.name, reader.ranges_from(line.start)));
+            }
+        }
+        source.lines = reader.ranges_from(line.start);
+    }
+    Ok((raw, source))
+}
+
+fn unterminated(name: &str, lines: Vec<crate::diag::LineRange>) -> ParseError {
+    let hint = match name.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => format!("`<<{name}` is taken as a heredoc; for a shift, write $((a<<{name})) without blanks"),
+        false => format!("a line that is just `{name}` must end it"),
+    };
+    ParseError::new("unterminated heredoc").at(&lines).marking(format!("<<{name}")).hinted(hint)
+}
+
+/// A file while it is read.
+#[derive(Default)]
+struct Assembly {
+    meta_args: Vec<Instruction>,
+    stages: Vec<Stage>,
+    errors: Vec<ParseError>,
+    /// Whether an instruction before the first FROM was reported; one report is enough.
+    stageless: bool,
+}
+
+impl Assembly {
+    /// Reads all instructions; returns the escape character.
+    fn read(&mut self, text: &str, lint: &mut Linter) -> char {
+        let mut reader = Reader::new(text.strip_prefix('\u{feff}').unwrap_or(text));
+        let mut found = false;
+        loop {
+            match reader.next_instruction() {
+                Ok(None) => break,
+                Ok(Some(line)) => {
+                    found = true;
+                    self.instruction(&mut reader, line, lint);
+                }
+                Err(error) => {
+                    found = true;
+                    self.errors.push(error);
+                }
+            }
+        }
+        if !found {
+            let last = reader.number();
+            self.errors.push(ParseError::new("file with no instructions").at(&line_ranges(last, last)));
+        }
+        reader.escape
+    }
+
+    fn instruction(&mut self, reader: &mut Reader<'_>, line: LogicalLine, lint: &mut Linter) {
+        if line.empty_continuation {
+            let last = line_ranges(reader.number(), reader.number());
+            lint.file(Rule::NoEmptyContinuation, &last, "Empty continuation line");
+        }
+        let (keyword, text) = (split_once_blank(line.text.trim()).0.to_owned(), line.text.clone());
+        let (raw, source) = match line_to_source(reader, line) {
+            Ok(parts) => parts,
+            Err(error) => return self.reject(error, &keyword, text),
+        };
+        match interpret(&raw, &source, lint) {
+            Ok(Statement::From(from)) => self.stages.push(stage(from, source)),
+            Ok(Statement::Other(kind)) => self.add(Instruction { source, kind }),
+            Err(problem) => self.reject(problem.at(&source.lines), &keyword, source.text),
+        }
+    }
+
+    /// Notes a mistake; a FROM that has one still begins a stage, so that what follows it is not blamed.
+    fn reject(&mut self, error: ParseError, keyword: &str, text: String) {
+        if keyword.eq_ignore_ascii_case("from") {
+            let source = SourceLine { lines: error.ranges.clone(), text, ..SourceLine::default() };
+            self.stages.push(stage(FromLine::default(), source));
+        }
+        self.errors.push(error);
+    }
+
+    fn add(&mut self, instruction: Instruction) {
+        match (self.stages.last_mut(), &instruction.kind) {
+            (Some(stage), _) => stage.instructions.push(instruction),
+            (None, InstructionKind::Arg(_)) => self.meta_args.push(instruction),
+            (None, _) if !self.stageless => {
+                self.stageless = true;
+                self.errors.push(
+                    ParseError::new("no build stage in current context")
+                        .at(&instruction.source.lines)
+                        .marking(instruction.source.keyword.as_str())
+                        .hinted("begin with `FROM image`; only ARG may stand before it"),
+                );
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn finish(
+        mut self,
+        name: &str,
+        text: Cow<'_, str>,
+        escape: char,
+        lint: &mut Linter,
+    ) -> Result<Dockerfile, Vec<ParseError>> {
+        if self.errors.is_empty() && self.stages.is_empty() {
+            let hint = "add `FROM image`, or `FROM scratch` for an empty base";
+            self.errors.push(ParseError::new("dockerfile contains no stages to build").hinted(hint));
+        }
+        if !self.errors.is_empty() {
+            self.errors.sort_by_key(ParseError::line);
+            return Err(self.errors);
+        }
+        lint_stage_names(&self.stages, lint);
+        lint_casing(&self.stages, lint);
+        let text = Arc::from(text.as_ref());
+        Ok(Dockerfile { name: name.to_owned(), text, escape, meta_args: self.meta_args, stages: self.stages })
+    }
+}
+
+fn stage(from: FromLine, source: SourceLine) -> Stage {
+    Stage {
+        name: from.name.to_lowercase(),
+        original_name: from.name,
+        base: from.base,
+        platform: from.platform,
+        source,
+        instructions: Vec::new(),
+    }
+}
+
+fn lint_stage_names(stages: &[Stage], lint: &mut Linter) {
+    let mut seen = BTreeSet::new();
+    for stage in stages.iter().filter(|stage| !stage.name.is_empty()) {
+        let name = quote(&stage.name);
+        if matches!(stage.name.as_str(), "context" | "scratch") {
+            let message = format!("Stage name should not use the same name as reserved stage {name}");
+            lint.file(Rule::ReservedStageName, &stage.source.lines, message);
+        }
+        if !seen.insert(stage.name.as_str()) {
+            let message = format!("Duplicate stage name {name}, stage names should be unique");
+            lint.file(Rule::DuplicateStageName, &stage.source.lines, message);
+        }
+    }
+}
+
+fn lint_casing(stages: &[Stage], lint: &mut Linter) {
+    let sources = || {
+        stages.iter().flat_map(|stage| {
+            std::iter::once(&stage.source).chain(stage.instructions.iter().map(|instruction| &instruction.source))
+        })
+    };
+    let is_lower = |source: &&SourceLine| source.keyword == source.keyword.to_lowercase();
+    let is_upper = |source: &&SourceLine| source.keyword == source.keyword.to_uppercase();
+    let lower_wins = sources().filter(is_lower).count() > sources().filter(is_upper).count();
+    let majority = if lower_wins { "lowercase" } else { "uppercase" };
+    for source in sources().filter(|source| if lower_wins { !is_lower(source) } else { !is_upper(source) }) {
+        let message =
+            format!("Command '{}' should match the case of the command majority ({majority})", source.keyword);
+        lint.file(Rule::ConsistentInstructionCasing, &source.lines, message);
+    }
+}
+
+#[cfg(test)]
+#[path = "parse_tests.rs"]
+mod tests;

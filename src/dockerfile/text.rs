@@ -1,0 +1,64 @@
+//! Classes of blanks, and the small conversions that several grammars share.
+//!
+//! In: text. Out: text, cut. Two classes of blanks are kept apart because the language does: [`is_blank`] separates a
+//! keyword from its arguments and the items of a list, `char::is_whitespace` trims and separates words.
+
+/// Tells whether a character separates a keyword from its arguments: tab, vertical tab, form feed, CR or space.
+pub fn is_blank(c: char) -> bool {
+    matches!(c, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ')
+}
+
+/// Splits at the first run of blanks; the rest is `None` where there is no blank.
+pub fn split_once_blank(text: &str) -> (&str, Option<&str>) {
+    match text.find(is_blank) {
+        Some(at) => (&text[..at], Some(text[at..].trim_start_matches(is_blank))),
+        None => (text, None),
+    }
+}
+
+/// Splits at every run of blanks; a run at either end gives an empty item there.
+pub fn split_blanks(text: &str) -> Vec<&str> {
+    let mut items = Vec::new();
+    let mut rest = text;
+    loop {
+        let (item, more) = split_once_blank(rest);
+        items.push(item);
+        match more {
+            Some(more) => rest = more,
+            None => return items,
+        }
+    }
+}
+
+/// Parses a boolean as Go's `strconv.ParseBool` does.
+pub fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Strips the tabs at the start of every line.
+pub fn strip_leading_tabs(text: &str) -> String {
+    text.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_like_go_regexp_split() {
+        assert_eq!(split_blanks("a  b\tc"), ["a", "b", "c"]);
+        assert_eq!(split_blanks("a "), ["a", ""]);
+        assert_eq!(split_blanks("a\u{a0}b"), ["a\u{a0}b"]);
+        assert_eq!(split_once_blank("ENV"), ("ENV", None));
+        assert_eq!(split_once_blank("ENV   a b"), ("ENV", Some("a b")));
+    }
+
+    #[test]
+    fn strips_tabs_of_every_line() {
+        assert_eq!(strip_leading_tabs("\t\ta\n\t b\n\n\t"), "a\n b\n\n");
+    }
+}
