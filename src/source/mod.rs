@@ -20,3 +20,5 @@ pub use image::ImageSource;
 pub use layers::Reporter;
 pub use oci_layout::OciLayout;
 pub use select::ResolvedImage;
+
+pub mod local;

@@ -24,6 +24,16 @@ const PIECE: u64 = 1 << 30;
 /// Flags to open a file for reading that may turn out to be a pipe or a terminal: opening it never waits.
 pub const PLAIN_READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
+/// Returns whether opening failed because of a link that must not be followed.
+pub fn is_link_refused(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
+}
+
+/// Returns whether opening failed because there is no process or device behind the file: a socket, a device without a driver.
+pub fn is_nothing_behind(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::NXIO.raw_os_error())
+}
+
 /// Copies all data of `from` to the empty file `to`: shared blocks if the file system can, else in the kernel, else through
 /// memory. Holes stay holes. Returns how many bytes the copy is long.
 pub fn copy_data(from: &File, to: &File) -> io::Result<u64> {
