@@ -1,1 +1,3 @@
 //! The LLB ops as the solver's ops.
+
+pub mod keys;
