@@ -1,3 +1,3 @@
 //! The LLB ops as the solver's ops.
 
-pub mod file;
+pub mod keys;

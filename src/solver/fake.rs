@@ -43,6 +43,7 @@ pub(super) struct Vtx {
     delay: Duration,
     fails: bool,
     ignore_cache: bool,
+    bounded: bool,
 }
 
 pub(super) fn vtx(name: &str) -> Vtx {
@@ -56,6 +57,7 @@ pub(super) fn vtx(name: &str) -> Vtx {
         delay: Duration::ZERO,
         fails: false,
         ignore_cache: false,
+        bounded: true,
     }
 }
 
@@ -98,6 +100,10 @@ impl Vtx {
         self.fails = true;
         self
     }
+    pub(super) fn unbounded(mut self) -> Self {
+        self.bounded = false;
+        self
+    }
     pub(super) fn ignore_cache(mut self) -> Self {
         self.ignore_cache = true;
         self
@@ -119,6 +125,10 @@ impl Op<String> for FakeOp {
         let digests = self.vtx.keys.iter().map(digest).collect();
         let inputs = self.vtx.inputs.iter().map(|i| i.2.clone()).collect();
         async { Ok(CacheMap { digests, inputs }) }.boxed()
+    }
+
+    fn bounded(&self) -> bool {
+        self.vtx.bounded
     }
 
     fn content_key(&self, _input: usize, result: String) -> BoxFuture<'_, Result<Option<Digest>, OpError>> {
@@ -301,7 +311,7 @@ impl Setup {
         let mut counts: BTreeMap<String, Arc<Counts>> = BTreeMap::new();
         let mut graph = Graph::new();
         for vtx in self.vertices {
-            let own: Arc<Counts> = counts.entry(vtx.name.clone()).or_insert_with(Arc::default).clone();
+            let own: Arc<Counts> = counts.entry(vtx.name.clone()).or_default().clone();
             let inputs = vtx.inputs.iter().map(|(n, o, _)| Edge { vertex: digest(n), output: *o }).collect();
             let (name, ignore_cache) = (vtx.name.clone(), vtx.ignore_cache);
             let op = Arc::new(FakeOp { vtx, counts: own });

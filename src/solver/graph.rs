@@ -74,12 +74,11 @@ impl<R> Graph<R> {
         Self::default()
     }
 
-    /// Adds a vertex whose inputs are there already; of equal vertices the first stays.
-    ///
-    /// An equal vertex that may use the cache wins over one that must not ignore it only if it came first, as several
-    /// definitions of one build agree on that flag.
+    /// Adds a vertex whose inputs are there already; of equal vertices the first stays, and ignores the cache if
+    /// any of them does.
     pub fn add(&mut self, vertex: Vertex<R>) -> Result<(), GraphError> {
-        if self.by_digest.contains_key(&vertex.digest) {
+        if let Some(&known) = self.by_digest.get(&vertex.digest) {
+            self.vertices[known].ignore_cache |= vertex.ignore_cache;
             return Ok(());
         }
         let resolve = |edge: &Edge| match self.by_digest.get(&edge.vertex) {

@@ -14,7 +14,7 @@ type LinkKey = (Digest, usize, Option<Digest>);
 /// One item.
 #[derive(Debug, Clone)]
 pub struct Item<V> {
-    /// Its record digest and all links known.
+    /// Its record digest and all links known; which of them stand for content is not.
     pub record: Record,
     /// Its result and when that was saved.
     pub result: Option<(SystemTime, V)>,
@@ -105,7 +105,10 @@ impl<V> RecordGraph<V> {
     /// Adds an item, or the links it does not have yet. A link to itself is left out.
     pub fn add(&mut self, id: &ItemId, record: &Record) {
         let inputs = record.links.len();
-        let new = || Item { record: Record { links: vec![BTreeSet::new(); inputs], ..record.clone() }, result: None };
+        let new = || Item {
+            record: Record { digest: record.digest.clone(), links: vec![BTreeSet::new(); inputs], content: Vec::new() },
+            result: None,
+        };
         let item = self.items.entry(id.clone()).or_insert_with(new);
         for (input, parents) in record.links.iter().enumerate().take(item.record.links.len()) {
             for parent in parents.iter().filter(|parent| parent.item != *id) {

@@ -68,7 +68,7 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
                 () = cancel.cancelled() => self.fail(SolveError::Canceled),
                 answer = self.tasks.next() => match answer {
                     Some(answer) => self.take(answer),
-                    None => break,
+                    None => self.stuck(targets),
                 },
             }
         }
@@ -453,6 +453,14 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
         for u in covered {
             self.table.nodes[u].outcome = Outcome::Covered;
             self.observer.completed(&self.table.graph.vertex(u).digest, Completion::Cached);
+        }
+    }
+
+    /// Nothing is left to wait for: the rules in the module documentation exclude it, but a solve must end.
+    fn stuck(&mut self, targets: &[usize]) {
+        let open = targets.iter().find(|&&t| self.table.nodes[t].step != Step::Done);
+        if let Some(&v) = open {
+            self.broke_contract(v, "has no result though nothing is left to wait for".into());
         }
     }
 

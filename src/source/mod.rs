@@ -12,6 +12,7 @@
 mod error;
 pub mod image;
 mod layers;
+pub mod local;
 pub mod oci_layout;
 mod select;
 
@@ -20,5 +21,3 @@ pub use image::ImageSource;
 pub use layers::Reporter;
 pub use oci_layout::OciLayout;
 pub use select::ResolvedImage;
-
-pub mod local;

@@ -126,3 +126,5 @@ pub(crate) fn subdir(parent: &Dir, name: &str) -> io::Result<Dir> {
 
 #[cfg(test)]
 mod tests;
+
+pub mod records;
