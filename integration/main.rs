@@ -1,4 +1,5 @@
 //! The integration tests: the real binary against real parts.
 
+mod export;
 mod registry;
 mod support;
