@@ -14,6 +14,7 @@
 
 mod blob;
 mod error;
+pub mod records;
 mod root;
 mod scratch;
 
@@ -126,5 +127,3 @@ pub(crate) fn subdir(parent: &Dir, name: &str) -> io::Result<Dir> {
 
 #[cfg(test)]
 mod tests;
-
-pub mod records;
