@@ -153,6 +153,11 @@ impl Dir {
         Ok(Self(fs::openat(&self.0, c".", DIRECTORY, Mode::empty())?))
     }
 
+    /// Returns another descriptor of the same open directory.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Resolves a path as if this directory were `/`, following links inside it, and opens what it names.
     pub fn resolve(&self, path: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -332,6 +337,16 @@ impl Dir {
     pub fn remove_xattr(&self, name: &OsStr, key: &OsStr) -> io::Result<()> {
         Ok(fs::lremovexattr(proc_path(self.0.as_fd(), Some(name)), key)?)
     }
+}
+
+/// Returns the number of the device `major`:`minor`.
+pub fn device(major: u32, minor: u32) -> u64 {
+    fs::makedev(major, minor)
+}
+
+/// Returns major and minor number of a device.
+pub fn device_numbers(rdev: u64) -> (u32, u32) {
+    (fs::major(rdev), fs::minor(rdev))
 }
 
 /// Changes owner and group of an open file.
