@@ -164,6 +164,11 @@ impl Dir {
         Ok(Self(fs::openat(&self.0, c".", DIRECTORY, Mode::empty())?))
     }
 
+    /// Returns another descriptor of the same open directory.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Resolves a path as if this directory were `/`, following links inside it, and opens what it names.
     pub fn resolve(&self, path: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -378,6 +383,11 @@ pub fn open_without_waiting(path: &Path) -> io::Result<File> {
 /// Returns the user this process acts as.
 pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// Returns major and minor number of a device.
+pub fn device_numbers(rdev: u64) -> (u32, u32) {
+    (fs::major(rdev), fs::minor(rdev))
 }
 
 /// Changes owner and group of an open file.

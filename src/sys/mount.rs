@@ -6,7 +6,10 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
+use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
 pub use rustix::mount::MountAttrFlags;
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MoveMountFlags, OpenTreeFlags};
 
@@ -94,4 +97,25 @@ pub fn set_attributes(mount: impl AsFd, attributes: MountAttrFlags, recursive: R
     // SAFETY: path and request outlive the call, and the size is the request's.
     let result = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, &raw const request, size) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Makes a detached overlay mount from options as one text, for kernels before 6.5; relative folders in it are resolved from
+/// the working directory of the calling thread.
+///
+/// There is no detached form of mount(2): the mount is attached for a moment in the mount namespace of a thread of its own.
+pub fn new_overlay_from_text(options: &OsStr, attributes: MsFlags) -> io::Result<OwnedFd> {
+    let cwd = std::env::current_dir()?;
+    let options = options.to_owned();
+    let thread = std::thread::spawn(move || overlay_in_own_namespace(&cwd, &options, attributes));
+    thread.join().map_err(|_| io::Error::other("the mounting thread panicked"))?
+}
+
+fn overlay_in_own_namespace(cwd: &Path, options: &OsStr, attributes: MsFlags) -> io::Result<OwnedFd> {
+    let none: std::option::Option<&str> = None;
+    nix::sched::unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
+    nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    // By path, since the kernel takes layers only from mounts of the namespace it mounts in.
+    nix::unistd::chdir(cwd)?;
+    // Anywhere will do, since nobody else sees it.
+    nix::mount::mount(Some("overlay"), "/proc", Some("overlay"), attributes, Some(options))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    Ok(mount::open_tree(rustix::fs::CWD, c"/proc", flags)?)
 }
