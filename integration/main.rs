@@ -1,1 +1,4 @@
 //! The integration tests: the real binary against real parts.
+
+mod exec;
+mod support;
