@@ -8,7 +8,8 @@ mod streams;
 use std::sync::{Mutex, OnceLock};
 
 use rbuild::exec::{
-    Entitlements, ExecError, ExecMount, ExecOptions, ExecSpec, Executor, MountSource, Outcome, RootTree, SecretData, Stream,
+    Entitlements, ExecError, ExecMount, ExecOptions, ExecSpec, Executor, MountSource, Outcome, RootTree, SecretData,
+    Stream,
 };
 use rbuild::llb::ops::{NetMode, SecurityMode};
 use tokio_util::sync::CancellationToken;

@@ -95,7 +95,8 @@ fn m3_mount_points_are_gone_after_the_step_and_parents_keep_their_times() {
 fn m3_cleaning_up_follows_no_link() {
     let (rootfs, canary) = (Rootfs::new(), Canary::new());
     std::fs::remove_dir(canary.temp.path().join("y")).expect("rmdir");
-    for make in [|path: &std::path::Path| std::fs::create_dir(path), |path: &std::path::Path| std::fs::write(path, "")] {
+    for make in [|path: &std::path::Path| std::fs::create_dir(path), |path: &std::path::Path| std::fs::write(path, "")]
+    {
         make(&canary.temp.path().join("y")).expect("make");
         let script = format!("mv /x /moved; ln -s {} /x", canary.path());
         Step::new(&rootfs, &script).mount("/x/y", false, tmpfs()).output();
@@ -118,12 +119,14 @@ fn m4_nothing_is_shared_with_the_host() {
 #[test]
 fn m6_readonly_means_readonly() {
     let (rootfs, shared) = (Rootfs::new(), source());
-    let script = "(touch /m/new) 2>&1 | grep -c Read-only; mount -o remount,rw,bind /m 2>/dev/null && echo remounted; true";
+    let script =
+        "(touch /m/new) 2>&1 | grep -c Read-only; mount -o remount,rw,bind /m 2>/dev/null && echo remounted; true";
     for make in [tree, host_dir] {
         let step = Step::new(&rootfs, script).mount("/m", true, make(&shared, ""));
         assert_eq!(step.output(), "1\n");
     }
-    let step = Step::new(&rootfs, "touch /m/new && (touch /new) 2>&1 | grep -c Read-only; cat /etc/hosts | grep -c localhost");
+    let step =
+        Step::new(&rootfs, "touch /m/new && (touch /new) 2>&1 | grep -c Read-only; cat /etc/hosts | grep -c localhost");
     let step = step.with(|spec| spec.root.readonly = true).mount("/m", false, tree(&shared, ""));
     assert_eq!(step.output(), "1\n2\n");
     assert!(shared.path().join("new").exists());
@@ -182,7 +185,8 @@ fn s3_a_secret_is_a_file_in_memory_with_the_mode_asked_for() {
     let output = Step::new(&rootfs, script).mount("/run/secrets/key", false, secret("top")).output();
     assert_eq!(output, "top 400 0 3\n1\nkey\n");
     assert!(!rootfs.path("run").exists());
-    let owned = MountSource::Secret { data: rbuild::exec::SecretData::new(b"u".to_vec()), uid: 1000, gid: 1000, mode: 0o440 };
+    let owned =
+        MountSource::Secret { data: rbuild::exec::SecretData::new(b"u".to_vec()), uid: 1000, gid: 1000, mode: 0o440 };
     let step = Step::new(&rootfs, "cat /k; stat -c ' %a %u:%g' /k").user("1000:1000").mount("/k", true, owned);
     assert_eq!(step.output(), "u 440 1000:1000\n");
 }

@@ -11,10 +11,10 @@ use tempfile::TempDir;
 const BUSYBOX: &str = "/bin/busybox";
 
 const APPLETS: [&str; 50] = [
-    "sh", "ls", "cat", "echo", "true", "false", "id", "env", "grep", "mount", "umount", "stat", "find", "touch", "rm", "mkdir",
-    "ln", "sleep", "setsid", "kill", "hostname", "head", "yes", "dd", "tr", "wc", "mknod", "chown", "chmod", "ulimit", "pwd",
-    "printf", "test", "ps", "readlink", "seq", "mv", "cp", "sed", "sort", "cut", "od", "unshare", "chroot", "ip", "nc", "date",
-    "rmdir", "awk", "timeout",
+    "sh", "ls", "cat", "echo", "true", "false", "id", "env", "grep", "mount", "umount", "stat", "find", "touch", "rm",
+    "mkdir", "ln", "sleep", "setsid", "kill", "hostname", "head", "yes", "dd", "tr", "wc", "mknod", "chown", "chmod",
+    "ulimit", "pwd", "printf", "test", "ps", "readlink", "seq", "mv", "cp", "sed", "sort", "cut", "od", "unshare",
+    "chroot", "ip", "nc", "date", "rmdir", "awk", "timeout",
 ];
 
 /// A tree with `/bin`, `/etc/passwd`, `/etc/group`, `/tmp`, `/root`.

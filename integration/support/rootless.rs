@@ -36,7 +36,9 @@ impl User {
                 self.remove_ids(flag, file);
             }
         }
-        if matches!(self, Self::WithSubids) && !std::fs::read_to_string("/etc/subuid").unwrap_or_default().contains(name) {
+        if matches!(self, Self::WithSubids)
+            && !std::fs::read_to_string("/etc/subuid").unwrap_or_default().contains(name)
+        {
             let ids = "3000000-3065535";
             let given = Command::new("usermod").args(["--add-subuids", ids, "--add-subgids", ids, name]).output();
             assert!(given.expect("usermod is installed").status.success());
@@ -69,7 +71,10 @@ fn number_of(name: &str) -> Option<u32> {
 
 /// Returns whether this process is the machine's own root, and not one of a user namespace.
 pub(crate) fn is_real_root() -> bool {
-    idmap::users().expect("map").iter().any(|extent| (extent.inside, extent.outside) == (0, 0) && extent.count > 1 << 20)
+    idmap::users()
+        .expect("map")
+        .iter()
+        .any(|extent| (extent.inside, extent.outside) == (0, 0) && extent.count > 1 << 20)
 }
 
 /// Runs the tests that `arguments` select as this user; returns what stage 0 said, and the tests' output.
@@ -86,7 +91,8 @@ pub(crate) fn rerun(user: User, arguments: &[&str]) -> (String, String) {
             let program = CString::new(program).expect("no NUL");
             let mut args = vec![program.clone()];
             args.extend(arguments.iter().map(|argument| CString::new(*argument).expect("no NUL")));
-            let _failed = proc::exec(&program, &args, &[CString::new("PATH=/usr/sbin:/usr/bin:/sbin:/bin").expect("no NUL")]);
+            let _failed =
+                proc::exec(&program, &args, &[CString::new("PATH=/usr/sbin:/usr/bin:/sbin:/bin").expect("no NUL")]);
             proc::exit_now(126)
         }
         Forked::Parent(child) => {

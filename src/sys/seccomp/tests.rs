@@ -1,5 +1,8 @@
 //! The program against a table function, through an interpreter of BPF that shares no code with the compiler.
 
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
 use proptest::prelude::*;
 
 use super::program::Instruction;
@@ -42,7 +45,8 @@ fn call(arch: u32, number: u32, arguments: [u64; 6]) -> u32 {
     for (index, argument) in arguments.iter().enumerate() {
         data[16 + index * 8..][..8].copy_from_slice(&argument.to_le_bytes());
     }
-    interpret(&default_program(), &data)
+    static PROGRAM: OnceLock<Vec<Instruction>> = OnceLock::new();
+    interpret(PROGRAM.get_or_init(default_program), &data)
 }
 
 const EPERM: u32 = 1;
@@ -50,12 +54,9 @@ const ENOSYS: u32 = 38;
 
 /// The rules as prose has them, read from the table by name.
 fn expected(column: usize, number: u32, first: u64) -> u32 {
-    let names = include_str!("profile.tbl");
-    let row = names.lines().filter(|line| !line.starts_with('#')).find(|line| {
-        line.split_ascii_whitespace().nth(2 + column) == Some(&number.to_string())
-    });
+    static NAMES: OnceLock<BTreeMap<(usize, String), &str>> = OnceLock::new();
     let low = first as u32;
-    match row.map(|line| line.split_ascii_whitespace().next().expect("a name")) {
+    match NAMES.get_or_init(names).get(&(column, number.to_string())).copied() {
         Some("clone") if low & 0x7e02_0000 != 0 => EPERM,
         Some("socket") if low == 38 || low == 40 => EPERM,
         Some("personality") if ![0, 8, 0x2_0000, 0x2_0008, u32::MAX].contains(&low) => EPERM,
@@ -64,6 +65,18 @@ fn expected(column: usize, number: u32, first: u64) -> u32 {
         None if number > HIGHEST => ENOSYS,
         None => EPERM,
     }
+}
+
+fn names() -> BTreeMap<(usize, String), &'static str> {
+    let mut names = BTreeMap::new();
+    for line in include_str!("profile.tbl").lines().filter(|line| !line.starts_with('#')) {
+        let mut words = line.split_ascii_whitespace();
+        let name = words.next().expect("a name");
+        for (column, number) in words.skip(1).enumerate() {
+            names.insert((column, number.to_owned()), name);
+        }
+    }
+    names
 }
 
 fn architectures() -> Vec<(u32, usize)> {
