@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop with the place")]
 
+mod exec;
 mod export;
 mod layers;
 mod registry;

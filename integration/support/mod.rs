@@ -1,4 +1,6 @@
-//! What integration tests share: servers to talk to.
+//! What the tests share: projects to build, users to build as, trees to run in, servers to talk to.
 
 pub(crate) mod fake_registry;
 pub(crate) mod registry;
+pub(crate) mod rootfs;
+pub(crate) mod rootless;

@@ -203,8 +203,9 @@ mod tests {
 
     #[test]
     fn e7_files_that_block_or_never_end_are_errors_at_once() {
+        type Make = fn(&std::path::Path);
         let start = Instant::now();
-        let cases: [(&str, fn(&std::path::Path)); 5] = [
+        let cases: [(&str, Make); 5] = [
             ("pipe", |path| {
                 let dir = Dir::open(path.parent().expect("parent")).expect("open");
                 dir.make_node(OsStr::new("passwd"), 0o010_644, 0).expect("mkfifo");

@@ -119,6 +119,7 @@ fn text(extents: &[Extent]) -> String {
 
 /// Maps the caller's id to 0; the kernel allows that to anyone who gives up changing groups.
 pub(super) fn map_own_id(uid: u32, gid: u32) -> Result<(), RootlessError> {
+    proc::make_dumpable().map_err(|source| RootlessError::Namespace { action: "map the caller's id", source })?;
     for (file, content) in
         [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))]
     {

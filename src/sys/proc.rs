@@ -125,6 +125,11 @@ pub fn make_undumpable() -> io::Result<()> {
     set_limit("core", 0, 0)
 }
 
+/// Gives the files of this process in procfs back to its user, who may have been changed since the program was started.
+pub fn make_dumpable() -> io::Result<()> {
+    Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?)
+}
+
 /// Starts a new session, without a terminal.
 pub fn new_session() -> io::Result<()> {
     rustix::process::setsid()?;
@@ -194,11 +199,6 @@ pub fn set_ids(uid: u32, gid: u32) -> io::Result<()> {
     let (uid, gid) = (nix::unistd::Uid::from_raw(uid), nix::unistd::Gid::from_raw(gid));
     nix::unistd::setresgid(gid, gid, gid)?;
     Ok(nix::unistd::setresuid(uid, uid, uid)?)
-}
-
-/// Has the kernel set the no-new-privileges bit or not; returns whether it is set.
-pub fn no_new_privileges() -> io::Result<bool> {
-    Ok(rustix::thread::no_new_privs()?)
 }
 
 /// Returns whether this process may execute the file.

@@ -13,6 +13,8 @@
 
 mod program;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 
