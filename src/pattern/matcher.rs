@@ -97,7 +97,7 @@ impl Matcher {
         let mut last: Option<&Rule> = None;
         for rule in &self.rules {
             let matched = last.is_some_and(|rule| !rule.takes_back);
-            if rule.takes_back == matched && rule.matches_or_parent(path) {
+            if rule.takes_back == matched && rule.compiled.matches_or_parent(path) {
                 last = Some(rule);
             }
         }
@@ -115,7 +115,7 @@ impl Matcher {
                 || rule.takes_back == matched
                     && match known {
                         Some(_) => rule.compiled.matches(path),
-                        None => rule.matches_or_parent(path),
+                        None => rule.compiled.matches_or_parent(path),
                     };
             info.matched[at] = hit;
             if hit {
@@ -142,10 +142,6 @@ impl Rule {
         };
         go::check(pattern).map_err(|_| PatternError::Syntax { pattern: pattern.to_owned() })?;
         Ok(Some(Self { index, takes_back, compiled: Compiled::new(pattern) }))
-    }
-
-    fn matches_or_parent(&self, path: &str) -> bool {
-        self.compiled.matches(path) || path.match_indices('/').any(|(at, _)| self.compiled.matches(&path[..at]))
     }
 }
 
