@@ -91,7 +91,7 @@ fn onbuild_is_read_again_as_a_file() {
         ("RUN a\nRUN b", "onbuild trigger should be a single expression"),
         ("", "onbuild trigger should be a single expression"),
         ("FROM x", "FROM isn't allowed as an ONBUILD trigger"),
-        ("RUM x", "dockerfile parse error on line 1: unknown instruction: RUM (did you mean RUN?)"),
+        ("RUM x", "unknown instruction: RUM (did you mean RUN?)"),
     ];
     for (trigger, want) in cases {
         assert_eq!(parse_onbuild(trigger, from, &mut Linter::default()).expect_err(trigger).message, want);
@@ -173,6 +173,13 @@ fn a_mistake_shows_where_and_what_to_do() {
     assert!(errors[0].hint.as_deref().is_some_and(|hint| hint.contains("$((a<<2)) without blanks")));
     let errors = parse("Dockerfile", b"FROM x\nCOPY --form=y a b\n", &mut Linter::default()).expect_err("flag");
     assert_eq!(errors[0].mark.as_deref(), Some("--form=y"));
+}
+
+#[test]
+fn repeated_heredocs_do_not_multiply() {
+    let text = format!("FROM x\nCOPY{} /d\n{}{}E\n", " <<E".repeat(100), "E\n".repeat(99), "x\n".repeat(1 << 17));
+    let want = "dockerfile parse error on line 2: the heredocs of one COPY hold more than 16777216 bytes";
+    assert_eq!(errors(&text), [(2, want.to_owned())]);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use super::go;
 use super::path::clean;
 use super::segments::Compiled;
+use crate::diag::{Diagnose, Kind};
 
 /// Longest pattern, in bytes.
 pub const MAX_PATTERN: usize = 4096;
@@ -38,6 +39,20 @@ pub enum PatternError {
         /// How many there are.
         count: usize,
     },
+}
+
+impl Diagnose for PatternError {
+    fn kind(&self) -> Kind {
+        Kind::Dockerfile
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::IllegalExclusion => vec!["write a pattern behind the `!`".to_owned()],
+            Self::Syntax { .. } => vec!["write a literal [ or \\ with a \\ before it".to_owned()],
+            Self::TooLong { .. } | Self::TooMany { .. } => Vec::new(),
+        }
+    }
 }
 
 /// A list of patterns.
