@@ -24,7 +24,7 @@ pub(crate) fn empty(platform: &Platform) -> ImageConfig {
         os_version: platform.os_version.clone(),
         os_features: platform.os_features.clone(),
         variant: platform.variant.clone(),
-        rootfs: RootFs { kind: "layers".into(), diff_ids: Vec::new() },
+        rootfs: RootFs { kind: "layers".into(), ..RootFs::default() },
         config: ContainerConfig { working_dir: "/".into(), ..ContainerConfig::default() },
         ..ImageConfig::default()
     };
