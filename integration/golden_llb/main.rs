@@ -53,8 +53,7 @@ fn folder() -> PathBuf {
 fn case_names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("folder of cases");
     let entries = entries.map(|e| e.expect("entry").path()).filter(|p| p.is_dir());
-    let mut names: Vec<String> =
-        entries.map(|p| p.file_name().expect("name").to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> = entries.map(|p| p.file_name().expect("name").to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }

@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_forced_platform_replaces_the_variant_of_another() {
-        let mut image = ImageConfig { os: "linux".into(), architecture: "arm".into(), variant: "v6".into(), ..Default::default() };
+        let mut image =
+            ImageConfig { os: "linux".into(), architecture: "arm".into(), variant: "v6".into(), ..Default::default() };
         force_platform(&mut image, &Platform::new("linux", "arm"));
         assert_eq!(image.variant, "v6");
         force_platform(&mut image, &Platform::new("linux", "amd64"));

@@ -22,7 +22,6 @@ mod env;
 mod epoch;
 pub mod error;
 mod expose;
-mod git;
 mod graph;
 mod image;
 mod lowering;

@@ -69,8 +69,7 @@ impl<'a> Lowering<'a> {
 
     fn stage_platform(&mut self, parsed: &instruction::Stage, text: &str) -> Result<Platform, Problem> {
         let expanded = self.lexer.word(text, &self.globals.env);
-        let expanded =
-            expanded.map_err(|e| Problem::new(format!("failed to process arguments for platform : {e}")))?;
+        let expanded = expanded.map_err(|e| Problem::new(format!("failed to process arguments for platform : {e}")))?;
         self.report_undeclared(parsed, &expanded.unmatched);
         self.report_redundant(parsed, text, &expanded);
         self.report_constant(parsed, &expanded);
@@ -106,9 +105,8 @@ impl<'a> Lowering<'a> {
         const NAME: &str = "TARGETPLATFORM";
         let only = expanded.matched.len() == 1 && expanded.unmatched.is_empty() && expanded.matched.contains(NAME);
         if only && self.globals.env.value(NAME) == Some(&expanded.text) {
-            let message = format!(
-                "Setting platform to predefined {text} in FROM is redundant as this is the default behavior"
-            );
+            let message =
+                format!("Setting platform to predefined {text} in FROM is redundant as this is the default behavior");
             self.lint.instruction(Rule::RedundantTargetPlatform, &parsed.source, message);
         }
     }

@@ -214,7 +214,7 @@ impl<'a> Stages<'a> {
             return Ok(());
         }
         let mut on_path = BTreeSet::from([start]);
-        let mut path: Vec<(StageId, Vec<(&StageId, &Vec<LineRange>)>)> = vec![(start, self.pending(start))];
+        let mut path = vec![(start, self.pending(start))];
         let mut trail: Vec<&[LineRange]> = Vec::new();
         while let Some((_, pending)) = path.last_mut() {
             let Some((next, lines)) = pending.pop() else {
@@ -224,21 +224,21 @@ impl<'a> Stages<'a> {
                 trail.pop();
                 continue;
             };
-            if on_path.contains(next) {
+            if on_path.contains(&next) {
                 trail.push(lines);
                 return Err(self.circle(start, &trail));
             }
             if !std::mem::replace(&mut seen[next.0], true) {
                 trail.push(lines);
-                on_path.insert(*next);
-                path.push((*next, self.pending(*next)));
+                on_path.insert(next);
+                path.push((next, self.pending(next)));
             }
         }
         Ok(())
     }
 
-    fn pending(&self, id: StageId) -> Vec<(&StageId, &Vec<LineRange>)> {
-        self.get(id).needs.iter().rev().collect()
+    fn pending(&self, id: StageId) -> Vec<(StageId, &[LineRange])> {
+        self.get(id).needs.iter().rev().map(|(id, lines)| (*id, lines.as_slice())).collect()
     }
 
     fn circle(&self, start: StageId, trail: &[&[LineRange]]) -> Problem {
