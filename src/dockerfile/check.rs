@@ -31,11 +31,6 @@ impl RuleSet {
             list => Self { all: false, names: list.split(',').map(|name| name.trim().to_owned()).collect() },
         }
     }
-
-    fn merge(&mut self, other: &Self) {
-        self.all |= other.all;
-        self.names.extend(other.names.iter().cloned());
-    }
 }
 
 /// Options of the check.
@@ -101,14 +96,10 @@ impl CheckOptions {
         Ok(())
     }
 
-    /// Returns these options with those of the comments of one instruction on top; unreadable ones change nothing.
-    pub fn merged_with_comments(&self, comments: &[String]) -> Self {
-        let mut merged = self.clone();
-        if let Some(Ok(local)) = comments.iter().find_map(|comment| directive::check_in_comment(comment)) {
-            merged.skip.merge(&local.skip);
-            merged.experimental.merge(&local.experimental);
-        }
-        merged
+    /// Reads the options in the comments above an instruction; unreadable ones say nothing.
+    pub fn of_comments(comments: &[String]) -> Self {
+        let first = comments.iter().find_map(|comment| directive::check_in_comment(comment));
+        first.and_then(Result::ok).unwrap_or_default()
     }
 
     /// Reads the options of a build: the build argument `BUILDKIT_DOCKERFILE_CHECK` if given, else the file's directive.

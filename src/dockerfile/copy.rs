@@ -2,10 +2,13 @@
 //!
 //! In: flag words, arguments, and the heredocs that belong to them. Out: [`InstructionKind`].
 
+use std::collections::BTreeMap;
+
 use super::error::Problem;
 use super::flags::{Flags, Takes};
 use super::heredoc;
 use super::instruction::{AddInstruction, CopyInstruction, Heredoc, InstructionKind, SourcesAndDest};
+use super::parse::MAX_FILE;
 use super::text::strip_leading_tabs;
 
 /// Reads COPY.
@@ -74,11 +77,20 @@ fn sources_and_dest(keyword: &str, args: &[String], heredocs: &[Heredoc]) -> Res
         return Err(Problem::meaning(message).marking(dest.as_str()));
     }
     files.dest = dest.clone();
+    // Of two with one name, the last body counts for both.
+    let bodies: BTreeMap<&str, &str> = heredocs.iter().map(|h| (h.name.as_str(), h.body.as_str())).collect();
+    let mut total = 0;
     for source in sources {
-        match announced(source) {
-            None => files.paths.push(source.clone()),
-            Some(announced) => files.inline.push(with_body(announced, heredocs)),
+        let Some(heredoc) = announced(source) else {
+            files.paths.push(source.clone());
+            continue;
+        };
+        let body = bodies.get(heredoc.name.as_str()).copied().unwrap_or_default();
+        total += body.len();
+        if total > MAX_FILE {
+            return Err(Problem::meaning(format!("the heredocs of one {keyword} hold more than {MAX_FILE} bytes")));
         }
+        files.inline.push(with_body(heredoc, body));
     }
     Ok(files)
 }
@@ -88,9 +100,6 @@ fn announced(word: &str) -> Option<Heredoc> {
     heredoc::in_word(word).ok().flatten()
 }
 
-/// Gives an announced heredoc its body; of two with one name, the last body counts for both.
-fn with_body(announced: Heredoc, heredocs: &[Heredoc]) -> Heredoc {
-    let body = heredocs.iter().rev().find(|heredoc| heredoc.name == announced.name).map(|heredoc| &heredoc.body);
-    let body = body.cloned().unwrap_or_default();
-    Heredoc { body: if announced.chomp { strip_leading_tabs(&body) } else { body }, ..announced }
+fn with_body(announced: Heredoc, body: &str) -> Heredoc {
+    Heredoc { body: if announced.chomp { strip_leading_tabs(body) } else { body.to_owned() }, ..announced }
 }

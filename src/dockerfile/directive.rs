@@ -158,7 +158,8 @@ mod tests {
 
     #[test]
     fn finds_the_syntax() {
-        let cases: [(&[u8], Option<(&str, &str, u32)>); 11] = [
+        type Found = Option<(&'static str, &'static str, u32)>;
+        let cases: [(&[u8], Found); 11] = [
             (b"# syntax=a/b:1 --x y\nFROM x", Some(("a/b:1", "a/b:1 --x y", 1))),
             (b"\xef\xbb\xbf#syntax = a \r\nFROM x", Some(("a", "a", 1))),
             (b"#!/bin/x\n# escape=`\n# SYNTAX=a\n", Some(("a", "a", 3))),

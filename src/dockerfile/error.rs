@@ -2,7 +2,7 @@
 //!
 //! In: the errors of the grammars. Out: [`ParseError`]s, which the frontend shows with the lines they point to.
 
-use crate::diag::LineRange;
+use crate::diag::{Diagnose, Kind, LineRange};
 
 /// One problem in a Dockerfile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +48,16 @@ impl ParseError {
     /// Returns the first line meant, 0 for the whole file.
     pub fn line(&self) -> u32 {
         self.ranges.first().map_or(0, |range| range.start)
+    }
+}
+
+impl Diagnose for ParseError {
+    fn kind(&self) -> Kind {
+        Kind::Dockerfile
+    }
+
+    fn hints(&self) -> Vec<String> {
+        self.hint.iter().cloned().collect()
     }
 }
 

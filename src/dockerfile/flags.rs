@@ -170,7 +170,7 @@ mod tests {
         assert!(Flags::check(&words(&["--link=FALSE"]), &KNOWN).is_ok_and(|f| f.boolean("link") == Some(false)));
         let cases: [(&[&str], &str); 7] = [
             (&["--form=x"], "unknown flag: --form (did you mean from?)"),
-            (&["--foo=bar"], "unknown flag: --foo"),
+            (&["--zzz=bar"], "unknown flag: --zzz"),
             (&["--from=a", "--from=b"], "duplicate flag specified: --from"),
             (&["--from"], "missing a value on flag: --from"),
             (&["--link="], "missing a value on flag: --link"),

@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn finds_heredocs_in_lines() {
-        let cases: [(&str, &[(&str, bool, bool)]); 13] = [
+        type Found = (&'static str, bool, bool);
+        let cases: [(&str, &[Found]); 13] = [
             ("RUN <<EOF", &[("EOF", true, false)]),
             ("RUN cat << EOF", &[("EOF", true, false)]),
             ("RUN <<- EOF", &[]),

@@ -172,11 +172,12 @@ fn unicode_escape(chars: &mut std::str::Chars<'_>) -> Option<char> {
         return Some(char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER));
     }
     let mut ahead = chars.clone();
-    if ahead.next() == Some('\\') && ahead.next() == Some('u') {
-        if let Some(second) = hex4(&mut ahead).filter(|second| (0xdc00..0xe000).contains(second)) {
-            *chars = ahead;
-            return char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00));
-        }
+    if ahead.next() == Some('\\')
+        && ahead.next() == Some('u')
+        && let Some(second) = hex4(&mut ahead).filter(|second| (0xdc00..0xe000).contains(second))
+    {
+        *chars = ahead;
+        return char::from_u32(0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00));
     }
     Some(char::REPLACEMENT_CHARACTER)
 }

@@ -48,7 +48,7 @@ impl Linter {
 
     /// Records a finding about the file, unless the rule is off.
     pub fn file(&mut self, rule: Rule, lines: &[LineRange], message: impl Into<String>) {
-        self.record(&self.config.clone(), rule, lines, message.into());
+        self.located(rule, &[], lines, message);
     }
 
     /// Records a finding about an instruction, unless the rule is off for the file or in the comments above it.
@@ -58,16 +58,17 @@ impl Linter {
 
     /// Records a finding under the comments of one instruction and the lines of another.
     pub fn located(&mut self, rule: Rule, comments: &[String], lines: &[LineRange], message: impl Into<String>) {
-        self.record(&self.config.merged_with_comments(comments), rule, lines, message.into());
+        if self.wants(rule, comments) {
+            self.warnings.push(LintWarning { rule, message: message.into(), lines: lines.to_vec() });
+        }
     }
 
-    fn record(&mut self, config: &CheckOptions, rule: Rule, lines: &[LineRange], message: String) {
-        let wanted = match rule.is_experimental() {
-            true => config.experimental.contains(rule),
-            false => !config.skip.contains(rule),
-        };
-        if wanted {
-            self.warnings.push(LintWarning { rule, message, lines: lines.to_vec() });
+    /// Tells whether a rule is on below these comments; what they say comes on top of what the file says.
+    fn wants(&self, rule: Rule, comments: &[String]) -> bool {
+        let local = CheckOptions::of_comments(comments);
+        match rule.is_experimental() {
+            true => self.config.experimental.contains(rule) || local.experimental.contains(rule),
+            false => !self.config.skip.contains(rule) && !local.skip.contains(rule),
         }
     }
 

@@ -17,6 +17,8 @@ pub mod directive;
 pub mod duration;
 pub mod error;
 pub mod flags;
+pub mod gitref;
+pub mod giturl;
 pub mod glob;
 pub mod goquote;
 pub mod healthcheck;

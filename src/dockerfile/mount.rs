@@ -9,6 +9,7 @@ use super::size;
 use super::suggestion::{self, Case};
 use super::text::parse_bool;
 use super::word::WordError;
+use crate::diag::{Diagnose, Kind};
 
 /// What is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -103,6 +104,20 @@ pub enum MountError {
         /// What is wrong.
         message: String,
     },
+}
+
+impl Diagnose for MountError {
+    fn kind(&self) -> Kind {
+        Kind::Dockerfile
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Expand(error) => error.hints(),
+            Self::Csv { .. } => vec!["quote a whole field that has commas or quotes: \"target=/a,b\"".to_owned()],
+            Self::Field { .. } => Vec::new(),
+        }
+    }
 }
 
 /// The keys there are.

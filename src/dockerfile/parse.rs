@@ -36,10 +36,16 @@ pub fn parse(name: &str, text: &[u8], lint: &mut Linter) -> Result<Dockerfile, V
     file.finish(name, text, escape, lint)
 }
 
-/// Parses a trigger recorded by ONBUILD; places and messages are those of the FROM line.
+/// Parses a trigger recorded by ONBUILD; places are those of the FROM line.
 pub fn parse_onbuild(trigger: &str, from: &SourceLine, lint: &mut Linter) -> Result<Instruction, ParseError> {
     let mut reader = Reader::new(trigger);
-    let elsewhere = |error: ParseError| ParseError { ranges: from.lines.clone(), mark: None, ..error };
+    let hint = Some(format!("the base runs this as an ONBUILD trigger: {trigger}"));
+    let elsewhere = |error: ParseError| ParseError {
+        ranges: from.lines.clone(),
+        mark: None,
+        hint: hint.clone(),
+        message: error.message,
+    };
     let Some(line) = reader.next_instruction().map_err(elsewhere)? else { return Err(single_expression(from)) };
     let (raw, mut source) = line_to_source(&mut reader, line).map_err(elsewhere)?;
     if reader.next_instruction().map_err(elsewhere)?.is_some() {
@@ -49,7 +55,7 @@ pub fn parse_onbuild(trigger: &str, from: &SourceLine, lint: &mut Linter) -> Res
     match interpret(&raw, &source, lint) {
         Ok(Statement::Other(kind)) => Ok(Instruction { source, kind }),
         Ok(Statement::From(_)) => Err(ParseError::new("FROM isn't allowed as an ONBUILD trigger").at(&from.lines)),
-        Err(problem) => Err(elsewhere(problem.at(&from.lines))),
+        Err(problem) => Err(elsewhere(ParseError::new(problem.message))),
     }
 }
 

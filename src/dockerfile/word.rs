@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::glob::{self, Greed};
 use super::goquote::quote;
+use crate::diag::{Diagnose, Kind};
 
 /// How deep `${a:-${b:-…}}` may nest.
 pub const MAX_DEPTH: usize = 100;
@@ -145,6 +146,26 @@ pub enum WordProblem {
     /// More text than [`MAX_LENGTH`].
     #[error("the expanded text is longer than {MAX_LENGTH} bytes")]
     TooLong,
+}
+
+impl Diagnose for WordError {
+    fn kind(&self) -> Kind {
+        Kind::Dockerfile
+    }
+
+    fn hints(&self) -> Vec<String> {
+        let hint = match &self.problem {
+            WordProblem::Unterminated { .. } => {
+                "write a quote that is meant literally with the escape character before it"
+            }
+            WordProblem::Modifier { .. } => "the modifiers are - :- + :+ ? :? # ## % %% / and //",
+            WordProblem::Syntax { .. } => "write ${NAME}; a literal $ needs the escape character before it",
+            WordProblem::Required { name, .. } => return vec![format!("set it: --build-arg {name}=VALUE")],
+            WordProblem::Pattern { .. } => "in patterns only * ? \\ / and } may be escaped",
+            WordProblem::TooDeep | WordProblem::TooLong => return Vec::new(),
+        };
+        vec![hint.to_owned()]
+    }
 }
 
 impl Lexer {

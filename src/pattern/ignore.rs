@@ -3,6 +3,7 @@
 //! In: the bytes of the file. Out: patterns for a [`Matcher`](super::Matcher), in order, cleaned, without comments.
 
 use super::path::clean;
+use crate::diag::{Diagnose, Kind};
 
 /// Longest line, in bytes.
 pub const MAX_LINE: usize = 65_535;
@@ -13,6 +14,12 @@ pub const MAX_LINE: usize = 65_535;
 pub struct LineTooLong {
     /// The line.
     pub line: usize,
+}
+
+impl Diagnose for LineTooLong {
+    fn kind(&self) -> Kind {
+        Kind::Dockerfile
+    }
 }
 
 /// Reads the patterns of an ignore file. A lone `!` is kept, for the matcher to refuse.

@@ -7,6 +7,7 @@
 use super::go;
 use super::path::clean;
 use super::segments::Compiled;
+use crate::diag::{Diagnose, Kind};
 
 /// Longest pattern, in bytes.
 pub const MAX_PATTERN: usize = 4096;
@@ -38,6 +39,20 @@ pub enum PatternError {
         /// How many there are.
         count: usize,
     },
+}
+
+impl Diagnose for PatternError {
+    fn kind(&self) -> Kind {
+        Kind::Dockerfile
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            Self::IllegalExclusion => vec!["write a pattern behind the `!`".to_owned()],
+            Self::Syntax { .. } => vec!["write a literal [ or \\ with a \\ before it".to_owned()],
+            Self::TooLong { .. } | Self::TooMany { .. } => Vec::new(),
+        }
+    }
 }
 
 /// A list of patterns.
@@ -97,7 +112,7 @@ impl Matcher {
         let mut last: Option<&Rule> = None;
         for rule in &self.rules {
             let matched = last.is_some_and(|rule| !rule.takes_back);
-            if rule.takes_back == matched && rule.matches_or_parent(path) {
+            if rule.takes_back == matched && rule.compiled.matches_or_parent(path) {
                 last = Some(rule);
             }
         }
@@ -115,7 +130,7 @@ impl Matcher {
                 || rule.takes_back == matched
                     && match known {
                         Some(_) => rule.compiled.matches(path),
-                        None => rule.matches_or_parent(path),
+                        None => rule.compiled.matches_or_parent(path),
                     };
             info.matched[at] = hit;
             if hit {
@@ -142,10 +157,6 @@ impl Rule {
         };
         go::check(pattern).map_err(|_| PatternError::Syntax { pattern: pattern.to_owned() })?;
         Ok(Some(Self { index, takes_back, compiled: Compiled::new(pattern) }))
-    }
-
-    fn matches_or_parent(&self, path: &str) -> bool {
-        self.compiled.matches(path) || path.match_indices('/').any(|(at, _)| self.compiled.matches(&path[..at]))
     }
 }
 

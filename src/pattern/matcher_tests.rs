@@ -133,6 +133,8 @@ proptest! {
             let chars: Vec<char> = path.chars().collect();
             prop_assert_eq!(compiled.matches(&path), naive(parts, &chars), "{}", pattern);
         }
+        let parent = path.match_indices('/').any(|(at, _)| compiled.matches(&path[..at]));
+        prop_assert_eq!(compiled.matches_or_parent(&path), compiled.matches(&path) || parent, "{}", pattern);
     }
 
     #[test]

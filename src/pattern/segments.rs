@@ -61,9 +61,29 @@ impl Compiled {
             Self::Exact(text) => path == text,
             Self::Prefix(text) => path.starts_with(text.as_str()),
             Self::Suffix(text) => path.ends_with(text.as_str()) || text.strip_prefix('/') == Some(path),
-            Self::Parts(parts) => Search::new(parts, path).run(),
+            Self::Parts(parts) => Search::new(parts, path, Until::End).run(),
         }
     }
+
+    /// Tells whether a path, or a parent of it, matches.
+    pub(super) fn matches_or_parent(&self, path: &str) -> bool {
+        match self {
+            Self::Exact(text) => path.strip_prefix(text.as_str()).is_some_and(|r| r.is_empty() || r.starts_with('/')),
+            // Whatever begins a parent begins the path.
+            Self::Prefix(_) => self.matches(path),
+            Self::Suffix(_) => self.matches(path) || path.match_indices('/').any(|(at, _)| self.matches(&path[..at])),
+            Self::Parts(parts) => Search::new(parts, path, Until::Slash).run(),
+        }
+    }
+}
+
+/// What must follow a match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// The end.
+    End,
+    /// The end, or a slash: then it is a parent that matches. So all parents take one search.
+    Slash,
 }
 
 fn parts(pattern: &str) -> Vec<Part> {
@@ -97,6 +117,7 @@ fn literal(parts: &[Part]) -> Option<String> {
 struct Search<'a> {
     parts: &'a [Part],
     path: &'a str,
+    until: Until,
     /// Ways not tried yet: part and byte position.
     open: Vec<(usize, usize)>,
     /// For each wildcard, the positions it was tried at.
@@ -106,7 +127,7 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(parts: &'a [Part], path: &'a str) -> Self {
+    fn new(parts: &'a [Part], path: &'a str, until: Until) -> Self {
         let mut count = 0;
         let mut wildcards = Vec::with_capacity(parts.len());
         for part in parts {
@@ -114,7 +135,7 @@ impl<'a> Search<'a> {
             count += usize::from(matches!(part, Part::Dirs | Part::Go(Token::Star)));
         }
         let bits = count * (path.len() + 1);
-        Self { parts, path, open: vec![(0, 0)], tried: vec![0; bits.div_ceil(64)], wildcards }
+        Self { parts, path, until, open: vec![(0, 0)], tried: vec![0; bits.div_ceil(64)], wildcards }
     }
 
     fn run(&mut self) -> bool {
@@ -131,6 +152,7 @@ impl<'a> Search<'a> {
         loop {
             let c = self.path[at..].chars().next();
             let next = match (self.parts.get(part), c) {
+                (None, Some('/')) => return self.until == Until::Slash,
                 (None, c) => return c.is_none(),
                 (Some(Part::Rest), _) => return true,
                 (Some(Part::Dirs), _) => self.skip_directory(part, at),
