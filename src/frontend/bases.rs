@@ -14,6 +14,7 @@ use super::lowering::Lowering;
 use super::plan::SCRATCH;
 use super::stage::{Command, StageId, State};
 use super::{image, names, sources};
+use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::InstructionKind;
 use crate::dockerfile::lint::Rule;
 use crate::dockerfile::parse::parse_onbuild;
@@ -89,7 +90,7 @@ impl Lowering<'_> {
         }
         let written = stage.base_name.clone();
         let reference = Reference::from_str(&written)
-            .map_err(|e| Problem::new(format!("failed to parse stage name {written:?}: {e}")))?
+            .map_err(|e| Problem::new(format!("failed to parse stage name {}: {e}", quote(&written))))?
             .with_default_tag();
         stage.base_name = reference.to_string();
         stage.progress.dispatched |= stage.implicit;

@@ -15,6 +15,7 @@ use super::stage::{StageId, State};
 use super::{image, paths};
 use crate::digest::Digest;
 use crate::dockerfile::gitref;
+use crate::dockerfile::goquote::quote;
 use crate::image::{ImageConfig, Platform, Reference};
 use crate::llb::{CopyAction, FileActionKind, OpMetadata, SourceOp};
 use crate::pattern::{Matcher, ignore};
@@ -343,9 +344,9 @@ fn read_ignore(name: &str, text: &[u8]) -> Result<Vec<String>, Problem> {
 }
 
 fn plan_layout(name: &str, path: &str) -> Result<ContextPlan, Problem> {
-    let no_digest = || Problem::usage(format!("oci-layout reference {path:?} has no digest"));
+    let no_digest = || Problem::usage(format!("oci-layout reference {} has no digest", quote(path)));
     let (store, digest) = path.split_once('@').ok_or_else(no_digest)?;
-    let unread = |e: String| Problem::usage(format!("could not parse oci-layout reference {path:?}: {e}"));
+    let unread = |e: String| Problem::usage(format!("could not parse oci-layout reference {}: {e}", quote(path)));
     let digest = Digest::from_str(digest).map_err(|e| unread(e.to_string()))?;
     let store = match store.rsplit_once(':') {
         Some((store, tag)) if !tag.contains('/') => store,

@@ -8,7 +8,7 @@ use super::signals;
 use super::stage::DeclaredArg;
 use crate::diag::LineRange;
 use crate::dockerfile::duration;
-use crate::dockerfile::goquote::{plain_list, quote_list};
+use crate::dockerfile::goquote::{plain_list, quote, quote_list};
 use crate::dockerfile::instruction::{CommandLine, HealthcheckInstruction, KeyValue};
 use crate::dockerfile::lint::Rule;
 use crate::image::Healthcheck;
@@ -104,7 +104,8 @@ impl Lowering<'_> {
         let lower = name.to_lowercase();
         let has = |words: &[&str]| lower.split('_').any(|part| words.contains(&part));
         if has(&SECRET_WORDS) && !has(&HARMLESS_WORDS) {
-            let message = format!("Do not use ARG or ENV instructions for sensitive data ({instruction} {name:?})");
+            let message =
+                format!("Do not use ARG or ENV instructions for sensitive data ({instruction} {})", quote(name));
             self.lint.instruction(Rule::SecretsUsedInArgOrEnv, at.source, message);
         }
     }

@@ -155,3 +155,7 @@ async fn lower_parsed(
     }
     Ok(Lowered { results, multi_platform: options.multi_platform, warnings: first_warnings.unwrap_or_default() })
 }
+
+#[cfg(test)]
+#[path = "lower_tests.rs"]
+mod tests;

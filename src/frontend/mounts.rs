@@ -8,6 +8,7 @@ use super::lowering::Lowering;
 use super::paths;
 use super::run::tmpfs;
 use super::stage::StageId;
+use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::RunInstruction;
 use crate::dockerfile::mount::{self, MountSpec, Sharing};
 use crate::llb::{
@@ -162,9 +163,9 @@ impl Lowering<'_> {
 }
 
 fn not_yet(spec: &MountSpec) -> Problem {
-    let (from, target) = (&spec.from, &spec.target);
+    let (from, target) = (quote(&spec.from), quote(&spec.target));
     let message =
-        format!("cannot mount from stage {from:?} to {target:?}, stage needs to be defined before current command");
+        format!("cannot mount from stage {from} to {target}, stage needs to be defined before current command");
     Problem::new(message).hinted("move the stage that is mounted above this one")
 }
 

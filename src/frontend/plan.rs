@@ -10,6 +10,7 @@ use std::str::FromStr;
 use super::error::Problem;
 use super::lowering::Lowering;
 use super::stage::{Command, Stage, StageId};
+use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{self, Instruction, InstructionKind, RunInstruction};
 use crate::dockerfile::lint::Rule;
 use crate::dockerfile::mount;
@@ -115,7 +116,7 @@ impl<'a> Lowering<'a> {
         let Ok(platform) = Platform::from_str(&expanded.text) else { return };
         let named = parsed.name.contains(&platform.os) || parsed.name.contains(&platform.architecture);
         if expanded.matched.is_empty() && expanded.unmatched.is_empty() && !named {
-            let message = format!("FROM --platform flag should not use constant value {:?}", expanded.text);
+            let message = format!("FROM --platform flag should not use constant value {}", quote(&expanded.text));
             self.lint.instruction(Rule::FromPlatformFlagConstDisallowed, &parsed.source, message);
         }
     }

@@ -19,9 +19,7 @@ use crate::dockerfile::heredoc;
 use crate::dockerfile::instruction::{Heredoc, RunInstruction, SourceLine};
 use crate::dockerfile::text::strip_leading_tabs;
 use crate::dockerfile::word::Lexer;
-use crate::llb::{
-    ExecOp, FileActionKind, Meta, MkfileAction, Mount, MountType, NetMode, OpMetadata, SecurityMode,
-};
+use crate::llb::{ExecOp, FileActionKind, Meta, MkfileAction, Mount, MountType, NetMode, OpMetadata, SecurityMode};
 
 /// Where a script given as a heredoc is mounted.
 const SCRIPT_DIR: &str = "/dev/pipes/";
@@ -151,7 +149,8 @@ impl Lowering<'_> {
         let secret_env = std::mem::take(&mut mounts.secret_env);
         let (list, inputs) = mounts.finish();
         let exec = ExecOp { meta, mounts: list, network, security, secret_env, cdi_devices: Vec::new() };
-        let mut metadata = OpMetadata { resources: options.resources.clone(), ..self.metadata(at.stage, &process.name) };
+        let mut metadata =
+            OpMetadata { resources: options.resources.clone(), ..self.metadata(at.stage, &process.name) };
         let command = at.source.text.clone();
         metadata.description.insert(COMMAND.into(), command);
         let platform = self.stages.get(at.stage).state.platform.clone();

@@ -7,6 +7,7 @@ use super::contexts::ContextValue;
 use super::env::EnvList;
 use super::graph::NodeId;
 use crate::diag::LineRange;
+use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{Instruction, SourceLine};
 use crate::dockerfile::suggestion::{self, Case};
 use crate::image::{ImageConfig, Platform};
@@ -183,7 +184,7 @@ impl<'a> Stages<'a> {
         }
         self.by_name(name).ok_or_else(|| {
             let near = suggestion::suffix(name, &self.displays(), Case::Insensitive);
-            Problem::usage(format!("target stage {name:?} could not be found{near}"))
+            Problem::usage(format!("target stage {} could not be found{near}", quote(name)))
         })
     }
 
