@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rbuild::diag::LineRange;
-use rbuild::frontend::{FrontendError, Lowered, PlatformResult, Request, lower};
 use rbuild::dockerfile::lint::LintWarning;
+use rbuild::frontend::{FrontendError, Lowered, PlatformResult, Request, lower};
 use rbuild::image::Platform;
 use serde_json::Value;
 

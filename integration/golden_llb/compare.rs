@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rbuild::digest::Digest;
 use rbuild::frontend::PlatformResult;
-use rbuild::llb::{Op, OpKind, Vertex, encode, json};
+use rbuild::llb::{Op, Vertex, encode, json};
 use serde_json::{Value, json as value};
 
 use crate::{case, decode};
@@ -96,14 +96,6 @@ fn row(vertex: &Vertex) -> Value {
         if group.weak {
             row["progressGroupWeak"] = value!(true);
         }
-    }
-    if let (Some(resources), Some(OpKind::Exec(_))) = (&metadata.resources, &vertex.op.kind) {
-        row["linuxResources"] = value!({
-            "memory": resources.memory.to_string(), "memorySwap": resources.memory_swap.to_string(),
-            "cpuShares": resources.cpu_shares.to_string(), "cpuPeriod": resources.cpu_period.to_string(),
-            "cpuQuota": resources.cpu_quota.to_string(), "cpusetCpus": resources.cpuset_cpus,
-            "cpusetMems": resources.cpuset_mems,
-        });
     }
     let lines: Vec<u32> = vertex.lines.iter().flat_map(|r| r.start..=r.end).collect();
     if !lines.is_empty() {

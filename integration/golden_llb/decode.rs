@@ -8,7 +8,8 @@ use serde_json::Value;
 
 /// Reads an op.
 pub(crate) fn op(json: &Value) -> Op {
-    let inputs = list(json, "inputs", |i| Input { digest: text(i, "digest").parse().expect("digest"), index: long(i, "index") });
+    let inputs =
+        list(json, "inputs", |i| Input { digest: text(i, "digest").parse().expect("digest"), index: long(i, "index") });
     let kind = if let Some(exec) = json.get("exec") {
         Some(OpKind::Exec(Box::new(exec_op(exec))))
     } else if let Some(source) = json.get("source") {

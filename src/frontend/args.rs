@@ -31,12 +31,7 @@ impl Globals {
 }
 
 /// Returns the arguments that every build has; a build argument of the same name replaces the value.
-pub(crate) fn built_in(
-    build: &Platform,
-    target: &Platform,
-    stage: &str,
-    given: &BTreeMap<String, String>,
-) -> EnvList {
+pub(crate) fn built_in(build: &Platform, target: &Platform, stage: &str, given: &BTreeMap<String, String>) -> EnvList {
     let mut env = EnvList::default();
     let stage = if stage.is_empty() { "default" } else { stage };
     for (name, value) in [

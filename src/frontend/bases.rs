@@ -14,6 +14,7 @@ use super::lowering::Lowering;
 use super::plan::SCRATCH;
 use super::stage::{Command, StageId, State};
 use super::{image, names, sources};
+use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::InstructionKind;
 use crate::dockerfile::lint::Rule;
 use crate::dockerfile::parse::parse_onbuild;
@@ -23,6 +24,9 @@ use crate::llb::OpMetadata;
 
 /// Images that a misspelt name may mean.
 const COMMON: [&str; 7] = ["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
+
+/// The description that holds an instruction as written.
+pub(crate) const COMMAND: &str = "com.docker.dockerfile.v1.command";
 
 /// What is to be asked for a stage.
 #[derive(Debug)]
@@ -86,7 +90,7 @@ impl Lowering<'_> {
         }
         let written = stage.base_name.clone();
         let reference = Reference::from_str(&written)
-            .map_err(|e| Problem::new(format!("failed to parse stage name {written:?}: {e}")))?
+            .map_err(|e| Problem::new(format!("failed to parse stage name {}: {e}", quote(&written))))?
             .with_default_tag();
         stage.base_name = reference.to_string();
         stage.progress.dispatched |= stage.implicit;
@@ -216,9 +220,8 @@ impl Lowering<'_> {
         let name = names::step(stage, &format!("FROM {reference}"), shown);
         let mut metadata = OpMetadata::default();
         metadata.description.insert("llb.customname".into(), name);
-        if !stage.source.text.is_empty() {
-            metadata.description.insert("com.docker.dockerfile.v1.command".into(), stage.source.text.clone());
-        }
+        // Set even where no FROM was written, so that it wins over that of an equal op.
+        metadata.description.insert(COMMAND.into(), stage.source.text.clone());
         let lines = stage.source.lines.clone();
         let source = sources::image(reference, self.given.options.resolve_mode);
         let node = self.graph.add(NodeKind::Source(source, Some(platform.clone())), metadata, &lines);

@@ -17,8 +17,7 @@ pub(crate) fn parse(text: &str) -> Result<Chmod, Problem> {
         return Ok(Chmod { mode: -1, symbolic: String::new() });
     }
     let octal = || {
-        let message =
-            format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
+        let message = format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
         Problem::new(message)
     };
     if text.starts_with(|c: char| c.is_ascii_digit()) {

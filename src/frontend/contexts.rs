@@ -14,7 +14,8 @@ use super::sources::{self, GitOptions};
 use super::stage::{StageId, State};
 use super::{image, paths};
 use crate::digest::Digest;
-use super::git as gitref;
+use crate::dockerfile::gitref;
+use crate::dockerfile::goquote::quote;
 use crate::image::{ImageConfig, Platform, Reference};
 use crate::llb::{CopyAction, FileActionKind, OpMetadata, SourceOp};
 use crate::pattern::{Matcher, ignore};
@@ -98,7 +99,11 @@ impl ContextValue {
 
 impl Lowering<'_> {
     /// Finds the context that replaces a name.
-    pub(crate) fn find_context(&self, name: &str, platform: Option<&Platform>) -> Result<Option<ContextValue>, Problem> {
+    pub(crate) fn find_context(
+        &self,
+        name: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Option<ContextValue>, Problem> {
         if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case(MAIN) {
             return Ok(None);
         }
@@ -116,18 +121,17 @@ impl Lowering<'_> {
     /// Makes the source of a main context that is not local.
     pub(crate) async fn prepare_main_context(&mut self) -> Result<(), Problem> {
         let Some(context) = self.given.options.context.clone() else { return Ok(()) };
-        let source = match gitref::parse(&context) {
-            Ok(git) => {
+        let source = match gitref::parse(&context).map_err(|e| Problem::usage(e.to_string()))? {
+            Some(git) => {
                 let options = self.main_git_options(&git);
                 Some((sources::git(&git, &options), format!("[internal] load git source {context}"), false))
             }
-            Err(error) if error.is_git() => return Err(Problem::usage(error.to_string())),
-            Err(_) if context.starts_with("http://") || context.starts_with("https://") => {
+            None if context.starts_with("http://") || context.starts_with("https://") => {
                 let archive = is_archive(&self.given.bridge.http_head(&context).await?);
                 let source = sources::http(&context, REMOTE_FILE, None);
                 Some((source, "[internal] load remote build context".to_owned(), archive))
             }
-            Err(_) => None,
+            None => None,
         };
         let Some((source, name, archive)) = source else { return Ok(()) };
         let node = self.graph.add(NodeKind::Source(source, None), named(&name), &[]);
@@ -340,9 +344,9 @@ fn read_ignore(name: &str, text: &[u8]) -> Result<Vec<String>, Problem> {
 }
 
 fn plan_layout(name: &str, path: &str) -> Result<ContextPlan, Problem> {
-    let no_digest = || Problem::usage(format!("oci-layout reference {path:?} has no digest"));
+    let no_digest = || Problem::usage(format!("oci-layout reference {} has no digest", quote(path)));
     let (store, digest) = path.split_once('@').ok_or_else(no_digest)?;
-    let unread = |e: String| Problem::usage(format!("could not parse oci-layout reference {path:?}: {e}"));
+    let unread = |e: String| Problem::usage(format!("could not parse oci-layout reference {}: {e}", quote(path)));
     let digest = Digest::from_str(digest).map_err(|e| unread(e.to_string()))?;
     let store = match store.rsplit_once(':') {
         Some((store, tag)) if !tag.contains('/') => store,
@@ -354,8 +358,8 @@ fn plan_layout(name: &str, path: &str) -> Result<ContextPlan, Problem> {
 
 fn plan_remote(context: &ContextValue, scheme: &str) -> Result<ContextPlan, Problem> {
     let ContextValue { value, full_name, .. } = context;
-    match gitref::parse(value) {
-        Ok(git) => {
+    match gitref::parse(value).map_err(|e| Problem::usage(e.to_string()))? {
+        Some(git) => {
             let options = GitOptions {
                 keep_git_dir: git.keep_git_dir == Some(true),
                 checksum: git.checksum.clone(),
@@ -364,9 +368,8 @@ fn plan_remote(context: &ContextValue, scheme: &str) -> Result<ContextPlan, Prob
             let name = format!("[internal] load git source {value}");
             Ok(ContextPlan::Ready(Some((sources::git(&git, &options), name))))
         }
-        Err(error) if error.is_git() => Err(Problem::usage(error.to_string())),
-        Err(_) if scheme == "git" => Err(Problem::usage(format!("invalid git context {value}"))),
-        Err(_) => {
+        None if scheme == "git" => Err(Problem::usage(format!("invalid git context {value}"))),
+        None => {
             let source = sources::http(value, REMOTE_FILE, None);
             Ok(ContextPlan::Ready(Some((source, format!("[context {full_name}] {value}")))))
         }

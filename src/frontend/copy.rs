@@ -5,6 +5,7 @@
 
 use std::str::FromStr;
 
+use super::bases::COMMAND;
 use super::chmod::{self, Chmod};
 use super::contexts;
 use super::dispatch::{At, owner};
@@ -17,12 +18,12 @@ use super::paths::{self, Tail};
 use super::sources::{self, GitOptions};
 use super::stage::StageId;
 use crate::digest::Digest;
-use super::git::{self as gitref, GitRef};
+use crate::dockerfile::gitref::{self, GitRef};
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{AddInstruction, CopyInstruction, Heredoc, SourcesAndDest};
 use crate::dockerfile::lint::Rule;
-use crate::pattern::path::clean as clean_path;
 use crate::llb::{CopyAction, FileActionKind, ProgressGroup};
+use crate::pattern::path::clean as clean_path;
 
 /// A COPY or ADD with its variables expanded.
 #[derive(Debug, Default)]
@@ -154,16 +155,9 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn path_action(
-        &mut self,
-        at: At<'_>,
-        copy: &Expanded<'_>,
-        common: &Common,
-        path: &str,
-    ) -> Result<Action, Problem> {
-        match gitref::parse(path) {
-            Ok(git) if !git.indistinguishable_from_local => self.git_action(at, copy, common, &git),
-            Err(error) if error.is_git() => Err(Problem::new(error.to_string())),
+    fn path_action(&mut self, at: At<'_>, copy: &Expanded<'_>, common: &Common, path: &str) -> Result<Action, Problem> {
+        match gitref::parse(path).map_err(|e| Problem::new(e.to_string()))? {
+            Some(git) if !git.indistinguishable_from_local => self.git_action(at, copy, common, &git),
             _ if path.starts_with("http://") || path.starts_with("https://") => {
                 self.http_action(at, copy, common, path)
             }
@@ -185,18 +179,14 @@ impl Lowering<'_> {
         Ok((FileActionKind::Copy(self.action(at, copy, common, "/")), Some(node)))
     }
 
-    fn http_action(
-        &mut self,
-        at: At<'_>,
-        copy: &Expanded<'_>,
-        common: &Common,
-        url: &str,
-    ) -> Result<Action, Problem> {
+    fn http_action(&mut self, at: At<'_>, copy: &Expanded<'_>, common: &Common, url: &str) -> Result<Action, Problem> {
         let Some(add) = copy.add else { return Err(Problem::new("source can't be a URL for COPY")) };
         let checksum = parse_checksum(&copy.checksum)?;
         let filename = sources::http_filename(url);
         let source = NodeKind::Source(sources::http(url, &filename, checksum.as_ref()), None);
-        let node = self.graph.add(source, contexts::named(&common.name), &[]);
+        let mut metadata = contexts::named(&common.name);
+        metadata.description.insert(COMMAND.into(), String::new());
+        let node = self.graph.add(source, metadata, &[]);
         let mut action = self.action(at, copy, common, &filename);
         action.attempt_unpack = add.unpack == Some(true);
         Ok((FileActionKind::Copy(action), Some(node)))
@@ -327,10 +317,8 @@ fn check_checksum(copy: &Expanded<'_>) -> Result<(), Problem> {
     let [path] = copy.files.paths.as_slice() else {
         return Err(Problem::new("checksum can't be specified for multiple sources"));
     };
-    let git = match gitref::parse(path) {
-        Ok(_) => true,
-        Err(error) => error.is_git(),
-    };
+    // What is wrong with a git reference is said when it is used.
+    let git = gitref::parse(path).map_or(true, |git| git.is_some());
     if git || path.starts_with("http://") || path.starts_with("https://") {
         return Ok(());
     }
@@ -342,16 +330,15 @@ pub(crate) fn parse_checksum(text: &str) -> Result<Option<Digest>, Problem> {
     if text.is_empty() {
         return Ok(None);
     }
-    let invalid = |_| Problem::new("invalid checksum digest format").hinted("write `sha256:` and 64 hexadecimal digits");
+    let invalid =
+        |_| Problem::new("invalid checksum digest format").hinted("write `sha256:` and 64 hexadecimal digits");
     Digest::from_str(text).map(Some).map_err(invalid)
 }
 
 /// Joins what flags and the reference's query ask of a git repository.
 fn git_options(keep: Option<bool>, checksum: &str, git: &GitRef) -> Result<GitOptions, Problem> {
-    if let (Some(flag), Some(query)) = (keep, git.keep_git_dir) {
-        if flag != query {
-            return Err(Problem::new("inconsistent keep-git-dir configuration"));
-        }
+    if keep.zip(git.keep_git_dir).is_some_and(|(flag, query)| flag != query) {
+        return Err(Problem::new("inconsistent keep-git-dir configuration"));
     }
     if !checksum.is_empty() && !git.checksum.is_empty() && checksum != git.checksum {
         let (flag, query) = (quote(checksum), quote(&git.checksum));
@@ -385,7 +372,8 @@ mod tests {
     #[test]
     fn destinations_stay_directories() {
         for (dest, expected) in [("", "/w/"), (".", "/w/"), ("a/", "/w/a/"), ("/a/.", "/a/."), ("a", "/w/a")] {
-            assert_eq!(destination("/w", dest, "linux").expect(dest), expected);
+            let destination = destination("/w", dest, "linux").expect(dest);
+            assert_eq!(paths::action_path("/", &destination, Tail::Keep), expected);
         }
         assert_eq!(destination("/app", ".\\sub\\", "windows").expect("path"), "/app/sub/");
     }
@@ -394,7 +382,7 @@ mod tests {
     fn parents_split_at_the_first_pivot() {
         let split = |path| split_parents(path, "linux").expect("path");
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(split("a/./b/./c"), ("a".into(), some("b/./c"), some("/a/b/c")));
+        assert_eq!(split("a/./b/./c"), ("a".into(), some("b/c"), some("/a/b/c")));
         assert_eq!(split("a/*/b"), ("/".into(), some("a/*/b"), None));
     }
 }

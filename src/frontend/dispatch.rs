@@ -10,6 +10,7 @@ use super::lowering::Lowering;
 use super::paths::{self, Tail};
 use super::stage::{Command, Stage, StageId};
 use super::{contexts, names};
+use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{InstructionKind, SourceLine};
 use crate::dockerfile::lint::Rule;
 use crate::llb::{ChownOpt, FileActionKind, MkdirAction, OpMetadata, UserOpt};
@@ -115,7 +116,8 @@ impl<'a> Lowering<'a> {
         let stage = self.stages.get_mut(at.stage);
         let first = !std::mem::replace(&mut stage.workdir_set, true);
         if first && !paths::is_absolute(&path, &os) {
-            let message = format!("Relative workdir {path:?} can have unexpected results if the base image changes");
+            let message =
+                format!("Relative workdir {} can have unexpected results if the base image changes", quote(&path));
             self.lint.instruction(Rule::WorkdirRelativePath, at.source, message);
         }
         let dir = change_dir(self.stages.get_mut(at.stage), &path, &os)?;

@@ -35,7 +35,8 @@ impl EnvList {
 
     /// Returns the variables in order.
     pub(crate) fn ordered(&self) -> Vec<(&str, &str)> {
-        let mut all: Vec<_> = self.values.iter().map(|(name, (at, value))| (*at, name.as_str(), value.as_str())).collect();
+        let mut all: Vec<_> =
+            self.values.iter().map(|(name, (at, value))| (*at, name.as_str(), value.as_str())).collect();
         all.sort_unstable();
         all.into_iter().map(|(_, name, value)| (name, value)).collect()
     }

@@ -10,7 +10,7 @@ use super::error::Problem;
 use super::lowering::Lowering;
 use super::plan::SCRATCH;
 use super::sources::{self, GitOptions};
-use super::git as gitref;
+use crate::dockerfile::gitref;
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{AddInstruction, InstructionKind, Stage};
 use crate::llb::SourceOp;
@@ -118,8 +118,8 @@ impl Lowering<'_> {
         };
         let path = self.expand_in(path, env)?;
         let checksum = self.expand_in(&add.checksum, env)?;
-        match gitref::parse(&path) {
-            Ok(git) if !git.indistinguishable_from_local => {
+        match gitref::parse(&path).map_err(|e| Problem::new(e.to_string()))? {
+            Some(git) if !git.indistinguishable_from_local => {
                 let options = GitOptions {
                     keep_git_dir: add.keep_git_dir == Some(true) || git.keep_git_dir == Some(true),
                     checksum: if checksum.is_empty() { git.checksum.clone() } else { checksum },
@@ -127,7 +127,6 @@ impl Lowering<'_> {
                 };
                 Ok(sources::git(&git, &options))
             }
-            Err(error) if error.is_git() => Err(Problem::new(error.to_string())),
             _ if path.starts_with("http://") || path.starts_with("https://") => {
                 let checksum = parse_checksum(&checksum)?;
                 Ok(sources::http(&path, &sources::http_filename(&path), checksum.as_ref()))

@@ -101,7 +101,12 @@ impl Diagnose for FrontendError {
         let Some((file, text)) = &self.dockerfile else { return Vec::new() };
         let placed = self.problems.iter().filter(|p| !p.ranges.is_empty());
         placed
-            .map(|p| Location { file: file.clone(), text: text.clone(), ranges: p.ranges.clone(), mark: p.mark.clone() })
+            .map(|p| Location {
+                file: file.clone(),
+                text: text.clone(),
+                ranges: p.ranges.clone(),
+                mark: p.mark.clone(),
+            })
             .collect()
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn empty(platform: &Platform) -> ImageConfig {
         os_version: platform.os_version.clone(),
         os_features: platform.os_features.clone(),
         variant: platform.variant.clone(),
-        rootfs: RootFs { kind: "layers".into(), diff_ids: Vec::new() },
+        rootfs: RootFs { kind: "layers".into(), ..RootFs::default() },
         config: ContainerConfig { working_dir: "/".into(), ..ContainerConfig::default() },
         ..ImageConfig::default()
     };
@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_forced_platform_replaces_the_variant_of_another() {
-        let mut image = ImageConfig { os: "linux".into(), architecture: "arm".into(), variant: "v6".into(), ..Default::default() };
+        let mut image =
+            ImageConfig { os: "linux".into(), architecture: "arm".into(), variant: "v6".into(), ..Default::default() };
         force_platform(&mut image, &Platform::new("linux", "arm"));
         assert_eq!(image.variant, "v6");
         force_platform(&mut image, &Platform::new("linux", "amd64"));

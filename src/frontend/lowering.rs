@@ -104,7 +104,8 @@ impl<'a> Lowering<'a> {
         for stage in &dockerfile.stages {
             let Ok(name) = self.lexer.word(&stage.base, &defaults.env) else { return };
             if Reference::from_str(&name.text).is_err() {
-                let message = format!("Default value for ARG {} results in empty or invalid base image name", stage.base);
+                let message =
+                    format!("Default value for ARG {} results in empty or invalid base image name", stage.base);
                 self.lint.file(Rule::InvalidDefaultArgInFrom, &stage.source.lines, message);
             }
         }
@@ -182,7 +183,12 @@ impl<'a> Lowering<'a> {
         Ok(expanded.text)
     }
 
-    pub(crate) fn report_undefined(&mut self, id: StageId, source: &SourceLine, mut names: std::collections::BTreeSet<String>) {
+    pub(crate) fn report_undefined(
+        &mut self,
+        id: StageId,
+        source: &SourceLine,
+        mut names: std::collections::BTreeSet<String>,
+    ) {
         names.retain(|name| !is_outside_env(name));
         if names.is_empty() {
             return;

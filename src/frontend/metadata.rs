@@ -8,7 +8,7 @@ use super::signals;
 use super::stage::DeclaredArg;
 use crate::diag::LineRange;
 use crate::dockerfile::duration;
-use crate::dockerfile::goquote::{plain_list, quote_list};
+use crate::dockerfile::goquote::{plain_list, quote, quote_list};
 use crate::dockerfile::instruction::{CommandLine, HealthcheckInstruction, KeyValue};
 use crate::dockerfile::lint::Rule;
 use crate::image::Healthcheck;
@@ -105,7 +105,7 @@ impl Lowering<'_> {
         let has = |words: &[&str]| lower.split('_').any(|part| words.contains(&part));
         if has(&SECRET_WORDS) && !has(&HARMLESS_WORDS) {
             let message =
-                format!("Do not use ARG or ENV instructions for sensitive data ({instruction} {name:?})");
+                format!("Do not use ARG or ENV instructions for sensitive data ({instruction} {})", quote(name));
             self.lint.instruction(Rule::SecretsUsedInArgOrEnv, at.source, message);
         }
     }
@@ -215,7 +215,9 @@ impl Lowering<'_> {
     pub(crate) fn dispatch_stop_signal(&mut self, at: At<'_>, signal: &str) -> Result<(), Problem> {
         let signal = self.expand(at.stage, at.source, signal)?;
         if !signals::is_signal(&signal) {
-            return Err(Problem::new(format!("invalid signal: {signal}")).hinted("use a name such as SIGTERM or a number"));
+            return Err(
+                Problem::new(format!("invalid signal: {signal}")).hinted("use a name such as SIGTERM or a number")
+            );
         }
         self.stages.get_mut(at.stage).image.config.stop_signal.clone_from(&signal);
         self.record(at.stage, format!("STOPSIGNAL {signal}"), Layer::None);

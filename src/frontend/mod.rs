@@ -22,7 +22,6 @@ mod env;
 mod epoch;
 pub mod error;
 mod expose;
-mod git;
 mod graph;
 mod image;
 mod lowering;
@@ -156,3 +155,7 @@ async fn lower_parsed(
     }
     Ok(Lowered { results, multi_platform: options.multi_platform, warnings: first_warnings.unwrap_or_default() })
 }
+
+#[cfg(test)]
+#[path = "lower_tests.rs"]
+mod tests;

@@ -8,12 +8,13 @@ use super::lowering::Lowering;
 use super::paths;
 use super::run::tmpfs;
 use super::stage::StageId;
+use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::RunInstruction;
 use crate::dockerfile::mount::{self, MountSpec, Sharing};
-use crate::pattern::path::clean as clean_path;
 use crate::llb::{
     self, CacheOpt, ChownOpt, FileActionKind, FileOpt, MkdirAction, Mount, MountType, SecretEnv, UserOpt,
 };
+use crate::pattern::path::clean as clean_path;
 
 /// The mounts of one RUN while they are collected.
 #[derive(Debug, Default)]
@@ -162,10 +163,9 @@ impl Lowering<'_> {
 }
 
 fn not_yet(spec: &MountSpec) -> Problem {
-    let (from, target) = (&spec.from, &spec.target);
-    let message = format!(
-        "cannot mount from stage {from:?} to {target:?}, stage needs to be defined before current command"
-    );
+    let (from, target) = (quote(&spec.from), quote(&spec.target));
+    let message =
+        format!("cannot mount from stage {from} to {target}, stage needs to be defined before current command");
     Problem::new(message).hinted("move the stage that is mounted above this one")
 }
 

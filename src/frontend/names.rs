@@ -82,7 +82,12 @@ fn platform_of(env: &EnvList) -> Option<Platform> {
         return None;
     }
     let value = |name| env.value(name).unwrap_or_default().to_owned();
-    Some(Platform { os: value("TARGETOS"), architecture: value("TARGETARCH"), variant: value("TARGETVARIANT"), ..Platform::default() })
+    Some(Platform {
+        os: value("TARGETOS"),
+        architecture: value("TARGETARCH"),
+        variant: value("TARGETVARIANT"),
+        ..Platform::default()
+    })
 }
 
 #[cfg(test)]

@@ -173,9 +173,7 @@ fn parse_network(value: &str) -> Result<NetMode, Problem> {
         "" | "sandbox" => Ok(NetMode::Unset),
         "host" => Ok(NetMode::Host),
         "none" => Ok(NetMode::None),
-        other => {
-            Err(Problem::usage(format!("invalid netmode {other}")).hinted("use one of `sandbox`, `host`, `none`"))
-        }
+        other => Err(Problem::usage(format!("invalid netmode {other}")).hinted("use one of `sandbox`, `host`, `none`")),
     }
 }
 
@@ -206,8 +204,21 @@ fn parse_host(field: &str) -> Result<HostIp, String> {
 }
 
 const ULIMITS: [&str; 15] = [
-    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 fn parse_ulimits(value: &str) -> Result<Vec<Ulimit>, String> {

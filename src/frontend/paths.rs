@@ -2,6 +2,7 @@
 //!
 //! In: texts from a Dockerfile. Out: texts with forward slashes. No file system is asked.
 
+use crate::dockerfile::goquote::quote;
 use crate::pattern::path::clean as clean_path;
 
 use super::error::Problem;
@@ -96,7 +97,7 @@ pub(crate) fn strip_drive(path: &str, os: &str, tail: Tail) -> Result<String, Pr
     }
     let slashed = to_slash(path, os);
     if path.len() == 2 && path.ends_with(':') {
-        return Err(Problem::new(format!("No relative path specified in {path:?}")));
+        return Err(Problem::new(format!("No relative path specified in {}", quote(path))));
     }
     if slashed.starts_with("//") {
         return Err(Problem::new("UNC paths are not supported"));

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use super::error::Problem;
 use super::lowering::Lowering;
 use super::stage::{Command, Stage, StageId};
+use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{self, Instruction, InstructionKind, RunInstruction};
 use crate::dockerfile::lint::Rule;
 use crate::dockerfile::mount;
@@ -69,8 +70,7 @@ impl<'a> Lowering<'a> {
 
     fn stage_platform(&mut self, parsed: &instruction::Stage, text: &str) -> Result<Platform, Problem> {
         let expanded = self.lexer.word(text, &self.globals.env);
-        let expanded =
-            expanded.map_err(|e| Problem::new(format!("failed to process arguments for platform : {e}")))?;
+        let expanded = expanded.map_err(|e| Problem::new(format!("failed to process arguments for platform : {e}")))?;
         self.report_undeclared(parsed, &expanded.unmatched);
         self.report_redundant(parsed, text, &expanded);
         self.report_constant(parsed, &expanded);
@@ -106,9 +106,8 @@ impl<'a> Lowering<'a> {
         const NAME: &str = "TARGETPLATFORM";
         let only = expanded.matched.len() == 1 && expanded.unmatched.is_empty() && expanded.matched.contains(NAME);
         if only && self.globals.env.value(NAME) == Some(&expanded.text) {
-            let message = format!(
-                "Setting platform to predefined {text} in FROM is redundant as this is the default behavior"
-            );
+            let message =
+                format!("Setting platform to predefined {text} in FROM is redundant as this is the default behavior");
             self.lint.instruction(Rule::RedundantTargetPlatform, &parsed.source, message);
         }
     }
@@ -117,7 +116,7 @@ impl<'a> Lowering<'a> {
         let Ok(platform) = Platform::from_str(&expanded.text) else { return };
         let named = parsed.name.contains(&platform.os) || parsed.name.contains(&platform.architecture);
         if expanded.matched.is_empty() && expanded.unmatched.is_empty() && !named {
-            let message = format!("FROM --platform flag should not use constant value {:?}", expanded.text);
+            let message = format!("FROM --platform flag should not use constant value {}", quote(&expanded.text));
             self.lint.instruction(Rule::FromPlatformFlagConstDisallowed, &parsed.source, message);
         }
     }

@@ -3,6 +3,7 @@
 //! Mounts with a tree are sorted by where they go; secrets and ssh sockets follow in the order written. Only the root's
 //! changes become a result: what is written to other mounts is gone after the step, except for caches.
 
+use super::bases::COMMAND;
 use super::contexts;
 use super::dispatch::At;
 use super::env::EnvList;
@@ -18,9 +19,7 @@ use crate::dockerfile::heredoc;
 use crate::dockerfile::instruction::{Heredoc, RunInstruction, SourceLine};
 use crate::dockerfile::text::strip_leading_tabs;
 use crate::dockerfile::word::Lexer;
-use crate::llb::{
-    ExecOp, FileActionKind, Meta, MkfileAction, Mount, MountType, NetMode, OpMetadata, SecurityMode, Ulimit,
-};
+use crate::llb::{ExecOp, FileActionKind, Meta, MkfileAction, Mount, MountType, NetMode, OpMetadata, SecurityMode};
 
 /// Where a script given as a heredoc is mounted.
 const SCRIPT_DIR: &str = "/dev/pipes/";
@@ -30,6 +29,12 @@ struct Script {
     args: Vec<String>,
     text: String,
     file: Option<NodeId>,
+}
+
+/// What a RUN runs, and what its step is called.
+struct Process {
+    args: Vec<String>,
+    name: String,
 }
 
 impl Lowering<'_> {
@@ -59,7 +64,7 @@ impl Lowering<'_> {
         }
         let name = self.run_name(at, &script.text, &mounts);
         let record = self.run_record(at.stage, &script.args);
-        self.add_exec(at, run, script.args, mounts, &name)?;
+        self.add_exec(at, run, Process { args: script.args, name }, mounts);
         self.record(at.stage, record, Layer::Some);
         Ok(())
     }
@@ -128,14 +133,7 @@ impl Lowering<'_> {
         record
     }
 
-    fn add_exec(
-        &mut self,
-        at: At<'_>,
-        run: &RunInstruction,
-        args: Vec<String>,
-        mut mounts: RunMounts,
-        name: &str,
-    ) -> Result<(), Problem> {
+    fn add_exec(&mut self, at: At<'_>, run: &RunInstruction, process: Process, mut mounts: RunMounts) {
         let options = self.given.options;
         if options.shm_size > 0 {
             let mount = Mount { dest: "/dev/shm".into(), ..tmpfs(options.shm_size) };
@@ -147,19 +145,19 @@ impl Lowering<'_> {
             _ => options.network,
         };
         let security = if run.security == "insecure" { SecurityMode::Insecure } else { SecurityMode::Sandbox };
-        let meta = self.process(at.stage, args, &mounts);
+        let meta = self.process(at.stage, process.args, &mounts);
         let secret_env = std::mem::take(&mut mounts.secret_env);
         let (list, inputs) = mounts.finish();
         let exec = ExecOp { meta, mounts: list, network, security, secret_env, cdi_devices: Vec::new() };
-        let mut metadata = OpMetadata { resources: options.resources.clone(), ..self.metadata(at.stage, name) };
+        let mut metadata =
+            OpMetadata { resources: options.resources.clone(), ..self.metadata(at.stage, &process.name) };
         let command = at.source.text.clone();
-        metadata.description.insert("com.docker.dockerfile.v1.command".into(), command);
+        metadata.description.insert(COMMAND.into(), command);
         let platform = self.stages.get(at.stage).state.platform.clone();
         let platform = platform.unwrap_or_else(|| self.target_platform.clone());
         let kind = NodeKind::Exec(Box::new(exec), inputs, platform);
         let node = self.graph.add(kind, metadata, &at.source.lines);
         self.stages.get_mut(at.stage).state.root = Some(node);
-        Ok(())
     }
 
     fn process(&self, id: StageId, args: Vec<String>, mounts: &RunMounts) -> Meta {
@@ -177,7 +175,7 @@ impl Lowering<'_> {
             proxy_env: options.proxy.clone(),
             extra_hosts: options.extra_hosts.clone(),
             hostname: options.hostname.clone(),
-            ulimit: options.ulimits.iter().map(Ulimit::clone).collect(),
+            ulimit: options.ulimits.clone(),
             cgroup_parent: options.cgroup_parent.clone(),
             remove_mount_stubs_recursive: true,
             valid_exit_codes: Vec::new(),

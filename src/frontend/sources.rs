@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::bridge::ResolveMode;
 use super::paths;
 use crate::digest::Digest;
-use super::git::GitRef;
+use crate::dockerfile::gitref::GitRef;
 use crate::image::canonical;
 use crate::llb::SourceOp;
 
@@ -94,7 +94,7 @@ pub(crate) fn json_list(items: &[String]) -> String {
 
 /// Returns the source of a git repository.
 pub(crate) fn git(git: &GitRef, options: &GitOptions) -> SourceOp {
-    let mut identifier = format!("git://{}{}", git.host, paths::join(&["/", &git.path]));
+    let mut identifier = format!("git://{}{}", git.url.host, paths::join(&["/", &git.url.path]));
     if !git.reference.is_empty() || !git.subdir.is_empty() {
         identifier.push('#');
         identifier.push_str(&git.reference);
@@ -112,13 +112,13 @@ pub(crate) fn git(git: &GitRef, options: &GitOptions) -> SourceOp {
     let truth = |value: bool| if value { "true" } else { "" };
     set("git.authtokensecret", "GIT_AUTH_TOKEN");
     set("git.authheadersecret", "GIT_AUTH_HEADER");
-    set("git.fullurl", &git.remote);
+    set("git.fullurl", &git.url.remote);
     set("git.keepgitdir", truth(options.keep_git_dir));
     set("git.checksum", &options.checksum);
     set("git.skipsubmodules", truth(git.submodules == Some(false)));
     set("git.mtime", &options.mtime);
     set("git.fetchbycommit", truth(git.fetch_by_commit));
-    set("git.mountsshsock", if git.is_ssh() { "default" } else { "" });
+    set("git.mountsshsock", if git.url.scheme == "ssh" { "default" } else { "" });
     SourceOp { identifier, attrs }
 }
 

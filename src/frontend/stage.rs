@@ -7,6 +7,7 @@ use super::contexts::ContextValue;
 use super::env::EnvList;
 use super::graph::NodeId;
 use crate::diag::LineRange;
+use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{Instruction, SourceLine};
 use crate::dockerfile::suggestion::{self, Case};
 use crate::image::{ImageConfig, Platform};
@@ -183,7 +184,7 @@ impl<'a> Stages<'a> {
         }
         self.by_name(name).ok_or_else(|| {
             let near = suggestion::suffix(name, &self.displays(), Case::Insensitive);
-            Problem::usage(format!("target stage {name:?} could not be found{near}"))
+            Problem::usage(format!("target stage {} could not be found{near}", quote(name)))
         })
     }
 
@@ -214,7 +215,7 @@ impl<'a> Stages<'a> {
             return Ok(());
         }
         let mut on_path = BTreeSet::from([start]);
-        let mut path: Vec<(StageId, Vec<(&StageId, &Vec<LineRange>)>)> = vec![(start, self.pending(start))];
+        let mut path = vec![(start, self.pending(start))];
         let mut trail: Vec<&[LineRange]> = Vec::new();
         while let Some((_, pending)) = path.last_mut() {
             let Some((next, lines)) = pending.pop() else {
@@ -224,21 +225,21 @@ impl<'a> Stages<'a> {
                 trail.pop();
                 continue;
             };
-            if on_path.contains(next) {
+            if on_path.contains(&next) {
                 trail.push(lines);
                 return Err(self.circle(start, &trail));
             }
             if !std::mem::replace(&mut seen[next.0], true) {
                 trail.push(lines);
-                on_path.insert(*next);
-                path.push((*next, self.pending(*next)));
+                on_path.insert(next);
+                path.push((next, self.pending(next)));
             }
         }
         Ok(())
     }
 
-    fn pending(&self, id: StageId) -> Vec<(&StageId, &Vec<LineRange>)> {
-        self.get(id).needs.iter().rev().collect()
+    fn pending(&self, id: StageId) -> Vec<(StageId, &[LineRange])> {
+        self.get(id).needs.iter().rev().map(|(id, lines)| (*id, lines.as_slice())).collect()
     }
 
     fn circle(&self, start: StageId, trail: &[&[LineRange]]) -> Problem {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::DiffId;
 
@@ -116,14 +116,36 @@ pub struct Healthcheck {
 
 /// The layers of an image, bottom first.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(from = "WrittenRootFs", into = "WrittenRootFs")]
 pub struct RootFs {
     /// Always `layers`.
-    #[serde(rename = "type", deserialize_with = "null_default")]
     pub kind: String,
     /// Digests of the uncompressed layers; written as `null` when there are none, as Go does.
-    #[serde(serialize_with = "null_when_empty", deserialize_with = "null_default")]
     pub diff_ids: Vec<DiffId>,
+    /// Whether no layers are written as `[]`, because the image it was read from did; Go keeps the difference.
+    pub empty_list: bool,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct WrittenRootFs {
+    #[serde(rename = "type", deserialize_with = "null_default")]
+    kind: String,
+    diff_ids: Option<Vec<DiffId>>,
+}
+
+impl From<WrittenRootFs> for RootFs {
+    fn from(written: WrittenRootFs) -> Self {
+        let empty_list = written.diff_ids.as_ref().is_some_and(Vec::is_empty);
+        Self { kind: written.kind, diff_ids: written.diff_ids.unwrap_or_default(), empty_list }
+    }
+}
+
+impl From<RootFs> for WrittenRootFs {
+    fn from(rootfs: RootFs) -> Self {
+        let written = !rootfs.diff_ids.is_empty() || rootfs.empty_list;
+        Self { kind: rootfs.kind, diff_ids: written.then_some(rootfs.diff_ids) }
+    }
 }
 
 /// How one layer, or one change of the configuration, came to be.
@@ -154,10 +176,6 @@ fn is_zero(value: &i64) -> bool {
 /// Go writes `null` for absent lists and maps; read it as empty.
 fn null_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
-}
-
-fn null_when_empty<S: Serializer>(ids: &[DiffId], serializer: S) -> Result<S::Ok, S::Error> {
-    if ids.is_empty() { serializer.serialize_none() } else { ids.serialize(serializer) }
 }
 
 /// Sets are written as `{"member":{}}`.
@@ -191,5 +209,13 @@ mod tests {
         let written = serde_json::to_string(&config).expect("plain data");
         let expected = r#"{"architecture":"amd64","os":"linux","config":{"Volumes":{"/a":{},"/b":{}}},"rootfs":{"type":"layers","diff_ids":null}}"#;
         assert_eq!(written, expected);
+    }
+
+    #[test]
+    fn keeps_an_empty_list_of_layers() {
+        for text in [r#"{"type":"layers","diff_ids":[]}"#, r#"{"type":"layers","diff_ids":null}"#] {
+            let rootfs: RootFs = serde_json::from_str(text).expect("valid rootfs");
+            assert_eq!(serde_json::to_string(&rootfs).expect("plain data"), text);
+        }
     }
 }

@@ -310,11 +310,8 @@ mod tests {
     #[test]
     fn platform_and_constraints_come_before_the_kind() {
         let source = SourceOp { identifier: "docker-image://x".into(), ..SourceOp::default() };
-        let one = Op {
-            kind: Some(OpKind::Source(source)),
-            platform: Some(Platform::new("linux", "amd64")),
-            ..Op::default()
-        };
+        let one =
+            Op { kind: Some(OpKind::Source(source)), platform: Some(Platform::new("linux", "amd64")), ..Op::default() };
         let expected = b"\x52\x0e\x0a\x05amd64\x12\x05linux\x5a\x00\x1a\x12\x0a\x10docker-image://x";
         assert_eq!(op(&one), expected);
     }

@@ -100,9 +100,8 @@ fn source_op(source: &SourceOp) -> Value {
 }
 
 fn exec_op(exec: &ExecOp) -> Value {
-    let secret = |s: &SecretEnv| {
-        Object::new().text("ID", &s.id).text("name", &s.name).flag("optional", s.optional).done()
-    };
+    let secret =
+        |s: &SecretEnv| Object::new().text("ID", &s.id).text("name", &s.name).flag("optional", s.optional).done();
     let device = |d: &CdiDevice| Object::new().text("name", &d.name).flag("optional", d.optional).done();
     Object::new()
         .some("meta", Some(meta(&exec.meta)))
@@ -116,8 +115,7 @@ fn exec_op(exec: &ExecOp) -> Value {
 
 fn meta(meta: &Meta) -> Value {
     let host = |h: &HostIp| Object::new().text("Host", &h.host).text("IP", &h.ip).done();
-    let limit =
-        |u: &Ulimit| Object::new().text("Name", &u.name).long("Soft", u.soft).long("Hard", u.hard).done();
+    let limit = |u: &Ulimit| Object::new().text("Name", &u.name).long("Soft", u.soft).long("Hard", u.hard).done();
     Object::new()
         .texts("args", &meta.args)
         .texts("env", &meta.env)
@@ -249,10 +247,7 @@ fn symlink_action(link: &SymlinkAction) -> Value {
 }
 
 fn owner(owner: &ChownOpt) -> Value {
-    Object::new()
-        .some("user", owner.user.as_ref().map(user))
-        .some("group", owner.group.as_ref().map(user))
-        .done()
+    Object::new().some("user", owner.user.as_ref().map(user)).some("group", owner.group.as_ref().map(user)).done()
 }
 
 fn user(user: &UserOpt) -> Value {
@@ -272,8 +267,7 @@ mod tests {
     #[test]
     fn defaults_are_left_out_and_long_numbers_are_text() {
         let dir = MkdirAction { path: "/a".into(), mode: 493, make_parents: true, owner: None, timestamp: -1 };
-        let action =
-            FileAction { input: 0, secondary_input: -1, output: 0, kind: FileActionKind::Mkdir(dir) };
+        let action = FileAction { input: 0, secondary_input: -1, output: 0, kind: FileActionKind::Mkdir(dir) };
         let kind = Some(OpKind::File(FileOp { actions: vec![action] }));
         let expected = json!({
             "file": {"actions": [{"secondaryInput": "-1",

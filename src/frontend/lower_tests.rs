@@ -1,0 +1,223 @@
+//! Whole lowerings against a table of images.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::diag::Diagnose as _;
+use crate::digest::Digest;
+use crate::image::Reference;
+use crate::llb::{OpKind, SourceOp};
+
+const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"]},
+    "rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]}}"#;
+
+/// Knows every image but `missing`; waits a little for each, and counts who waits at once.
+#[derive(Default)]
+struct World {
+    asked: AtomicUsize,
+    waiting: AtomicUsize,
+    most: AtomicUsize,
+    patience: Duration,
+    ignore: &'static str,
+    on_build: Vec<&'static str>,
+}
+
+impl World {
+    async fn image(&self, reference: &Reference) -> Result<ResolvedImage, BridgeError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let waiting = self.waiting.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(waiting, Ordering::SeqCst);
+        tokio::time::sleep(self.patience).await;
+        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        if reference.repository.ends_with("missing") {
+            return Err(BridgeError::remote(format!("{reference}: not found")));
+        }
+        let mut config: ImageConfig = serde_json::from_str(CONFIG).expect("config");
+        if reference.repository.ends_with("triggers") {
+            config.config.on_build = self.on_build.iter().map(|t| (*t).to_owned()).collect();
+        }
+        let config = serde_json::to_vec(&config).expect("config");
+        Ok(ResolvedImage { digest: Digest::compute(reference.to_string()), config })
+    }
+}
+
+impl Bridge for World {
+    fn resolve_image<'a>(&'a self, name: &'a Reference, _: &'a Platform, _: ResolveMode) -> Answer<'a, ResolvedImage> {
+        Box::pin(self.image(name))
+    }
+
+    fn resolve_oci_layout<'a>(&'a self, _: &'a str, name: &'a Reference, _: &'a Platform) -> Answer<'a, ResolvedImage> {
+        Box::pin(self.image(name))
+    }
+
+    fn read_ignore<'a>(&'a self, _: &'a str, names: &'a [String]) -> Answer<'a, Option<(String, Vec<u8>)>> {
+        let found = (!self.ignore.is_empty()).then(|| (names[0].clone(), self.ignore.as_bytes().to_vec()));
+        Box::pin(async move { Ok(found) })
+    }
+
+    fn source_time<'a>(&'a self, source: &'a SourceOp) -> Answer<'a, Option<i64>> {
+        Box::pin(async move { Ok(Some(source.identifier.len() as i64)) })
+    }
+
+    fn http_head<'a>(&'a self, _: &'a str) -> Answer<'a, Vec<u8>> {
+        Box::pin(async move { Ok(b"BZh".to_vec()) })
+    }
+}
+
+fn run(world: &World, text: &str, options: &[(&str, &str)]) -> Result<Lowered, FrontendError> {
+    let request = Request {
+        dockerfile_name: "Dockerfile".into(),
+        dockerfile: text.as_bytes().to_vec(),
+        options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>(),
+        worker_platforms: vec![Platform::new("linux", "amd64")],
+        session: "S".into(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+    runtime.block_on(lower(&request, world))
+}
+
+fn sources(lowered: &Lowered) -> Vec<&SourceOp> {
+    let kinds = lowered.results[0].definition.vertices.iter().filter_map(|v| v.op.kind.as_ref());
+    kinds.filter_map(|kind| if let OpKind::Source(source) = kind { Some(source) } else { None }).collect()
+}
+
+#[test]
+fn says_what_is_wrong_and_where() {
+    for (text, line, message) in [
+        ("FROM ${BLANK}", 1, "base name (${BLANK}) should not be blank"),
+        (
+            "FROM Foo",
+            1,
+            "failed to parse stage name \"Foo\": invalid reference format: repository name (library/Foo) must be lowercase",
+        ),
+        (
+            "FROM --platform=$BULIDPLATFORM x",
+            1,
+            "empty platform value from expression $BULIDPLATFORM (did you mean BUILDPLATFORM?)",
+        ),
+        ("FROM a\nCOPY --from=9 . .", 2, "invalid stage index 9"),
+        ("FROM a\nCOPY --from=0 . .", 2, "circular dependency detected on stage: stage-0"),
+        (
+            "FROM a AS one\nCOPY --from=two . .\nFROM b AS two\nFROM one\nCOPY --from=two . .",
+            2,
+            "cannot copy from stage \"two\", it needs to be defined before current stage \"one\"",
+        ),
+        ("FROM a\nCOPY http://h/x /", 2, "source can't be a URL for COPY"),
+        ("FROM a\nCOPY git@h:x.git /", 2, "source can't be a git ref for COPY"),
+        (
+            "FROM a\nCOPY --chmod=64a a b",
+            2,
+            "invalid chmod parameter: '64a'. it should be octal string and between 0 and 07777",
+        ),
+        ("FROM a\nADD --checksum=x http://a http://b /", 2, "checksum can't be specified for multiple sources"),
+        ("FROM a\nADD --checksum=foo http://a/b /", 2, "invalid checksum digest format"),
+        ("FROM a\nADD https://h/x.git?bad=1 /", 2, "unexpected query \"bad\""),
+        ("FROM a\nRUN --mount=target=/ x", 2, "invalid mount target \"/\""),
+        ("FROM a\nRUN --mount=type=ssh,source=x y", 2, "ssh does not support source"),
+        ("FROM a\nRUN []", 2, "failed to marshal LLB definition: arguments are required"),
+        ("FROM a\nSTOPSIGNAL FOO", 2, "invalid signal: FOO"),
+        ("FROM a\nARG V=\nVOLUME $V", 3, "VOLUME specified can not be an empty string"),
+        ("ARG SOURCE_DATE_EPOCH=x\nFROM a", 0, "invalid SOURCE_DATE_EPOCH: x"),
+        ("ARG SOURCE_DATE_EPOCH=e\nFROM a AS e\nFROM a", 2, "SOURCE_DATE_EPOCH stage must use FROM scratch"),
+        (
+            "FROM missing",
+            1,
+            "missing: failed to resolve source metadata for docker.io/library/missing:latest: \
+             docker.io/library/missing:latest: not found",
+        ),
+    ] {
+        let error = run(&World::default(), text, &[]).expect_err(text);
+        let found = error.problems[0].ranges.first().map_or(0, |r| r.start);
+        assert_eq!((error.to_string().as_str(), found), (message, line), "{text}");
+        assert_eq!(error.locations().is_empty(), line == 0, "{text}");
+    }
+}
+
+#[test]
+fn asks_for_each_image_once_and_for_all_at_once() {
+    let world = World { patience: Duration::from_millis(5), ..World::default() };
+    let copies: String = (0..50).map(|n| format!("COPY --from=i{} /a /b\n", n % 10)).collect();
+    run(&world, &format!("FROM a AS x\nFROM a\n{copies}COPY --from=x / /x"), &[]).expect("lowers");
+    assert_eq!((world.asked.into_inner(), world.most.into_inner()), (11, 11));
+}
+
+#[test]
+fn stages_that_nobody_needs_ask_nothing() {
+    let world = World::default();
+    run(&world, "FROM missing AS x\nRUN y\nFROM a", &[]).expect("lowers");
+    assert_eq!(world.asked.into_inner(), 1);
+}
+
+#[test]
+fn triggers_may_bring_triggers() {
+    let world = World { on_build: vec!["COPY --from=other /a /b", "RUN two"], ..World::default() };
+    let lowered = run(&world, "FROM triggers\nRUN own", &[]).expect("lowers");
+    let names: Vec<_> =
+        lowered.results[0].definition.vertices.iter().map(|v| &v.metadata.description["llb.customname"]).collect();
+    assert!(names.iter().any(|n| n.ends_with("3/4] ONBUILD RUN two")), "{names:?}");
+    assert!(names.iter().any(|n| n.ends_with("4/4] RUN own")), "{names:?}");
+    let error =
+        run(&World { on_build: vec!["NOPE x"], ..World::default() }, "FROM triggers", &[]).expect_err("trigger");
+    assert_eq!(error.problems[0].ranges.len(), 1);
+}
+
+#[test]
+fn remote_archives_are_unpacked() {
+    let lowered = run(&World::default(), "FROM a\nCOPY . /", &[("context", "https://h/c.tar")]).expect("lowers");
+    let text = format!("{:?}", lowered.results[0].definition.vertices);
+    assert!(
+        text.contains("attempt_unpack: true") && sources(&lowered).iter().any(|s| s.identifier == "https://h/c.tar")
+    );
+}
+
+#[test]
+fn the_epoch_may_come_from_a_stage() {
+    let text =
+        "ARG SOURCE_DATE_EPOCH=e\nFROM scratch AS e\nADD https://h/x /\nFROM a\nARG SOURCE_DATE_EPOCH\nWORKDIR /w";
+    let lowered = run(&World::default(), text, &[]).expect("lowers");
+    assert_eq!(lowered.results[0].epoch, Some(11));
+    let history = &lowered.results[0].config.history;
+    assert_eq!(history[0].created_by, "ARG SOURCE_DATE_EPOCH=11");
+    let lowered = run(&World::default(), text, &[("build-arg:SOURCE_DATE_EPOCH", "")]).expect("lowers");
+    assert_eq!(lowered.results[0].epoch, None);
+}
+
+#[test]
+fn resource_limits_are_said_beside_the_op() {
+    let lowered = run(&World::default(), "FROM a\nRUN x", &[("memory", "5")]).expect("lowers");
+    let run = lowered.results[0].definition.vertices.last().expect("op");
+    assert_eq!(run.metadata.resources.as_ref().expect("limits").memory, 5);
+}
+
+#[test]
+fn ignored_files_are_pointed_out_unless_patterns_take_back() {
+    for (ignore, count) in [("secret\n", 1), ("secret\n!other\n", 0)] {
+        let world = World { ignore, ..World::default() };
+        let lowered = run(&world, "FROM a\nCOPY secret /x", &[]).expect("lowers");
+        assert_eq!(lowered.warnings.len(), count, "{ignore}");
+    }
+    let world = World { ignore: "!\n", ..World::default() };
+    assert_eq!(run(&world, "FROM a", &[]).expect_err("pattern").to_string(), "illegal exclusion pattern: \"!\"");
+}
+
+#[test]
+fn large_files_lower_in_linear_time() {
+    let text = |stages: usize, steps: usize| -> String {
+        let body: String = (0..steps).map(|n| format!("RUN x{n}\nCOPY a{n} /b{n}\nENV E={n}\n")).collect();
+        (0..stages)
+            .map(|n| if n == 0 { "FROM a AS s0\n".into() } else { format!("FROM s{} AS s{n}\n", n - 1) } + &body)
+            .collect()
+    };
+    let time = |text: &str| {
+        let start = Instant::now();
+        run(&World::default(), text, &[]).expect("lowers");
+        start.elapsed()
+    };
+    time(&text(3, 10));
+    let small = time(&text(60, 3));
+    let large = time(&text(300, 6));
+    // Ten times the instructions; quadratic growth would be a hundredfold.
+    assert!(large < small * 40 + Duration::from_millis(50), "{small:?} {large:?}");
+}
