@@ -11,9 +11,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 
+use super::SourceError;
 use super::layers::{self, Reporter};
 use super::select::{self, Contents, ResolvedImage};
-use super::SourceError;
 use crate::digest::Digest;
 use crate::image::{Descriptor, Platform, Reference};
 use crate::registry::{Client, MANIFEST_LIMIT, RegistryError, document};

@@ -21,12 +21,12 @@ use tokio::sync::mpsc;
 use super::SourceError;
 use super::select::{Contents, ResolvedImage};
 use crate::digest::{DiffId, Digest};
-use crate::image::Descriptor;
+use crate::image::{Descriptor, History};
 use crate::image::media::Compression;
 use crate::layer::BlobInfo;
 use crate::layer::decompress::Decoder;
 use crate::progress::{Event, Sink, Status};
-use crate::snapshot::{Chain, Snapshots, Unpacked};
+use crate::snapshot::{Chain, Origin, Snapshots, Unpacked};
 use crate::store::{BlobWriter, Store, StoreError};
 
 /// Layers fetched and unpacked at once.
@@ -92,9 +92,15 @@ impl<'a> Report<'a> {
 struct Layer {
     descriptor: Descriptor,
     diff_id: DiffId,
+    history: History,
 }
 
 impl Layer {
+    fn origin(&self) -> Origin {
+        let (created, description) = (self.history.created.clone(), self.history.created_by.clone());
+        Origin { blob: Some(self.blob_info()), created, description }
+    }
+
     fn blob_info(&self) -> BlobInfo {
         BlobInfo {
             diff_id: self.diff_id.clone(),
@@ -136,8 +142,7 @@ pub(super) async fn pull(
 ) -> Result<Chain, SourceError> {
     let puller = Puller { contents, store, snapshots, image, reporter };
     let known: Vec<_> = image.chain_ids().iter().map(|id| snapshots.find_layer(id)).collect();
-    let pairs = image.manifest.layers.iter().cloned().zip(image.config.rootfs.diff_ids.iter().cloned());
-    let layers: Vec<Layer> = pairs.map(|(descriptor, diff_id)| Layer { descriptor, diff_id }).collect();
+    let layers = layers_of(image);
     let wanted: Vec<Layer> = layers.iter().zip(&known).filter(|(_, k)| k.is_none()).map(|(l, _)| l.clone()).collect();
     let mut unpacked = stream::iter(wanted.into_iter().map(|layer| puller.layer(layer))).buffered(PARALLEL);
     let mut chain = Chain::empty();
@@ -153,6 +158,18 @@ pub(super) async fn pull(
     Ok(chain)
 }
 
+/// Puts together what is said of each layer; a history that is too short leaves the upper ones without.
+fn layers_of(image: &ResolvedImage) -> Vec<Layer> {
+    let mut history = image.config.history.iter().filter(|h| !h.empty_layer);
+    let pairs = image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids);
+    let layers = pairs.map(|(descriptor, diff_id)| Layer {
+        descriptor: descriptor.clone(),
+        diff_id: diff_id.clone(),
+        history: history.next().cloned().unwrap_or_default(),
+    });
+    layers.collect()
+}
+
 async fn adopt(
     snapshots: &Arc<Snapshots>,
     parent: Chain,
@@ -160,7 +177,7 @@ async fn adopt(
     layer: &Layer,
 ) -> Result<Chain, SourceError> {
     let (snapshots, owned) = (Arc::clone(snapshots), layer.clone());
-    let work = move || snapshots.adopt(&parent, unpacked, &owned.diff_id, owned.blob_info());
+    let work = move || snapshots.adopt(&parent, unpacked, &owned.diff_id, owned.origin());
     let adopted = tokio::task::spawn_blocking(work).await;
     let digest = layer.descriptor.digest.clone();
     adopted.map_err(|_| SourceError::Stopped { digest })?.map_err(|e| layer.unpack_failed(e))

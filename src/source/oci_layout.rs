@@ -144,7 +144,8 @@ impl OciLayout {
     }
 
     fn absent(&self, index: &Index, reference: &Reference) -> SourceError {
-        let names: BTreeSet<String> = index.manifests.iter().filter_map(|d| d.annotations.get(REF_NAME)).cloned().collect();
+        let names: BTreeSet<String> =
+            index.manifests.iter().filter_map(|d| d.annotations.get(REF_NAME)).cloned().collect();
         let name = reference.tag.clone().unwrap_or_else(|| "without a tag".into());
         SourceError::NotInLayout { layout: self.name.clone(), name, have: names.into_iter().take(10).collect() }
     }
@@ -152,7 +153,8 @@ impl OciLayout {
     fn stream(&self, descriptor: &Descriptor) -> Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError> {
         let path = blob_path(&descriptor.digest);
         let file = self.file(&path).map_err(|source| self.failed(&path, source))?;
-        let reader = Verified { file, hasher: Hasher::new(), descriptor: descriptor.clone(), layout: self.name.clone() };
+        let reader =
+            Verified { file, hasher: Hasher::new(), descriptor: descriptor.clone(), layout: self.name.clone() };
         // Reading a local file in pieces of 64 KiB is short enough for the runtime's threads.
         let stream = stream::try_unfold(reader, |mut reader| async move {
             let chunk = reader.next()?;
@@ -242,5 +244,103 @@ impl Contents for OciLayout {
         descriptor: &'a Descriptor,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError>> {
         Box::pin(async move { self.stream(descriptor) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::diag::{Diagnose as _, chain};
+    use crate::image::media;
+
+    /// Writes a layout with one empty image under a tag; returns the image's digest.
+    fn layout(dir: &Path, tags: &[&str]) -> Digest {
+        std::fs::create_dir_all(dir.join("blobs/sha256")).expect("mkdir");
+        std::fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("write");
+        let put = |kind: &str, text: String| {
+            let descriptor = Descriptor::of(kind, text.as_bytes());
+            std::fs::write(dir.join(blob_path(&descriptor.digest)), text).expect("write");
+            descriptor
+        };
+        let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":null}}"#;
+        let config = put(media::OCI_CONFIG, config.into());
+        let config = serde_json::to_string(&config).expect("plain data");
+        let manifest = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[]}}"#);
+        let manifest = put(media::OCI_MANIFEST, manifest);
+        let tagged = |tag: &&str| {
+            let mut entry = manifest.clone();
+            entry.annotations.insert(REF_NAME.into(), (*tag).into());
+            entry
+        };
+        let entries: Vec<Descriptor> = tags.iter().map(tagged).collect();
+        let entries = serde_json::to_string(&entries).expect("plain data");
+        std::fs::write(dir.join("index.json"), format!(r#"{{"schemaVersion":2,"manifests":{entries}}}"#))
+            .expect("write");
+        manifest.digest
+    }
+
+    async fn resolve(dir: &Path, reference: &str) -> Result<ResolvedImage, SourceError> {
+        let reference = reference.parse().expect("reference");
+        OciLayout::open(dir)?.resolve(&reference, &Platform::new("linux", "amd64")).await
+    }
+
+    #[tokio::test]
+    async fn finds_images_by_tag_and_digest() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let digest = layout(temp.path(), &["v1", "r.io/app:v2", "latest"]);
+        for reference in ["app:v1", "r.io/app:v2", "other", &format!("x@{digest}")] {
+            assert_eq!(resolve(temp.path(), reference).await.expect(reference).digest, digest);
+        }
+        let error = resolve(temp.path(), "app:v3").await.expect_err("no such tag");
+        assert!(error.to_string().ends_with("has no image v3"), "{error}");
+        assert_eq!(error.hints(), ["it has latest, r.io/app:v2, v1"]);
+        layout(temp.path(), &["only"]);
+        assert_eq!(resolve(temp.path(), "whatever").await.expect("only one").digest, digest);
+    }
+
+    #[tokio::test]
+    async fn reads_no_links_and_no_special_files() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let outside = temp.path().join("outside");
+        let (good, dir) = (temp.path().join("good"), temp.path().join("layout"));
+        let digest = layout(&good, &["v1"]);
+        for path in ["oci-layout", "index.json", "blobs", "blobs/sha256", &blob_path(&digest)] {
+            if dir.exists() {
+                std::fs::remove_dir_all(&dir).expect("rm");
+            }
+            layout(&dir, &["v1"]);
+            resolve(&dir, "a:v1").await.expect("good so far");
+            std::fs::rename(dir.join(path), &outside).expect("mv");
+            symlink(&outside, dir.join(path)).expect("symlink");
+            assert!(resolve(&dir, "a:v1").await.is_err(), "{path} is a link");
+            std::fs::remove_file(dir.join(path)).expect("rm");
+            symlink("/dev/zero", dir.join(path)).expect("symlink");
+            assert!(resolve(&dir, "a:v1").await.is_err(), "{path} is a device");
+            if outside.is_dir() { std::fs::remove_dir_all(&outside) } else { std::fs::remove_file(&outside) }
+                .expect("rm");
+        }
+    }
+
+    #[tokio::test]
+    async fn r7_blobs_are_verified() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let digest = layout(temp.path(), &["v1"]);
+        let content = std::fs::read(temp.path().join(blob_path(&digest))).expect("read");
+        let short = Descriptor::new(media::OCI_LAYER, digest.clone(), content.len() as u64 - 1);
+        let long = Descriptor { size: content.len() as u64 + 1, ..short.clone() };
+        let exact = Descriptor { size: content.len() as u64, ..short.clone() };
+        let open = OciLayout::open(temp.path()).expect("layout");
+        let read = |descriptor: Descriptor| {
+            let stream = open.stream(&descriptor).expect("open");
+            async move { stream.collect::<Vec<_>>().await.into_iter().collect::<Result<Vec<_>, _>>() }
+        };
+        assert_eq!(read(exact.clone()).await.expect("exact").concat(), content);
+        assert!(read(short).await.is_err() && read(long).await.is_err());
+        std::fs::write(temp.path().join(blob_path(&digest)), [&content[1..], b"x"].concat()).expect("write");
+        assert!(read(exact).await.is_err());
+        let error = resolve(temp.path(), "a:v1").await.expect_err("changed");
+        assert!(chain(&error).contains("has digest"), "{error}");
     }
 }

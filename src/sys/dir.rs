@@ -151,6 +151,12 @@ impl From<Dir> for OwnedFd {
     }
 }
 
+/// Opens a file the user names for reading, following links, but not waiting for the writer of a pipe.
+pub fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(File::from(fs::open(path, flags, Mode::empty())?))
+}
+
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl Dir {
@@ -372,12 +378,6 @@ impl Dir {
     pub fn remove_xattr(&self, name: &OsStr, key: &OsStr) -> io::Result<()> {
         Ok(fs::lremovexattr(proc_path(self.0.as_fd(), Some(name)), key)?)
     }
-}
-
-/// Opens a file the user names for reading, following links, but not waiting for the writer of a pipe.
-pub fn open_without_waiting(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    Ok(File::from(fs::open(path, flags, Mode::empty())?))
 }
 
 /// Returns the user this process acts as.
