@@ -14,26 +14,27 @@ impl<R: Clone> Table<R> {
     ///
     /// Results are saved along, except those that the first store gave itself.
     pub(super) fn keep(&mut self, v: usize) -> Result<(), CacheError> {
-        self.nodes[v].trusted = self.is_trusted(v);
+        self.nodes[v].tainted = self.is_tainted(v);
+        // A result found by the content of such an input is saved anew: of all results of its definition it is the newest.
+        let renewed = self.graph.inputs(v).iter().any(|(u, _)| self.nodes[*u].tainted);
         self.anchor_inputs(v)?;
         let outputs: Vec<usize> = self.nodes[v].outputs.keys().copied().collect();
         for o in outputs {
             let own = self.nodes[v].outputs[&o].matched.as_ref().is_some_and(|hit| hit.store == 0);
-            let value = if own { None } else { self.nodes[v].values.get(&o).cloned() };
+            let value = if own && !renewed { None } else { self.nodes[v].values.get(&o).cloned() };
             self.keep_output(v, o, value.as_ref())?;
         }
         Ok(())
     }
 
-    /// Returns whether what depends on `v` may be looked up by its items: they stand for the results it has now. Those of a
-    /// vertex that ran in spite of a cache stand for older results too, and so do those of what ran because of it, unless
-    /// the content in between was seen.
-    fn is_trusted(&self, v: usize) -> bool {
-        let seen = |(input, (u, _)): (usize, &(usize, usize))| {
-            self.nodes[*u].trusted || self.nodes[v].content[input].item().is_some()
-        };
+    /// Returns whether the items of `v` stand for older results too: those of what ran in spite of a cache, and of what ran
+    /// because of that, unless the content in between was seen.
+    fn is_tainted(&self, v: usize) -> bool {
         let hit = self.nodes[v].outputs.values().all(|output| output.matched.is_some());
-        hit || (!self.graph.vertex(v).ignore_cache && self.graph.inputs(v).iter().enumerate().all(seen))
+        let unseen = |(input, (u, _)): (usize, &(usize, usize))| {
+            self.nodes[*u].tainted && self.nodes[v].content[input].item().is_none()
+        };
+        !hit && (self.graph.vertex(v).ignore_cache || self.graph.inputs(v).iter().enumerate().any(unseen))
     }
 
     /// Returns the records of an output with their links; none when an input has no lasting key.
@@ -62,10 +63,10 @@ impl<R: Clone> Table<R> {
         let Some(Some(store)) = self.stores.first().cloned() else { return Ok(()) };
         for record in self.records(v, o) {
             let item = store.save(&record, value)?;
-            let trusted = self.nodes[v].trusted;
+            let tainted = self.nodes[v].tainted;
             let output = self.nodes[v].outputs.get_mut(&o).expect("only outputs in use are saved");
             output.items.insert(item.clone());
-            if trusted {
+            if !tainted {
                 output.keys[0].insert(item);
             }
         }

@@ -163,8 +163,8 @@ pub(super) struct Node<R> {
     pub(super) outcome: Outcome,
     /// Whether it stands in the work list.
     pub(super) listed: bool,
-    /// Whether its items stand for the results it has, so that what depends on it may be looked up by them.
-    pub(super) trusted: bool,
+    /// Whether its items stand for older results too, so that what depends on it must not be looked up by them.
+    pub(super) tainted: bool,
     /// Whether records without results were made for it.
     pub(super) anchored: bool,
 }
@@ -185,7 +185,7 @@ impl<R> Default for Node<R> {
             alive: Vec::new(),
             outcome: Outcome::NotReached,
             listed: false,
-            trusted: false,
+            tainted: false,
             anchored: false,
         }
     }

@@ -352,6 +352,51 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A step that gives something else under the same key, made to run: nothing older than that may be seen, in that solve
+    /// or in a later one, even when it gives again what it gave before.
+    #[test]
+    fn nothing_stale_after_an_ignored_cache(dag in dags(), changed in 0usize..14, values in prop::collection::vec(0u8..3, 1..5)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        runtime.block_on(async {
+            let target = format!("v{}", dag.len() - 1);
+            let store = Memory::named("local");
+            for value in values {
+                let mut vertices = build(&dag, 0);
+                let at = changed % vertices.len();
+                vertices[at] = vertices[at].clone().value(&format!("value {value}"));
+                let clean = setup(&vertices, &[&target]).run().await;
+                let mut forced = vertices.clone();
+                forced[at] = forced[at].clone().ignore_cache();
+                let run = setup(&forced, &[&target]).store(&store).run().await;
+                assert_eq!(run.results(), clean.results());
+                let later = setup(&vertices, &[&target]).store(&store).run().await;
+                assert_eq!(later.results(), clean.results());
+            }
+        });
+    }
+
+    /// Results that cannot be loaded are made again, whichever they are.
+    #[test]
+    fn broken_results_change_nothing(dag in dags(), broken in prop::collection::vec(0usize..14, 1..6)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
+        runtime.block_on(async {
+            let target = format!("v{}", dag.len() - 1);
+            let store = Memory::named("local");
+            let first = setup(&build(&dag, 0), &[&target]).store(&store).run().await;
+            let values: Vec<String> =
+                store.graph.lock().unwrap().items().filter_map(|(_, item)| Some(item.result.as_ref()?.1.clone())).collect();
+            store.break_value(&first.results()[0]);
+            broken.iter().for_each(|at| store.break_value(&values[at % values.len()]));
+            let again = setup(&build(&dag, 0), &[&target]).store(&store).run().await;
+            assert_eq!(again.results(), first.results());
+            assert!(again.ran().contains(&target.as_str()));
+        });
+    }
+}
+
 fn rename(mut vertex: VertexReport) -> VertexReport {
     for (store, _) in vertex.outputs.iter_mut().filter_map(|output| output.matched.as_mut()) {
         *store = "one".into();
