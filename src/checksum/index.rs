@@ -44,7 +44,8 @@ pub(super) struct Index {
 
 impl Index {
     pub(super) fn new(root: Stat) -> Self {
-        let found = Found { name: OsString::new(), stat: root, link: None, matched: MatchInfo::default(), excluded: false };
+        let found =
+            Found { name: OsString::new(), stat: root, link: None, matched: MatchInfo::default(), excluded: false };
         Self { nodes: vec![Node::new(ROOT, found)], sockets: Vec::new() }
     }
 
@@ -328,7 +329,8 @@ impl Walker<'_> {
         let failed = |e| read_error(&join(path, node.name.as_bytes()), e);
         if node.stat.kind() != Kind::File {
             let xattrs = dir.xattrs(&node.name).map_err(failed)?;
-            let header = Header { stat: &node.stat, link: node.link.as_deref(), xattrs: &xattrs, ids: self.scanner.ids };
+            let header =
+                Header { stat: &node.stat, link: node.link.as_deref(), xattrs: &xattrs, ids: self.scanner.ids };
             return Ok((header.start().finish(), node.stat));
         }
         let file = dir.open_file(&node.name).map_err(failed)?;
