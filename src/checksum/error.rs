@@ -34,7 +34,16 @@ pub enum ChecksumError {
         /// The path, from the root of the tree.
         path: String,
     },
-    /// A pattern cannot be parsed.
+    /// A path with wildcards cannot be parsed.
+    #[error("invalid pattern {pattern:?}")]
+    Glob {
+        /// The path.
+        pattern: String,
+        /// Why.
+        #[source]
+        source: crate::pattern::go::BadPattern,
+    },
+    /// A pattern of includes or excludes cannot be parsed.
     #[error("invalid pattern {pattern:?}")]
     Pattern {
         /// The pattern, or all of them.
@@ -57,7 +66,9 @@ impl Diagnose for ChecksumError {
         match self {
             Self::Read { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
                 let path = path.trim_start_matches('/');
-                vec![format!("Make {path} readable, or add a line with {path} to .dockerignore if the build does not need it.")]
+                vec![format!(
+                    "Make {path} readable, or add a line with {path} to .dockerignore if the build does not need it."
+                )]
             }
             Self::Changed { path } => {
                 let path = path.trim_start_matches('/');

@@ -9,7 +9,7 @@ use super::index::{Walker, components};
 use super::scan::text;
 use super::select::{fixed_prefix, has_wildcard};
 use super::tree::{Entry, Tree};
-use crate::pattern::path_match;
+use crate::pattern::go;
 
 impl Tree<'_> {
     /// Returns what the clean, absolute `pattern` names, its part before the first wildcard resolved inside the tree and
@@ -30,14 +30,14 @@ impl Tree<'_> {
 }
 
 fn matches_below(walker: &mut Walker<'_>, base: u32, pattern: &str) -> Result<Vec<Entry>, ChecksumError> {
-    let failed = |source| ChecksumError::Pattern { pattern: pattern.to_owned(), source };
+    let failed = |source| ChecksumError::Glob { pattern: pattern.to_owned(), source };
     let depth = components(pattern.as_bytes()).len();
     // Only a class, or an escape before one, may match more components than it is written with.
     let exact_depth = !pattern.contains(['[', '\\']);
     let mut found = Vec::new();
     let mut waiting = vec![(Vec::new(), base)];
     while let Some((path, node)) = waiting.pop() {
-        if !path.is_empty() && path_match(pattern, &text(&path)).map_err(failed)? {
+        if !path.is_empty() && go::matches(pattern, &text(&path)).map_err(failed)? {
             found.push(walker.entry(node));
             continue;
         }

@@ -120,7 +120,9 @@ mod tests {
 
     #[test]
     fn device_numbers_are_linux_ones() {
-        for (rdev, numbers) in [(0x103, (1, 3)), (0x0810, (8, 16)), (0x0010_0801, (8, 0x101)), (0x1000_0000_0100, (0x1001, 0))] {
+        for (rdev, numbers) in
+            [(0x103, (1, 3)), (0x0810, (8, 16)), (0x0010_0801, (8, 0x101)), (0x1000_0000_0100, (0x1001, 0))]
+        {
             assert_eq!(device_numbers(rdev), numbers, "{rdev:#x}");
         }
     }

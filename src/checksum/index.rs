@@ -44,7 +44,8 @@ pub(super) struct Index {
 
 impl Index {
     pub(super) fn new(root: Stat) -> Self {
-        let found = Found { name: OsString::new(), stat: root, link: None, matched: MatchInfo::default(), excluded: false };
+        let found =
+            Found { name: OsString::new(), stat: root, link: None, matched: MatchInfo::default(), excluded: false };
         Self { nodes: vec![Node::new(ROOT, found)], sockets: Vec::new() }
     }
 
@@ -161,13 +162,17 @@ impl Walker<'_> {
     fn load(&mut self, nodes: Vec<u32>, depth: Depth) -> Result<(), ChecksumError> {
         let mut frontier = nodes;
         let mut doubtful = Vec::new();
+        let mut held = None;
         loop {
             frontier.retain(|node| self.unread(*node));
             if frontier.is_empty() {
                 break;
             }
             let requests: Vec<Request> = frontier.iter().map(|node| self.request(*node)).collect();
-            let listings = spread(&requests, |request| self.scanner.read(request));
+            let listings = match &requests[..] {
+                [request] => vec![self.read_held(request, &mut held)],
+                requests => spread(requests, |request| self.scanner.read(request)),
+            };
             frontier.clear();
             for (request, listing) in requests.iter().zip(listings) {
                 for (directory, excluded) in self.index.insert(request, listing?) {
@@ -181,6 +186,20 @@ impl Walker<'_> {
             self.index.drop_if_empty(node);
         }
         Ok(())
+    }
+
+    /// In a chain of directories each is opened from the one before: from the root it would take ever longer.
+    fn read_held(&self, request: &Request, held: &mut Option<(u32, Dir)>) -> Result<Listing, ChecksumError> {
+        let node = self.index.node(request.node);
+        let dir = match held.take() {
+            Some((above, dir)) if above == node.parent && request.node != ROOT => {
+                dir.open_dir(&node.name).map_err(|e| read_error(&request.path, e))?
+            }
+            _ => self.scanner.open(request)?,
+        };
+        let listing = self.scanner.list(&dir, request);
+        *held = Some((request.node, dir));
+        listing
     }
 
     fn unread(&self, node: u32) -> bool {
@@ -328,7 +347,8 @@ impl Walker<'_> {
         let failed = |e| read_error(&join(path, node.name.as_bytes()), e);
         if node.stat.kind() != Kind::File {
             let xattrs = dir.xattrs(&node.name).map_err(failed)?;
-            let header = Header { stat: &node.stat, link: node.link.as_deref(), xattrs: &xattrs, ids: self.scanner.ids };
+            let header =
+                Header { stat: &node.stat, link: node.link.as_deref(), xattrs: &xattrs, ids: self.scanner.ids };
             return Ok((header.start().finish(), node.stat));
         }
         let file = dir.open_file(&node.name).map_err(failed)?;

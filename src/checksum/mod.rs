@@ -14,6 +14,8 @@ mod index;
 mod parallel;
 mod scan;
 mod select;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 pub use error::ChecksumError;

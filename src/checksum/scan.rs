@@ -50,15 +50,24 @@ pub(super) struct Scanner<'a> {
 impl Scanner<'_> {
     /// Reads the directory of `request`.
     pub(super) fn read(&self, request: &Request) -> Result<Listing, ChecksumError> {
+        self.list(&self.open(request)?, request)
+    }
+
+    /// Opens the directory of `request`.
+    pub(super) fn open(&self, request: &Request) -> Result<Dir, ChecksumError> {
+        self.root.open_below(OsStr::from_bytes(&request.path)).map_err(|e| read_error(&request.path, e))
+    }
+
+    /// Reads the directory of `request`, which is open.
+    pub(super) fn list(&self, dir: &Dir, request: &Request) -> Result<Listing, ChecksumError> {
         let path = &request.path;
-        let dir = self.root.open_below(OsStr::from_bytes(path)).map_err(|e| read_error(path, e))?;
         let mut listing = Listing {
-            header: self.header(&dir, path.is_empty()).map_err(|e| read_error(path, e))?,
+            header: self.header(dir, path.is_empty()).map_err(|e| read_error(path, e))?,
             found: Vec::new(),
             sockets: Vec::new(),
         };
         for name in dir.names().map_err(|e| read_error(path, e))? {
-            self.add(&mut listing, &dir, request, name)?;
+            self.add(&mut listing, dir, request, name)?;
         }
         Ok(listing)
     }

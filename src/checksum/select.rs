@@ -8,7 +8,7 @@ use super::index::{ROOT, Walker, components};
 use super::scan::text;
 use super::tree::Tree;
 use crate::digest::{Digest, Hasher};
-use crate::pattern::{MatchInfo, Matcher, path_match};
+use crate::pattern::{MatchInfo, Matcher, go};
 use std::os::unix::ffi::OsStrExt;
 
 /// Which part of a tree counts.
@@ -90,7 +90,7 @@ fn without_covered<'a>(paths: &[&'a str]) -> Vec<&'a str> {
     set.iter().copied().filter(|path| !set.iter().any(|over| covers(over, path))).collect()
 }
 
-fn selected(walker: &mut Walker<'_>, selector: &Selector) -> Result<Digest, ChecksumError> {
+pub(super) fn selected(walker: &mut Walker<'_>, selector: &Selector) -> Result<Digest, ChecksumError> {
     let path = selector.clean_path();
     if selector.plain() {
         return plain(walker, path.as_bytes(), selector.follow);
@@ -220,8 +220,8 @@ impl<'a> PatternWalk<'a> {
         if self.last_match.as_deref().is_some_and(|last| under(path, last)) {
             return Ok(true);
         }
-        let failed = |source| ChecksumError::Pattern { pattern: self.path.clone(), source };
-        let matched = path_match(&self.path, &text(path)).map_err(failed)?;
+        let failed = |source| ChecksumError::Glob { pattern: self.path.clone(), source };
+        let matched = go::matches(&self.path, &text(path)).map_err(failed)?;
         if matched {
             self.last_match = Some(path.to_vec());
         }
@@ -234,7 +234,7 @@ impl<'a> PatternWalk<'a> {
             return true;
         }
         let (pattern, found) = (components(self.path.as_bytes()), components(path));
-        let fits = |(pattern, name): (&Vec<u8>, &Vec<u8>)| path_match(&text(pattern), &text(name)).unwrap_or(true);
+        let fits = |(pattern, name): (&Vec<u8>, &Vec<u8>)| go::matches(&text(pattern), &text(name)).unwrap_or(true);
         found.len() < pattern.len() && pattern.iter().zip(&found).all(fits)
     }
 

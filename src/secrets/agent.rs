@@ -244,7 +244,8 @@ mod tests {
         assert_eq!(filter.agent(&frame(&[SIGN_RESPONSE, 1])), [Reply::Answer(frame(&[SIGN_RESPONSE, 1]))]);
         filter.client(&frame(&[REQUEST_IDENTITIES]));
         let key = |name: &[u8]| [text(name), text(b"comment")].concat();
-        let list = |count: u32, keys: &[Vec<u8>]| [&[IDENTITIES_ANSWER][..], &count.to_be_bytes(), &keys.concat()].concat();
+        let list =
+            |count: u32, keys: &[Vec<u8>]| [&[IDENTITIES_ANSWER][..], &count.to_be_bytes(), &keys.concat()].concat();
         let all = frame(&list(2, &[key(b"bad"), key(b"good")]));
         assert_eq!(filter.agent(&all), [Reply::Answer(frame(&list(1, &[key(b"good")])))]);
         filter.client(&frame(&[REQUEST_IDENTITIES]));

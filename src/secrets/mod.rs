@@ -88,7 +88,10 @@ impl Diagnose for SecretError {
             Self::Text { .. } => vec!["Write --ssh default or --ssh NAME=SOCKET.".to_owned()],
             Self::Unset { id, .. } => vec![format!("Set the variable, or write --secret id={id},src=FILE.")],
             Self::Link { link, .. } => {
-                vec![format!("Name the file that {} points to: whoever writes the workspace chose the link.", link.display())]
+                vec![format!(
+                    "Name the file that {} points to: whoever writes the workspace chose the link.",
+                    link.display()
+                )]
             }
             _ => Vec::new(),
         }

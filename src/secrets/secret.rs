@@ -6,8 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::spec::{SecretOrigin, SecretSpec};
 use super::SecretError;
+use super::spec::{SecretOrigin, SecretSpec};
 use crate::sys::dir::{Dir, Kind, stat_of};
 use crate::sys::file::PLAIN_READ;
 
@@ -83,11 +83,7 @@ fn from_file(id: &str, path: &Path, workspace: &Path) -> Result<Secret, SecretEr
     let failed = |source| SecretError::Read { id: id.to_owned(), path: path.to_owned(), source };
     let file = match below(path, workspace) {
         Some(inner) => open_in_workspace(id, &inner, workspace).map_err(|error| error.unwrap_or_else(failed))?,
-        None => File::options()
-            .read(true)
-            .custom_flags(PLAIN_READ.bits() as i32)
-            .open(path)
-            .map_err(failed)?,
+        None => File::options().read(true).custom_flags(PLAIN_READ.bits() as i32).open(path).map_err(failed)?,
     };
     if stat_of(&file).map_err(failed)?.kind() != Kind::File {
         return Err(SecretError::NotRegular { id: id.to_owned(), path: path.to_owned() });
@@ -146,7 +142,9 @@ impl From<io::Error> for Failure {
 fn open_in_workspace(id: &str, path: &Path, workspace: &Path) -> Result<File, Failure> {
     let mut dir = Dir::open(workspace)?;
     let names: Vec<&OsStr> = path.iter().collect();
-    let Some((last, parents)) = names.split_last() else { return Err(io::Error::from(io::ErrorKind::IsADirectory).into()) };
+    let Some((last, parents)) = names.split_last() else {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory).into());
+    };
     let mut at = workspace.to_owned();
     for name in parents {
         at.push(name);
@@ -195,16 +193,19 @@ mod tests {
         symlink(outside.path().join("config.json"), workspace.join(".npmrc")).expect("symlink");
         symlink(outside.path(), workspace.join("parent")).expect("symlink");
         Dir::open(workspace).expect("open").make_node(OsStr::new("fifo"), 0o010_644, 0).expect("fifo");
-        assert_eq!(read(workspace, "dir/../dir/key").ok().expect("read").expose(), b"mine");
+        assert_eq!(read(workspace, "dir/../dir/key").expect("read").expose(), b"mine");
         for (path, link) in [(".npmrc", ".npmrc"), ("parent/config.json", "parent"), ("./dir/../.npmrc", ".npmrc")] {
             let error = read(workspace, path).err().expect(path);
-            assert!(matches!(&error, SecretError::Link { link: found, .. } if *found == workspace.join(link)), "{error}");
+            assert!(
+                matches!(&error, SecretError::Link { link: found, .. } if *found == workspace.join(link)),
+                "{error}"
+            );
         }
         assert!(matches!(read(workspace, "fifo").err(), Some(SecretError::NotRegular { .. })));
         assert!(matches!(read(workspace, "dir").err(), Some(SecretError::NotRegular { .. })));
         assert!(matches!(read(workspace, "none").err(), Some(SecretError::Read { .. })));
         let named = outside.path().join("config.json");
-        assert_eq!(read(workspace, named.to_str().expect("text")).ok().expect("read").expose(), b"token");
+        assert_eq!(read(workspace, named.to_str().expect("text")).expect("read").expose(), b"token");
     }
 
     #[test]
@@ -220,8 +221,8 @@ mod tests {
     fn variables_are_secrets_too() {
         let env = |name: &str| (name == "TOKEN").then(|| b"abc".to_vec());
         let get = |text: &str| read_secret(&SecretSpec::parse(text).expect(text), Path::new("/nonexistent"), &env);
-        assert_eq!(get("id=a,env=TOKEN").ok().expect("read").expose(), b"abc");
-        assert_eq!(get("id=TOKEN").ok().expect("read").expose(), b"abc");
+        assert_eq!(get("id=a,env=TOKEN").expect("read").expose(), b"abc");
+        assert_eq!(get("id=TOKEN").expect("read").expose(), b"abc");
         assert!(matches!(get("id=a,env=OTHER").err(), Some(SecretError::Unset { .. })));
         assert!(matches!(get("id=other").err(), Some(SecretError::Read { .. })));
     }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::SecretError;
+use crate::dockerfile::csv;
 
 /// Where a secret comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +30,7 @@ impl SecretSpec {
     pub fn parse(text: &str) -> Result<Self, SecretError> {
         let wrong = |problem: String| SecretError::Text { option: "--secret", text: text.to_owned(), problem };
         let (mut id, mut file, mut env, mut kind) = (None, None, None, None);
-        for field in fields(text).ok_or_else(|| wrong("a quote is not closed".into()))? {
+        for field in csv::fields(text).map_err(|error| wrong(error.to_string()))? {
             let (key, value) = field.split_once('=').ok_or_else(|| wrong(format!("{field:?} is not key=value")))?;
             match key.to_ascii_lowercase().as_str() {
                 "id" => id = Some(value.to_owned()),
@@ -51,43 +52,6 @@ impl SecretSpec {
             (None, None) => SecretOrigin::ByName,
         };
         Ok(Self { id, origin })
-    }
-}
-
-/// Splits at commas outside of quotes; a field in quotes holds commas, and `""` for a quote.
-fn fields(text: &str) -> Option<Vec<String>> {
-    let mut fields = Vec::new();
-    let mut rest = text;
-    loop {
-        let (field, after) = match rest.strip_prefix('"') {
-            Some(quoted) => unquote(quoted)?,
-            None => {
-                let end = rest.find(',').unwrap_or(rest.len());
-                (rest[..end].to_owned(), &rest[end..])
-            }
-        };
-        fields.push(field);
-        match after.strip_prefix(',') {
-            Some(next) => rest = next,
-            None => return after.is_empty().then_some(fields),
-        }
-    }
-}
-
-fn unquote(text: &str) -> Option<(String, &str)> {
-    let mut field = String::new();
-    let mut rest = text;
-    loop {
-        let end = rest.find('"')?;
-        field.push_str(&rest[..end]);
-        rest = &rest[end + 1..];
-        match rest.strip_prefix('"') {
-            Some(after) => {
-                field.push('"');
-                rest = after;
-            }
-            None => return Some((field, rest)),
-        }
     }
 }
 

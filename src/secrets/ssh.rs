@@ -45,7 +45,11 @@ mod tests {
 
     #[test]
     fn parses_names_sockets_and_keys() {
-        let spec = |id: &str, paths: &[&str], raw| SshSpec { id: id.into(), paths: paths.iter().map(Into::into).collect(), raw };
+        let spec = |id: &str, paths: &[&str], raw| SshSpec {
+            id: id.into(),
+            paths: paths.iter().map(Into::into).collect(),
+            raw,
+        };
         let table = [
             ("default", spec("default", &[], false)),
             ("git=/run/agent.sock", spec("git", &["/run/agent.sock"], false)),

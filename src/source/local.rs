@@ -266,7 +266,8 @@ mod tests {
         std::fs::create_dir(path("dir")).expect("mkdir");
         std::fs::write(path("dir/Dockerfile"), "FROM scratch").expect("write");
         std::fs::write(path("own"), "FROM scratch").expect("write");
-        for (name, target) in [("environ", "/proc/self/environ"), ("up", "../x"), ("inside", "own"), ("parent", "dir")] {
+        for (name, target) in [("environ", "/proc/self/environ"), ("up", "../x"), ("inside", "own"), ("parent", "dir")]
+        {
             symlink(target, path(name)).expect("symlink");
         }
         context.dir.make_node(OsStr::new("fifo"), 0o010_644, 0).expect("fifo");
@@ -278,7 +279,19 @@ mod tests {
             assert_eq!(read(name).expect(name).as_deref(), Some(&b"FROM scratch"[..]), "{name}");
         }
         assert_eq!(read("none").expect("read"), None);
-        for name in ["environ", "up", "inside", "parent/Dockerfile", "fifo", "null", "socket", "huge", "../x", "/etc/passwd", "dir"] {
+        for name in [
+            "environ",
+            "up",
+            "inside",
+            "parent/Dockerfile",
+            "fifo",
+            "null",
+            "socket",
+            "huge",
+            "../x",
+            "/etc/passwd",
+            "dir",
+        ] {
             let error = read(name).expect_err(name);
             assert!(matches!(&error, LocalError::Refused { .. }), "{name}: {error:?}");
         }
@@ -293,7 +306,9 @@ mod tests {
         }
         let context = context.with_rules(".dockerignore", b"# logs\n*.txt\n\nout\n!out/again\n").expect("rules");
         let tree = context.tree();
-        for (path, there) in [("kept", true), ("log.txt", false), ("out", true), ("out/deep", false), ("out/again", true)] {
+        for (path, there) in
+            [("kept", true), ("log.txt", false), ("out", true), ("out/deep", false), ("out/again", true)]
+        {
             assert_eq!(tree.entry(path.as_bytes(), true).expect(path).is_some(), there, "{path}");
         }
         let LocalError::Missing { hidden, .. } = context.missing("/log.txt") else { panic!("missing") };

@@ -11,8 +11,10 @@ use super::Trees;
 use super::error::FileOpError;
 use super::mode::ModeChange;
 use super::owner::Owner;
-use super::place::{NewDirectory, action_time, clean, display, join, make_all, real_path, set_time, set_times, split, stat};
-use super::write::{Batch, Looks, Mode, flush, link_again};
+use super::place::{
+    NewDirectory, action_time, clean, display, join, make_all, real_path, set_time, set_times, split, stat,
+};
+use super::write::{Batch, Looks, Mode, Roots, flush, link_again};
 use crate::checksum::{ChecksumError, Entry, Tree};
 use crate::llb::CopyAction;
 use crate::pattern::{MatchInfo, Matcher};
@@ -34,7 +36,9 @@ pub(super) fn copy(action: &CopyAction, trees: &Trees<'_>, owner: Option<Owner>)
     }
     let found = if action.allow_wildcard { source.glob(&src, action.follow_symlink)? } else { None };
     let paths: Vec<Vec<u8>> = match found {
-        Some(found) if found.is_empty() && !action.allow_empty_wildcard => return Err(FileOpError::NotFound { path: src }),
+        Some(found) if found.is_empty() && !action.allow_empty_wildcard => {
+            return Err(FileOpError::NotFound { path: src });
+        }
         Some(found) => found.into_iter().map(|entry| entry.path).collect(),
         None => vec![clean(&action.src)],
     };
@@ -74,7 +78,9 @@ fn unpack(
     path: &[u8],
     owner: Option<Owner>,
 ) -> Result<bool, FileOpError> {
-    let Some(entry) = source.entry(path, true)?.filter(|entry| entry.stat.kind() == Kind::File) else { return Ok(false) };
+    let Some(entry) = source.entry(path, true)?.filter(|entry| entry.stat.kind() == Kind::File) else {
+        return Ok(false);
+    };
     let failed = |source| ChecksumError::Read { path: display(&entry.path), source };
     let file = File::from(source.dir.resolve(OsStr::from_bytes(&entry.path), PLAIN_READ).map_err(failed)?);
     if !entry.unchanged(&crate::sys::dir::stat_of(&file).map_err(failed)?) {
@@ -85,19 +91,14 @@ fn unpack(
     }
     let target = real_path(trees.dest, &clean(&action.dest))?;
     make_all(trees.dest, &target, &NewDirectory { mode: 0o755, owner, time: action_time(action.timestamp) })?;
-    let dir = trees.dest.open_below(OsStr::from_bytes(&target));
-    let unpacked = dir.and_then(|dir| (trees.unpack)(&file, &dir, owner));
-    unpacked.map_err(|e| FileOpError::write("unpack into", &target, e))?;
+    (trees.unpack)(&file, trees.dest, OsStr::from_bytes(&target), owner).map_err(|source| {
+        let (archive, path) = (display(&entry.path), display(&target));
+        FileOpError::Unpack { archive, path, source }
+    })?;
     Ok(true)
 }
 
-fn copy_one(
-    action: &CopyAction,
-    dest: &Dir,
-    source: &Tree<'_>,
-    path: &[u8],
-    looks: &Looks,
-) -> Result<(), FileOpError> {
+fn copy_one(action: &CopyAction, dest: &Dir, source: &Tree<'_>, path: &[u8], looks: &Looks) -> Result<(), FileOpError> {
     let entry = source.entry(path, action.follow_symlink)?;
     let entry = entry.ok_or_else(|| FileOpError::NotFound { path: display(path) })?;
     let new = NewDirectory { mode: looks.new_directory_mode(), owner: looks.owner, time: looks.time };
@@ -167,12 +168,7 @@ struct Verdict {
 }
 
 impl<'a> Copier<'a> {
-    fn new(
-        action: &CopyAction,
-        dest: &'a Dir,
-        source: &'a Tree<'a>,
-        looks: &'a Looks,
-    ) -> Result<Self, FileOpError> {
+    fn new(action: &CopyAction, dest: &'a Dir, source: &'a Tree<'a>, looks: &'a Looks) -> Result<Self, FileOpError> {
         Ok(Self {
             dest,
             source,
@@ -195,12 +191,16 @@ impl<'a> Copier<'a> {
         while let Some(item) = waiting.pop() {
             self.visit(item, &mut waiting)?;
         }
-        flush(self.source, self.dest, self.looks, &self.batches)?;
+        flush(self.roots(), self.looks, &self.batches)?;
         for (target, first) in &self.other_names {
             link_again(self.dest, target, first)?;
         }
         // Writing into a directory changes its time, so times come last, inner ones first.
         self.times.iter().rev().try_for_each(|(path, time)| set_time(self.dest, path, *time))
+    }
+
+    fn roots(&self) -> Roots<'a> {
+        Roots { source: self.source.dir, dest: self.dest }
     }
 
     fn visit(&mut self, item: Item, waiting: &mut Vec<Item>) -> Result<(), FileOpError> {
@@ -259,7 +259,7 @@ impl<'a> Copier<'a> {
         for at in missing.into_iter().rev() {
             let directory = &self.directories[at];
             let (entry, target) = (&directory.entry, &directory.target);
-            if self.looks.make_directory(self.source, self.dest, entry, target, directory.nested)? {
+            if self.looks.make_directory(self.roots(), entry, target, directory.nested)? {
                 self.times.push((target.clone(), self.looks.time_of(entry)));
             }
             self.directories[at].made = true;
@@ -270,7 +270,7 @@ impl<'a> Copier<'a> {
     fn directory(&mut self, item: Item, verdict: Verdict, waiting: &mut Vec<Item>) -> Result<(), FileOpError> {
         let Item { entry, target, parent } = item;
         if verdict.included {
-            self.looks.make_directory(self.source, self.dest, &entry, &target, parent.is_some())?;
+            self.looks.make_directory(self.roots(), &entry, &target, parent.is_some())?;
             self.times.push((target.clone(), self.looks.time_of(&entry)));
         }
         let read = !verdict.excluded || self.exclude.as_ref().is_some_and(Matcher::has_exclusions);

@@ -52,6 +52,17 @@ pub enum FileOpError {
         #[source]
         source: io::Error,
     },
+    /// An archive could not be unpacked.
+    #[error("failed to unpack {archive} into {path}")]
+    Unpack {
+        /// The archive, from the root of its tree.
+        archive: String,
+        /// The directory.
+        path: String,
+        /// Why.
+        #[source]
+        source: super::UnpackError,
+    },
     /// A mode is neither a number nor symbolic.
     #[error("invalid mode {mode:?}")]
     Mode {
@@ -85,7 +96,7 @@ impl Diagnose for FileOpError {
             Self::Write { .. } => Kind::Machine,
             Self::NotFound { .. } | Self::Mode { .. } | Self::EmptyPath { .. } => Kind::Dockerfile,
             Self::FileOverDirectory { .. } | Self::DirectoryOverFile { .. } => Kind::Dockerfile,
-            Self::NoSource { .. } | Self::Owner { .. } => Kind::Build,
+            Self::NoSource { .. } | Self::Owner { .. } | Self::Unpack { .. } => Kind::Build,
         }
     }
 

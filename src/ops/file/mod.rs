@@ -12,11 +12,14 @@ mod mode;
 mod owner;
 mod place;
 mod remove;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use error::FileOpError;
 pub use owner::{Owner, find_owner};
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 
@@ -27,11 +30,15 @@ use crate::sys::dir::Dir;
 /// Returns whether a file is an archive that can be unpacked; the position of the file does not matter afterwards.
 pub type IsArchive<'a> = dyn Fn(&File) -> io::Result<bool> + 'a;
 
-/// Unpacks an archive into a directory, all of it owned by the owner if there is one.
-pub type Unpack<'a> = dyn Fn(&File, &Dir, Option<Owner>) -> io::Result<()> + 'a;
+/// Unpacks an archive into a directory of a tree, named by its path below the root of the tree; links are followed inside the
+/// tree. All of it is owned by the owner if there is one.
+pub type Unpack<'a> = dyn Fn(&File, &Dir, &OsStr, Option<Owner>) -> Result<(), UnpackError> + 'a;
+
+/// Why an archive could not be unpacked.
+pub type UnpackError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The trees an action works with.
-#[allow(missing_debug_implementations)]
+#[expect(missing_debug_implementations, reason = "functions have nothing to print")]
 pub struct Trees<'a> {
     /// What it changes.
     pub dest: &'a Dir,
@@ -64,4 +71,20 @@ pub fn apply(action: &FileActionKind, trees: &Trees<'_>) -> Result<Vec<String>, 
         FileActionKind::Rm(action) => remove::remove(action, trees.dest)?,
     }
     Ok(notices)
+}
+
+/// Copies what counts of a tree into a directory, as for a mount of a build context.
+pub fn materialise(tree: &Tree<'_>, dest: &Dir) -> Result<(), FileOpError> {
+    let action = crate::llb::CopyAction {
+        src: "/".to_owned(),
+        dest: "/".to_owned(),
+        mode: -1,
+        timestamp: -1,
+        dir_copy_contents: true,
+        ..Default::default()
+    };
+    let not_asked = |_: &File| Ok(false);
+    let unpack = |_: &File, _: &Dir, _: &OsStr, _| Ok(());
+    let trees = Trees { dest, source: Some(tree), owners: dest, is_archive: &not_asked, unpack: &unpack };
+    copy::copy(&action, &trees, None)
 }

@@ -18,7 +18,11 @@ enum Step {
     /// Adds only to directories and to what somebody may execute.
     AddIfExecutable(u32),
     /// Copies the bits of the class `from` (a shift) to the classes whose bits are in `to`.
-    Copy { from: u32, to: u32, op: u8 },
+    Copy {
+        from: u32,
+        to: u32,
+        op: u8,
+    },
 }
 
 impl ModeChange {
@@ -121,7 +125,11 @@ impl<'a> Clause<'a> {
                     self.cleared |= op == b'=';
                     self.add_if_executable(if_executable, steps);
                     (bits, if_executable) = (0, 0);
-                    let from = match letter { b'u' => 6, b'g' => 3, _ => 0 };
+                    let from = match letter {
+                        b'u' => 6,
+                        b'g' => 3,
+                        _ => 0,
+                    };
                     let to = if self.who == 0 { 0o777 } else { self.who & 0o777 };
                     steps.push(Step::Copy { from, to, op });
                 }

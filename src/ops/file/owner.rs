@@ -64,7 +64,9 @@ fn look_up(root: &Dir, file: &'static str, name: &str) -> Result<Option<Vec<Stri
     let failed = |source| FileOpError::Owner { name: name.to_owned(), file, source };
     let open = match root.resolve(OsStr::new(file), PLAIN_READ) {
         Ok(fd) => File::from(fd),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
         Err(error) => return Err(failed(error)),
     };
     if stat_of(&open).map_err(failed)?.kind() != Kind::File {

@@ -175,7 +175,9 @@ mod tests {
 
     #[test]
     fn paths_stay_below_the_root() {
-        for (path, expected) in [("..", ""), ("/..", ""), ("a/..", ""), ("a/../..", ""), ("../x", "x"), ("//a/./b/", "a/b")] {
+        for (path, expected) in
+            [("..", ""), ("/..", ""), ("a/..", ""), ("a/../..", ""), ("../x", "x"), ("//a/./b/", "a/b")]
+        {
             assert_eq!(clean(path), expected.as_bytes(), "{path}");
         }
     }
@@ -185,7 +187,9 @@ mod tests {
         let temp = tempfile::tempdir().expect("temp dir");
         let root = Dir::open(temp.path()).expect("open");
         std::fs::create_dir_all(temp.path().join("a/b")).expect("mkdir");
-        for (name, target) in [("up", "../../.."), ("abs", "/a"), ("dangling", "a/none/x"), ("loop", "loop"), ("a/back", "../a/b")] {
+        for (name, target) in
+            [("up", "../../.."), ("abs", "/a"), ("dangling", "a/none/x"), ("loop", "loop"), ("a/back", "../a/b")]
+        {
             std::os::unix::fs::symlink(target, temp.path().join(name)).expect("symlink");
         }
         let real = |path: &str| real_path(&root, path.as_bytes()).map(|p| String::from_utf8(p).expect("text"));

@@ -13,9 +13,16 @@ use super::error::FileOpError;
 use super::mode::ModeChange;
 use super::owner::Owner;
 use super::place::{display, split};
-use crate::checksum::{ChecksumError, Entry, Tree, spread};
+use crate::checksum::{ChecksumError, Entry, spread};
 use crate::sys::dir::{Dir, Kind, Time, set_time_of, stat_of};
 use crate::sys::file::{chmod_of, chown_of, copy_data, set_xattr_of, xattrs_of};
+
+/// The trees a copy goes between.
+#[derive(Clone, Copy)]
+pub(super) struct Roots<'a> {
+    pub(super) source: &'a Dir,
+    pub(super) dest: &'a Dir,
+}
 
 /// What copies look like where they differ from the source.
 pub(super) struct Looks {
@@ -60,22 +67,21 @@ impl Looks {
     /// source afterwards if it is `nested` in what is copied.
     pub(super) fn make_directory(
         &self,
-        source: &Tree<'_>,
-        dest: &Dir,
+        roots: Roots<'_>,
         entry: &Entry,
         target: &[u8],
         nested: bool,
     ) -> Result<bool, FileOpError> {
         let failed = |e| FileOpError::write("make directory", target, e);
         let Some((parent, name)) = split(target) else { return Ok(false) };
-        let parent = dest.open_below(OsStr::from_bytes(parent)).map_err(failed)?;
+        let parent = roots.dest.open_below(OsStr::from_bytes(parent)).map_err(failed)?;
         let made = match parent.try_stat(name).map_err(failed)? {
             None => parent.make_dir(name, 0o700).map(|()| true).map_err(failed)?,
             Some(stat) if stat.is_dir() => false,
             Some(_) => return Err(FileOpError::DirectoryOverFile { path: display(target) }),
         };
         if made || nested {
-            let from = source.dir.open_below(OsStr::from_bytes(&entry.path)).map_err(|e| read_error(entry, e))?;
+            let from = roots.source.open_below(OsStr::from_bytes(&entry.path)).map_err(|e| read_error(entry, e))?;
             let xattrs = xattrs_of(&from).map_err(|e| read_error(entry, e))?;
             let to = parent.open_dir(name).map_err(failed)?;
             self.dress(&to, entry, &xattrs).map_err(failed)?;
@@ -129,18 +135,16 @@ impl Batch {
 }
 
 /// Writes all batches; if several fail, the error is that of the first.
-pub(super) fn flush(source: &Tree<'_>, dest: &Dir, looks: &Looks, batches: &[Batch]) -> Result<(), FileOpError> {
-    let root = source.dir;
-    let results = spread(batches, |batch| write_batch(root, dest, looks, batch));
-    results.into_iter().collect()
+pub(super) fn flush(roots: Roots<'_>, looks: &Looks, batches: &[Batch]) -> Result<(), FileOpError> {
+    spread(batches, |batch| write_batch(roots, looks, batch)).into_iter().collect()
 }
 
-fn write_batch(source: &Dir, dest: &Dir, looks: &Looks, batch: &Batch) -> Result<(), FileOpError> {
+fn write_batch(roots: Roots<'_>, looks: &Looks, batch: &Batch) -> Result<(), FileOpError> {
     let Some((first, first_target)) = batch.items.first() else { return Ok(()) };
     let from_path = split(&first.path).map_or(&b""[..], |(parent, _)| parent);
     let to_path = split(first_target).map_or(&b""[..], |(parent, _)| parent);
-    let from = source.open_below(OsStr::from_bytes(from_path)).map_err(|e| read_error(first, e))?;
-    let to = dest.open_below(OsStr::from_bytes(to_path)).map_err(|e| FileOpError::write("open", to_path, e))?;
+    let from = roots.source.open_below(OsStr::from_bytes(from_path)).map_err(|e| read_error(first, e))?;
+    let to = roots.dest.open_below(OsStr::from_bytes(to_path)).map_err(|e| FileOpError::write("open", to_path, e))?;
     batch.items.iter().try_for_each(|(entry, target)| Copy { from: &from, to: &to, looks, entry, target }.write())
 }
 
