@@ -1,1 +1,22 @@
 //! Where content comes from: images, the build context.
+//!
+//! ```text
+//! reference ─▶ image (registry) ──┐
+//! reference ─▶ oci_layout (disk) ─┴▶ select: index → manifest → config, checked ─▶ layers: stream → hash → store
+//!                                                                                            └▶ decompress → snapshot
+//! ```
+//!
+//! In: references and platforms. Out: [`ResolvedImage`]s, and their layers as snapshot chains. Invariant: nothing of an image
+//! is adopted before its blob's digest and size, and its layer's diff id, are verified.
+
+mod error;
+pub mod image;
+mod layers;
+pub mod oci_layout;
+mod select;
+
+pub use error::SourceError;
+pub use image::ImageSource;
+pub use layers::Reporter;
+pub use oci_layout::OciLayout;
+pub use select::ResolvedImage;

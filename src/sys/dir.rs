@@ -140,6 +140,12 @@ impl From<Dir> for OwnedFd {
     }
 }
 
+/// Opens a file the user names for reading, following links, but not waiting for the writer of a pipe.
+pub fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(File::from(fs::open(path, flags, Mode::empty())?))
+}
+
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl Dir {
@@ -151,6 +157,11 @@ impl Dir {
     /// Opens the directory again, with its own position.
     pub fn reopen(&self) -> io::Result<Self> {
         Ok(Self(fs::openat(&self.0, c".", DIRECTORY, Mode::empty())?))
+    }
+
+    /// Returns another descriptor of the same open directory.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
     }
 
     /// Resolves a path as if this directory were `/`, following links inside it, and opens what it names.
@@ -334,10 +345,14 @@ impl Dir {
     }
 }
 
-/// Opens a file the user names for reading, following links, but not waiting for the writer of a pipe.
-pub fn open_without_waiting(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    Ok(File::from(fs::open(path, flags, Mode::empty())?))
+/// Returns the number of the device `major`:`minor`.
+pub fn device(major: u32, minor: u32) -> u64 {
+    fs::makedev(major, minor)
+}
+
+/// Returns major and minor number of a device.
+pub fn device_numbers(rdev: u64) -> (u32, u32) {
+    (fs::major(rdev), fs::minor(rdev))
 }
 
 /// Changes owner and group of an open file.

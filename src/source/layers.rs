@@ -1,0 +1,303 @@
+//! Layers in one pass: stream → hash → store and, from the same bytes, decompress → unpack; adopted in order.
+//!
+//! ```text
+//! Contents::blob ─▶ channel ─▶ Tee ─┬▶ BlobWriter                     (blocking thread, one a layer)
+//!  (async, verified)                └▶ Decoder ─▶ Snapshots::unpack ─▶ diff id checked ─▶ blob committed
+//! ```
+//!
+//! In: a resolved image. Out: its chain. Invariants: at most [`PARALLEL`] layers at once and [`QUEUE`] chunks between network
+//! and disk; a blob is in the store, and a layer in a chain, only after digest, size and diff id were found right and the
+//! stream was read to its end.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use tokio::sync::mpsc;
+
+use super::SourceError;
+use super::select::{Contents, ResolvedImage};
+use crate::digest::{DiffId, Digest};
+use crate::image::{Descriptor, History};
+use crate::image::media::Compression;
+use crate::layer::BlobInfo;
+use crate::layer::decompress::Decoder;
+use crate::progress::{Event, Sink, Status};
+use crate::snapshot::{Chain, Origin, Snapshots, Unpacked};
+use crate::store::{BlobWriter, Store, StoreError};
+
+/// Layers fetched and unpacked at once.
+const PARALLEL: usize = 4;
+/// Chunks on their way from the network to a thread that unpacks.
+const QUEUE: usize = 16;
+/// Time between two reports of one layer.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+/// Tells how far the layers are.
+#[derive(Debug, Clone)]
+pub struct Reporter {
+    /// Takes the events.
+    pub sink: Arc<dyn Sink>,
+    /// The step they belong to.
+    pub vertex: Digest,
+}
+
+/// One layer's report.
+struct Report<'a> {
+    reporter: &'a Reporter,
+    descriptor: &'a Descriptor,
+    started: SystemTime,
+    last: SystemTime,
+}
+
+impl<'a> Report<'a> {
+    fn start(reporter: &'a Reporter, descriptor: &'a Descriptor) -> Self {
+        let now = SystemTime::now();
+        let report = Self { reporter, descriptor, started: now, last: now };
+        report.send(0, now, None);
+        report
+    }
+
+    fn progress(&mut self, current: u64) {
+        let now = SystemTime::now();
+        if now.duration_since(self.last).is_ok_and(|passed| passed >= REPORT_EVERY) {
+            self.last = now;
+            self.send(current, now, None);
+        }
+    }
+
+    fn done(&self) {
+        let now = SystemTime::now();
+        self.send(self.descriptor.size, now, Some(now));
+    }
+
+    fn send(&self, current: u64, timestamp: SystemTime, completed: Option<SystemTime>) {
+        self.reporter.sink.send(Event::Status(Status {
+            id: self.descriptor.digest.to_string(),
+            vertex: self.reporter.vertex.clone(),
+            current,
+            total: self.descriptor.size,
+            timestamp,
+            started: Some(self.started),
+            completed,
+        }));
+    }
+}
+
+/// One layer of an image.
+#[derive(Clone)]
+struct Layer {
+    descriptor: Descriptor,
+    diff_id: DiffId,
+    history: History,
+}
+
+impl Layer {
+    fn origin(&self) -> Origin {
+        let (created, description) = (self.history.created.clone(), self.history.created_by.clone());
+        Origin { blob: Some(self.blob_info()), created, description }
+    }
+
+    fn blob_info(&self) -> BlobInfo {
+        BlobInfo {
+            diff_id: self.diff_id.clone(),
+            digest: self.descriptor.digest.clone(),
+            size: self.descriptor.size,
+            compression: Compression::of_layer(&self.descriptor.media_type).unwrap_or_default(),
+        }
+    }
+
+    fn unpack_failed(&self, source: crate::snapshot::SnapshotError) -> SourceError {
+        SourceError::Unpack { digest: self.descriptor.digest.clone(), source: Box::new(source) }
+    }
+
+    fn store_failed(&self, source: StoreError) -> SourceError {
+        SourceError::Store { digest: self.descriptor.digest.clone(), source }
+    }
+
+    fn read_failed(&self, source: io::Error) -> SourceError {
+        SourceError::Read { digest: self.descriptor.digest.clone(), source }
+    }
+}
+
+/// What pulling needs besides the image.
+struct Puller<'a> {
+    contents: &'a dyn Contents,
+    store: &'a Arc<Store>,
+    snapshots: &'a Arc<Snapshots>,
+    image: &'a ResolvedImage,
+    reporter: &'a Reporter,
+}
+
+/// Makes all layers of an image available, bottom first.
+pub(super) async fn pull(
+    contents: &dyn Contents,
+    store: &Arc<Store>,
+    snapshots: &Arc<Snapshots>,
+    image: &ResolvedImage,
+    reporter: &Reporter,
+) -> Result<Chain, SourceError> {
+    let puller = Puller { contents, store, snapshots, image, reporter };
+    let known: Vec<_> = image.chain_ids().iter().map(|id| snapshots.find_layer(id)).collect();
+    let layers = layers_of(image);
+    let wanted: Vec<Layer> = layers.iter().zip(&known).filter(|(_, k)| k.is_none()).map(|(l, _)| l.clone()).collect();
+    let mut unpacked = stream::iter(wanted.into_iter().map(|layer| puller.layer(layer))).buffered(PARALLEL);
+    let mut chain = Chain::empty();
+    for (layer, known) in layers.iter().zip(known) {
+        chain = match known {
+            Some(id) => chain.push(id),
+            None => {
+                let next = unpacked.next().await.expect("one for each layer that is not known")?;
+                adopt(snapshots, chain, next, layer).await?
+            }
+        };
+    }
+    Ok(chain)
+}
+
+/// Puts together what is said of each layer; a history that is too short leaves the upper ones without.
+fn layers_of(image: &ResolvedImage) -> Vec<Layer> {
+    let mut history = image.config.history.iter().filter(|h| !h.empty_layer);
+    let pairs = image.manifest.layers.iter().zip(&image.config.rootfs.diff_ids);
+    let layers = pairs.map(|(descriptor, diff_id)| Layer {
+        descriptor: descriptor.clone(),
+        diff_id: diff_id.clone(),
+        history: history.next().cloned().unwrap_or_default(),
+    });
+    layers.collect()
+}
+
+async fn adopt(
+    snapshots: &Arc<Snapshots>,
+    parent: Chain,
+    unpacked: Unpacked,
+    layer: &Layer,
+) -> Result<Chain, SourceError> {
+    let (snapshots, owned) = (Arc::clone(snapshots), layer.clone());
+    let work = move || snapshots.adopt(&parent, unpacked, &owned.diff_id, owned.origin());
+    let adopted = tokio::task::spawn_blocking(work).await;
+    let digest = layer.descriptor.digest.clone();
+    adopted.map_err(|_| SourceError::Stopped { digest })?.map_err(|e| layer.unpack_failed(e))
+}
+
+impl Puller<'_> {
+    /// Unpacks one layer, from the store if its blob is there and good, else from where the image is.
+    async fn layer(&self, layer: Layer) -> Result<Unpacked, SourceError> {
+        let digest = layer.descriptor.digest.clone();
+        let report = Report::start(self.reporter, &layer.descriptor);
+        if let Ok(Some((file, size))) = self.store.blob(&digest)
+            && size == layer.descriptor.size
+        {
+            let (snapshots, owned) = (Arc::clone(self.snapshots), layer.clone());
+            let unpacked = tokio::task::spawn_blocking(move || unpack(&snapshots, &owned, file)).await;
+            match unpacked.map_err(|_| SourceError::Stopped { digest: digest.clone() })? {
+                Ok(unpacked) => {
+                    report.done();
+                    return Ok(unpacked);
+                }
+                // A damaged blob is one that is not there.
+                Err(error) => tracing::debug!(%digest, %error, "stored blob is not usable, fetching it"),
+            }
+        }
+        self.fetch(&layer, report).await
+    }
+
+    async fn fetch(&self, layer: &Layer, mut report: Report<'_>) -> Result<Unpacked, SourceError> {
+        let digest = &layer.descriptor.digest;
+        let mut chunks = self.contents.blob(&self.image.reference, &layer.descriptor).await?;
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (store, snapshots, owned) = (Arc::clone(self.store), Arc::clone(self.snapshots), layer.clone());
+        let unpacking = tokio::task::spawn_blocking(move || receive(&store, &snapshots, &owned, receiver));
+        let mut current = 0;
+        let mut broken = None;
+        while let Some(chunk) = chunks.next().await {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    // Without it the thread would take the end of the channel for the end of the blob.
+                    let _ = sender.send(Err(io::Error::other("the transfer failed"))).await;
+                    broken = Some(error);
+                    break;
+                }
+            };
+            current += chunk.len() as u64;
+            report.progress(current);
+            if sender.send(Ok(chunk)).await.is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        let unpacked = unpacking.await.map_err(|_| SourceError::Stopped { digest: digest.clone() })?;
+        match broken {
+            Some(error) => Err(error),
+            None => unpacked.inspect(|_| report.done()),
+        }
+    }
+}
+
+/// Stores and unpacks what comes through a channel.
+fn receive(
+    store: &Store,
+    snapshots: &Snapshots,
+    layer: &Layer,
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+) -> Result<Unpacked, SourceError> {
+    let mut writer = store.writer().map_err(|e| layer.store_failed(e))?;
+    let chunks = Chunks { receiver, rest: Bytes::new() };
+    let unpacked = unpack(snapshots, layer, Tee { input: chunks, writer: &mut writer })?;
+    let expected = (&layer.descriptor.digest, layer.descriptor.size);
+    writer.commit(Some(expected)).map_err(|e| layer.store_failed(e))?;
+    Ok(unpacked)
+}
+
+/// Unpacks a layer from its blob, reads the blob to its end, and checks the diff id.
+fn unpack(snapshots: &Snapshots, layer: &Layer, mut blob: impl Read + Send) -> Result<Unpacked, SourceError> {
+    let decoder = Decoder::new(&mut blob).map_err(|e| layer.read_failed(e))?;
+    let unpacked = snapshots.unpack(decoder).map_err(|e| layer.unpack_failed(e))?;
+    io::copy(&mut blob, &mut io::sink()).map_err(|e| layer.read_failed(e))?;
+    if *unpacked.diff_id() != layer.diff_id {
+        return Err(SourceError::DiffId {
+            digest: layer.descriptor.digest.clone(),
+            expected: Box::new(layer.diff_id.clone()),
+            found: Box::new(unpacked.diff_id().clone()),
+        });
+    }
+    Ok(unpacked)
+}
+
+/// Reads the chunks of a channel as one stream.
+struct Chunks {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    rest: Bytes,
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.receiver.blocking_recv() {
+                None => return Ok(0),
+                Some(chunk) => self.rest = chunk?,
+            }
+        }
+        let count = buffer.len().min(self.rest.len());
+        buffer[..count].copy_from_slice(&self.rest.split_to(count));
+        Ok(count)
+    }
+}
+
+/// Writes what is read through it to a blob.
+struct Tee<'a, R> {
+    input: R,
+    writer: &'a mut BlobWriter,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.input.read(buffer)?;
+        self.writer.write_all(&buffer[..count])?;
+        Ok(count)
+    }
+}
