@@ -207,7 +207,7 @@ pub(super) mod tests {
     use crate::export::image::tests::single;
 
     /// Blobs in memory; what is not there is an error.
-    #[derive(Debug, Default)]
+    #[derive(Debug)]
     pub(in crate::export) struct Memory(pub(in crate::export) BTreeMap<Digest, Vec<u8>>);
 
     impl Blobs for Memory {
@@ -282,8 +282,9 @@ pub(super) mod tests {
             }
         }
         let image = single(b"layer");
+        let blobs = Memory([(Digest::compute(b"layer"), b"layer".to_vec())].into());
         let archive = Archive { image: &image, names: &[], format: ArchiveFormat::Oci };
-        let error = write(&archive, &Memory::default(), &mut Full, Path::new("/mnt/out.tar")).expect_err("full");
+        let error = write(&archive, &blobs, &mut Full, Path::new("/mnt/out.tar")).expect_err("full");
         assert!(matches!(error, ExportError::Write { .. }));
         assert!(crate::diag::Diagnose::hints(&error)[0].contains("/mnt/out.tar"));
     }

@@ -1,8 +1,8 @@
 //! Files and directories of the host that an export writes: opened once, replaced whole, never through a link.
 //!
 //! In: paths the user names. Out: an [`OutputFile`] that takes its place only when it is complete, or an open directory.
-//! Invariants: no component of a relative path is a symbolic link (a repository can hold `out → ~/.ssh`), and the last one of
-//! an absolute path is none either; until [`OutputFile::commit`] the former file is untouched, and what is dropped before
+//! Invariants: below the working directory no component of a path is a symbolic link, whether the path is relative or not (a
+//! repository can hold `out → ~/.ssh`), and the last one of any other absolute path is none either; until [`OutputFile::commit`] the former file is untouched, and what is dropped before
 //! leaves nothing.
 //!
 //! On disk while writing: `.rbuild-PID-N.tmp` beside the destination.
@@ -27,6 +27,8 @@ pub enum Missing {
 
 /// Opens a destination directory.
 pub fn open_directory(path: &Path, missing: Missing) -> Result<Dir, ExportError> {
+    let here = working_directory(path)?;
+    let path = from_here(path, &here);
     let Some(parent) = path.parent().filter(|_| path.is_absolute()) else {
         return open_below(path, missing);
     };
@@ -39,6 +41,17 @@ pub fn open_directory(path: &Path, missing: Missing) -> Result<Dir, ExportError>
         // `/` and paths that end in `..` name a directory that exists and is no link.
         None => Dir::open(path).map_err(ExportError::write(path)),
     }
+}
+
+/// Absolute paths are often made by putting the working directory in front of a relative one.
+fn from_here<'a>(path: &'a Path, here: &Path) -> &'a Path {
+    // Below `/` are the system's own links, such as /var/run.
+    let rest = here.parent().and_then(|_| path.strip_prefix(here).ok());
+    rest.filter(|rest| !rest.as_os_str().is_empty()).unwrap_or(path)
+}
+
+fn working_directory(path: &Path) -> Result<PathBuf, ExportError> {
+    std::env::current_dir().map_err(ExportError::write(path))
 }
 
 fn open_below(path: &Path, missing: Missing) -> Result<Dir, ExportError> {
@@ -94,6 +107,8 @@ struct Pending {
 impl OutputFile {
     /// Starts a file at `path`; its directory must exist.
     pub fn create(path: &Path) -> Result<Self, ExportError> {
+        let here = working_directory(path)?;
+        let path = from_here(path, &here);
         let Some(name) = path.file_name() else {
             return Err(refused(path, "it is a directory".into()));
         };
@@ -250,6 +265,19 @@ mod tests {
         assert!(open_directory(&base.join("link/other"), Missing::Create).is_err());
         assert!(write_file(&base.join("link/file"), b"x").is_err());
         assert_eq!(names(&temp.path().join("real")), ["new"]);
+    }
+
+    #[test]
+    fn t12_absolute_paths_below_the_working_directory_count_as_relative() {
+        for (path, expected) in [
+            ("/home/a/tree/out/x", "out/x"),
+            ("/home/a/tree", "/home/a/tree"),
+            ("/home/a/trees/x", "/home/a/trees/x"),
+            ("out", "out"),
+        ] {
+            assert_eq!(from_here(Path::new(path), Path::new("/home/a/tree")), Path::new(expected));
+        }
+        assert_eq!(from_here(Path::new("/var/run/x"), Path::new("/")), Path::new("/var/run/x"));
     }
 
     #[test]

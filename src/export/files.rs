@@ -8,17 +8,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::ExportError;
 use super::destination::{self, Missing};
 use super::spec::TreeTarget;
+use super::stop::Stop;
 use super::tree::{self, Entry, Tree, Visitor};
 use crate::sys::dir::{self, Dir, Kind, Time};
 
 /// Permission bits that are carried over.
 const PERMISSIONS: u32 = 0o777;
+
+/// Bytes copied between two looks at the stop switch.
+const PIECE: u64 = 64 << 20;
 
 /// What an export into a directory did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -32,7 +36,13 @@ pub struct Written {
 }
 
 /// Writes the trees into `dest`; `epoch`, if any, becomes the time of all files.
-pub fn write(trees: &[Tree], dest: &Path, target: &TreeTarget, epoch: Option<i64>) -> Result<Written, ExportError> {
+pub fn write(
+    trees: &[Tree],
+    dest: &Path,
+    target: &TreeTarget,
+    epoch: Option<i64>,
+    stop: &Stop,
+) -> Result<Written, ExportError> {
     let root = destination::open_directory(dest, Missing::Create)?;
     if target.delete && dest.canonicalize().is_ok_and(|path| path.parent().is_none()) {
         let problem = "mode=delete would empty the whole file system".into();
@@ -40,6 +50,7 @@ pub fn write(trees: &[Tree], dest: &Path, target: &TreeTarget, epoch: Option<i64
     }
     let split = target.platform_split.unwrap_or(trees.len() > 1);
     let mut copy = Copy::new(root, dest, epoch, target.delete);
+    copy.stop = stop.clone();
     for tree in trees {
         if split {
             let name = OsString::from(tree.directory());
@@ -70,6 +81,7 @@ struct Copy<'a> {
     links: BTreeMap<(u64, u64), PathBuf>,
     epoch: Option<i64>,
     delete: bool,
+    stop: Stop,
     written: Written,
 }
 
@@ -84,6 +96,7 @@ impl<'a> Copy<'a> {
             links: BTreeMap::new(),
             epoch,
             delete,
+            stop: Stop::new(),
             written: Written::default(),
         }
     }
@@ -191,7 +204,15 @@ impl<'a> Copy<'a> {
     }
 
     fn fill(&self, source: &mut File, file: &mut File, entry: &Entry<'_>, shown: &Path) -> Result<u64, ExportError> {
-        let bytes = io::copy(source, file).map_err(ExportError::write(shown))?;
+        // Both descriptors stay bare inside, so that the kernel can copy; the switch is looked at between pieces.
+        let mut bytes = 0;
+        loop {
+            self.stop.check().map_err(ExportError::write(shown))?;
+            match io::copy(&mut source.take(PIECE), file).map_err(ExportError::write(shown))? {
+                0 => break,
+                count => bytes += count,
+            }
+        }
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(entry.stat.permissions() & PERMISSIONS);
         file.set_permissions(permissions).map_err(ExportError::write(shown))?;
         dir::set_time_of(&*file, self.time(entry.stat.mtime)).map_err(ExportError::write(shown))?;
@@ -320,7 +341,7 @@ mod tests {
     }
 
     fn export(result: &Path, dest: &Path) -> Result<Written, ExportError> {
-        write(&[tree(result, "linux/amd64")], dest, &TreeTarget::default(), None)
+        write(&[tree(result, "linux/amd64")], dest, &TreeTarget::default(), None, &Stop::new())
     }
 
     fn untouched(home: &Path) -> bool {
@@ -372,7 +393,7 @@ mod tests {
         std::fs::write(other.join("k/f"), "x").expect("write");
         let trees = [tree(&result, "linux/amd64"), tree(&other, "linux/arm64")];
         let target = TreeTarget { platform_split: Some(false), ..TreeTarget::default() };
-        write(&trees, &dest, &target, None).expect("export");
+        write(&trees, &dest, &target, None, &Stop::new()).expect("export");
         assert!(untouched(&home));
         assert_eq!(std::fs::read(dest.join("k/f")).expect("read"), b"x");
     }
@@ -398,6 +419,16 @@ mod tests {
     }
 
     #[test]
+    fn a_stopped_export_leaves_no_half_file() {
+        let (_temp, result, dest, _) = scratch();
+        std::fs::write(result.join("f"), "x").expect("write");
+        let stop = Stop::new();
+        stop.request();
+        assert!(write(&[tree(&result, "linux/amd64")], &dest, &TreeTarget::default(), None, &stop).is_err());
+        assert!(Dir::open(&dest).and_then(|dir| dir.names()).expect("names").is_empty());
+    }
+
+    #[test]
     fn only_delete_mode_removes() {
         let (_temp, result, dest, home) = scratch();
         std::fs::write(result.join("f"), "new").expect("write");
@@ -407,10 +438,10 @@ mod tests {
         assert!(export(&result, &dest).is_err(), "a full directory stands in the way");
         assert!(dest.join("f/full").is_dir() && dest.join("other").is_file());
         let target = TreeTarget { delete: true, ..TreeTarget::default() };
-        write(&[tree(&result, "linux/amd64")], &dest, &target, None).expect("export");
+        write(&[tree(&result, "linux/amd64")], &dest, &target, None, &Stop::new()).expect("export");
         assert_eq!(Dir::open(&dest).and_then(|dir| dir.names()).expect("names"), ["f"]);
         assert!(untouched(&home));
-        assert!(write(&[], Path::new("/"), &target, None).is_err());
+        assert!(write(&[], Path::new("/"), &target, None, &Stop::new()).is_err());
     }
 
     #[test]
@@ -421,12 +452,12 @@ mod tests {
         std::fs::create_dir(&arm).expect("mkdir");
         std::fs::write(arm.join("f"), "arm64").expect("write");
         let trees = [tree(&result, "linux/amd64"), tree(&arm, "linux/arm/v7")];
-        write(&trees, &dest, &TreeTarget::default(), Some(5)).expect("export");
+        write(&trees, &dest, &TreeTarget::default(), Some(5), &Stop::new()).expect("export");
         assert_eq!(std::fs::read(dest.join("linux_amd64/f")).expect("read"), b"amd64");
         let file = std::fs::metadata(dest.join("linux_arm_v7/f")).expect("stat");
         assert_eq!(file.mtime(), 5);
         let target = TreeTarget { platform_split: Some(false), ..TreeTarget::default() };
-        let error = write(&trees, &dest, &target, None).expect_err("both have /f");
+        let error = write(&trees, &dest, &target, None, &Stop::new()).expect_err("both have /f");
         assert!(error.to_string().contains("platform-split"), "{error}");
     }
 }

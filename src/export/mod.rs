@@ -26,6 +26,7 @@ pub mod load;
 pub mod metadata;
 pub mod push;
 pub mod spec;
+pub mod stop;
 pub mod tree;
 pub mod treetar;
 mod ustar;

@@ -51,8 +51,6 @@ pub struct PushTarget {
     pub by_digest: bool,
     /// Whether the registry may speak plain HTTP.
     pub insecure: bool,
-    /// Whether `name@digest` is told as a name too.
-    pub name_canonical: bool,
 }
 
 /// How result trees are written.
@@ -132,6 +130,23 @@ impl ExportSpec {
             problem,
             hint,
         })
+    }
+
+    /// Returns the image settings, or none where files are exported or nothing is.
+    pub fn image(&self) -> Option<&ImageTarget> {
+        match self {
+            Self::Image(target) => Some(&target.image),
+            Self::Archive { image, .. } | Self::Layout { image, .. } | Self::Load(image) => Some(image),
+            Self::Local { .. } | Self::Tar { .. } | Self::CacheOnly => None,
+        }
+    }
+
+    /// Returns the media types that hold where `oci-mediatypes` is not given: Docker's for what docker is to load.
+    pub fn default_media_types(&self) -> MediaTypes {
+        match self {
+            Self::Archive { format: ArchiveFormat::Docker, .. } | Self::Load(_) => MediaTypes::Docker,
+            _ => MediaTypes::Oci,
+        }
     }
 }
 
@@ -231,10 +246,10 @@ impl Attributes {
         let push = self.flag("push")?.unwrap_or(registry);
         let by_digest = self.flag("push-by-digest")?.unwrap_or_default();
         let insecure = self.flag("registry.insecure")?.unwrap_or_default();
-        let name_canonical = self.flag("name-canonical")?.unwrap_or_default();
         self.refuse_flag("unpack", "there is no image store to unpack to; use type=docker to load the image")?;
-        // Without an image store, storing or not is the same.
+        // Without an image store, neither what is stored nor under which further name makes a difference.
         self.flag("store")?;
+        self.flag("name-canonical")?;
         if let Some(prefix) = self.take("dangling-name-prefix") {
             return problem(format!("dangling-name-prefix={prefix} is not possible: there is no image store"));
         }
@@ -242,7 +257,7 @@ impl Attributes {
             return Err(("a push needs a name".into(), Some("add name=registry/repository:tag, or use --tag".into())));
         }
         self.finish(&[&["type"], IMAGE_KEYS, PUSH_KEYS])?;
-        Ok(PushTarget { image, push, by_digest, insecure, name_canonical })
+        Ok(PushTarget { image, push, by_digest, insecure })
     }
 
     fn oci(mut self) -> Result<ExportSpec, Problem> {
@@ -427,6 +442,9 @@ mod tests {
         assert_eq!(image.options.media_types, Some(MediaTypes::Oci));
         assert_eq!(image.options.annotations[0].key, "A");
         assert!(matches!(parse("type=docker,name=x"), ExportSpec::Load(_)));
+        assert_eq!(parse("type=docker,name=x").default_media_types(), MediaTypes::Docker);
+        assert_eq!(parse("type=image").default_media_types(), MediaTypes::Oci);
+        assert!(parse("type=docker,name=x").image().is_some_and(|image| image.names.len() == 1));
         assert!(matches!(parse("type=oci,tar=false,dest=d"), ExportSpec::Layout { .. }));
     }
 

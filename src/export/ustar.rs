@@ -3,8 +3,10 @@
 //! In: members with their content. Out: bytes on a writer. Invariants: a member's content is exactly as long as its header
 //! says; the same members give the same bytes.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 
+/// Most bytes copied at once; layers are large, and every call costs.
+const COPY: usize = 256 << 10;
 const BLOCK: usize = 512;
 /// Largest value of the eleven octal digits of a size.
 const LARGEST_SIZE: u64 = 0o777_7777_7777;
@@ -64,12 +66,12 @@ impl<'a> Member<'a> {
 
 /// Writes an archive.
 pub(super) struct Writer<'w> {
-    out: &'w mut dyn Write,
+    out: BufWriter<&'w mut dyn Write>,
 }
 
 impl<'w> Writer<'w> {
     pub(super) fn new(out: &'w mut dyn Write) -> Self {
-        Self { out }
+        Self { out: BufWriter::with_capacity(COPY, out) }
     }
 
     /// Writes a member and its content, of which `content` must give exactly `member.size` bytes.
@@ -83,7 +85,7 @@ impl<'w> Writer<'w> {
             self.pad(records.len() as u64)?;
         }
         self.out.write_all(&block(member, member.kind.flag()))?;
-        let copied = io::copy(&mut content.take(member.size), self.out)?;
+        let copied = copy(content, member.size, &mut self.out)?;
         if copied != member.size {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was read"));
         }
@@ -91,7 +93,7 @@ impl<'w> Writer<'w> {
     }
 
     /// Ends the archive.
-    pub(super) fn finish(self) -> io::Result<()> {
+    pub(super) fn finish(mut self) -> io::Result<()> {
         self.out.write_all(&[0; 2 * BLOCK])?;
         self.out.flush()
     }
@@ -100,6 +102,23 @@ impl<'w> Writer<'w> {
         let used = (size % BLOCK as u64) as usize;
         if used == 0 { Ok(()) } else { self.out.write_all(&[0; BLOCK][used..]) }
     }
+}
+
+/// Copies at most `limit` bytes and returns how many there were.
+pub(super) fn copy(source: &mut dyn Read, limit: u64, out: &mut dyn Write) -> io::Result<u64> {
+    let mut buffer = vec![0; usize::try_from(limit).unwrap_or(COPY).min(COPY)];
+    let mut left = limit;
+    while left > 0 {
+        let room = usize::try_from(left).unwrap_or(COPY).min(COPY);
+        let count = match source.read(&mut buffer[..room]) {
+            Ok(0) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count?,
+        };
+        out.write_all(&buffer[..count])?;
+        left -= count as u64;
+    }
+    Ok(limit - left)
 }
 
 fn block(member: &Member<'_>, flag: u8) -> [u8; BLOCK] {

@@ -19,16 +19,6 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     out
 }
 
-/// Encodes `value` as Go would, with top-level members sorted by name, as BuildKit's exporter writes image configs.
-///
-/// # Panics
-///
-/// As [`to_vec`].
-pub fn to_vec_sorted<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    let value = serde_json::to_value(value).expect("plain data with string keys");
-    to_vec(&value)
-}
-
 struct GoFormatter;
 
 impl Formatter for GoFormatter {
