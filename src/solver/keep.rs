@@ -15,8 +15,8 @@ impl<R: Clone> Table<R> {
     /// Results are saved along, except those that the first store gave itself.
     pub(super) fn keep(&mut self, v: usize) -> Result<(), CacheError> {
         self.nodes[v].tainted = self.is_tainted(v);
-        // A result found by the content of such an input is saved anew: of all results of its definition it is the newest.
-        let renewed = self.graph.inputs(v).iter().any(|(u, _)| self.nodes[*u].tainted);
+        // A result found again by content is saved anew, so that it is the newest of its definition.
+        let renewed = self.nodes[v].shaken;
         self.anchor_inputs(v)?;
         let outputs: Vec<usize> = self.nodes[v].outputs.keys().copied().collect();
         for o in outputs {

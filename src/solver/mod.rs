@@ -55,6 +55,8 @@
 //! * A twin is recognised by the links it would be saved with, so two vertices that are equal only through older links may
 //!   both run.
 //! * Outputs are looked up one by one; when one of several misses, the vertex runs and makes all.
+//! * When a step that ignores the cache gives A, then B, then A again, a later solve that trusts the cache may find by
+//!   definition what was made of B.
 //! * Results are held until the solve ends.
 
 mod cache;

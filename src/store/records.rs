@@ -44,7 +44,7 @@ pub trait Codec<R>: Send + Sync {
     fn decode(&self, value: &Value) -> Result<R, Box<dyn std::error::Error + Send + Sync>>;
 }
 
-/// Rewriting is worth it from this many lines on; 1,000 lines load in about a millisecond.
+/// Rewriting is not worth it below this many lines.
 const COMPACT_LINES: usize = 1000;
 
 /// The local cache: a log on disk and its graph in memory.
