@@ -9,19 +9,19 @@
 
 pub mod apply;
 pub mod archive;
+pub(crate) mod compare;
 pub mod compress;
+pub(crate) mod copy;
 pub mod decompress;
 pub mod diff;
-pub(crate) mod compare;
-pub(crate) mod copy;
-mod entry;
+pub(crate) mod entry;
 mod error;
 mod gzip;
 mod pack;
 pub(crate) mod place;
 mod sparse;
 mod tar_reader;
-mod tar_writer;
+pub(crate) mod tar_writer;
 mod times;
 
 pub use error::LayerError;
