@@ -20,10 +20,11 @@ use serde::Serialize;
 
 use super::image::Image;
 use super::spec::ArchiveFormat;
-use super::ustar::{Kind, Member, Writer};
+use super::tarball::{self, Writer};
 use super::{Blobs, ExportError};
 use crate::digest::{Digest, HashingReader};
 use crate::image::{Descriptor, Index, Reference, canonical, media};
+use crate::layer::entry::EntryKind;
 
 /// Content of the file that marks a layout.
 pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -53,14 +54,14 @@ pub fn write(archive: &Archive<'_>, blobs: &dyn Blobs, out: &mut dyn Write, show
     let members = archive.members()?;
     let mut writer = Writer::new(out);
     for directory in ["blobs/", "blobs/sha256/"] {
-        let member = Member::new(Kind::Directory, directory.as_bytes(), 0o755, 0);
+        let member = tarball::member(EntryKind::Directory, directory, 0o755, 0);
         writer.append(&member, &mut io::empty()).map_err(ExportError::write(shown))?;
     }
     for (name, content) in &members {
         match content {
             Content::Inline(bytes) => {
                 let mode = if name == "index.json" || name == "manifest.json" { 0o644 } else { 0o444 };
-                let member = Member::new(Kind::File, name.as_bytes(), mode, bytes.len() as u64);
+                let member = tarball::member(EntryKind::File, name.as_str(), mode, bytes.len() as u64);
                 writer.append(&member, &mut &bytes[..]).map_err(ExportError::write(shown))?;
             }
             Content::Layer(layer) => append_layer(&mut writer, name, layer, blobs, shown)?,
@@ -149,7 +150,7 @@ fn append_layer(
     shown: &Path,
 ) -> Result<(), ExportError> {
     let mut source = Verified::open(layer, blobs)?;
-    let member = Member::new(Kind::File, name.as_bytes(), 0o444, layer.size);
+    let member = tarball::member(EntryKind::File, name, 0o444, layer.size);
     let appended = writer.append(&member, &mut source);
     source.finish(appended, shown)
 }

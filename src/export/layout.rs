@@ -18,7 +18,7 @@ use std::path::Path;
 use super::archive::{self, IMAGE_NAME, OCI_LAYOUT, REF_NAME, Verified};
 use super::destination::{self, Missing, OutputFile};
 use super::image::Image;
-use super::{Blobs, ExportError, ustar};
+use super::{Blobs, ExportError, tarball};
 use crate::digest::Digest;
 use crate::image::{Descriptor, Index, Reference, canonical, media};
 use crate::sys::dir::{self, Dir, Kind};
@@ -104,7 +104,7 @@ impl Layout<'_> {
         let shown = self.dest.join(archive::blob_path(&layer.digest));
         let mut file = OutputFile::create_in(&dir, OsStr::new(layer.digest.hex()), &shown)?;
         let mut source = Verified::open(layer, blobs)?;
-        let copied = ustar::copy(&mut source, layer.size, &mut file).map(drop);
+        let copied = tarball::copy(&mut source, layer.size, &mut file).map(drop);
         source.finish(copied, &shown)?;
         self.seal(file)
     }

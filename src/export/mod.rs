@@ -27,9 +27,9 @@ pub mod metadata;
 pub mod push;
 pub mod spec;
 pub mod stop;
+mod tarball;
 pub mod tree;
 pub mod treetar;
-mod ustar;
 
 use std::io::{self, Read};
 

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 use super::ExportError;
 use super::spec::TreeTarget;
+use super::tarball::{self, Writer};
 use super::tree::{self, Entry, Tree, Visitor};
-use super::ustar::{self, Member, Writer};
-use crate::sys::dir::Kind;
+use crate::layer::entry::{Entry as Member, EntryKind};
+use crate::sys::dir::{Kind, Time};
 
 /// Extended attributes that mean something outside this machine.
 fn is_portable(name: &[u8]) -> bool {
@@ -39,8 +40,8 @@ pub fn write(
         if split {
             tar.prefix = format!("{}/", tree.directory()).into_bytes();
             let name = tar.prefix.clone();
-            let mut member = Member::new(ustar::Kind::Directory, &name, 0o755, 0);
-            member.mtime = epoch.unwrap_or_default();
+            let mut member = tarball::member(EntryKind::Directory, name, 0o755, 0);
+            member.mtime.seconds = epoch.unwrap_or_default();
             tar.append(&member, &mut io::empty())?;
         }
         tree::walk(&tree.root, &mut tar)?;
@@ -59,7 +60,7 @@ struct TreeTar<'w> {
 }
 
 impl TreeTar<'_> {
-    fn append(&mut self, member: &Member<'_>, content: &mut dyn Read) -> Result<(), ExportError> {
+    fn append(&mut self, member: &Member, content: &mut dyn Read) -> Result<(), ExportError> {
         self.writer.append(member, content).map_err(ExportError::write(self.shown))
     }
 
@@ -76,27 +77,27 @@ impl TreeTar<'_> {
     }
 
     /// Returns the type of the member, and what it links to.
-    fn kind(&mut self, entry: &Entry<'_>, name: &[u8]) -> Result<Option<(ustar::Kind, Vec<u8>)>, ExportError> {
+    fn kind(&mut self, entry: &Entry<'_>, name: &[u8]) -> Result<Option<(EntryKind, Vec<u8>)>, ExportError> {
         Ok(Some(match entry.stat.kind() {
-            Kind::Directory => (ustar::Kind::Directory, Vec::new()),
-            Kind::CharDevice => (ustar::Kind::CharDevice, Vec::new()),
-            Kind::BlockDevice => (ustar::Kind::BlockDevice, Vec::new()),
-            Kind::Fifo => (ustar::Kind::Fifo, Vec::new()),
+            Kind::Directory => (EntryKind::Directory, Vec::new()),
+            Kind::CharDevice => (EntryKind::CharDevice, Vec::new()),
+            Kind::BlockDevice => (EntryKind::BlockDevice, Vec::new()),
+            Kind::Fifo => (EntryKind::Fifo, Vec::new()),
             Kind::Symlink => {
                 let target = entry.dir.read_link(entry.name).map_err(entry.unreadable())?;
-                (ustar::Kind::Symlink, target.into_vec())
+                (EntryKind::Symlink, target.into_vec())
             }
             Kind::File if entry.stat.nlink > 1 => {
                 let identity = (entry.stat.dev, entry.stat.ino);
                 match self.links.get(&identity) {
-                    Some(first) => (ustar::Kind::Link, first.clone()),
+                    Some(first) => (EntryKind::HardLink, first.clone()),
                     None => {
                         self.links.insert(identity, name.to_vec());
-                        (ustar::Kind::File, Vec::new())
+                        (EntryKind::File, Vec::new())
                     }
                 }
             }
-            Kind::File => (ustar::Kind::File, Vec::new()),
+            Kind::File => (EntryKind::File, Vec::new()),
             Kind::Socket => return Ok(None),
         }))
     }
@@ -110,12 +111,12 @@ impl Visitor for TreeTar<'_> {
         let mut name = self.prefix.clone();
         name.extend_from_slice(entry.path.as_os_str().as_bytes());
         let Some((kind, link)) = self.kind(entry, &name)? else { return Ok(()) };
-        if kind == ustar::Kind::Directory {
+        if kind == EntryKind::Directory {
             name.push(b'/');
         }
         let stat = &entry.stat;
         let xattrs: Vec<(Vec<u8>, Vec<u8>)> = match kind {
-            ustar::Kind::File | ustar::Kind::Directory => {
+            EntryKind::File | EntryKind::Directory => {
                 let all = entry.dir.xattrs(entry.name).map_err(entry.unreadable())?;
                 all.into_iter()
                     .map(|(key, value)| (key.into_vec(), value))
@@ -124,15 +125,15 @@ impl Visitor for TreeTar<'_> {
             }
             _ => Vec::new(),
         };
-        let size = if kind == ustar::Kind::File { stat.size } else { 0 };
-        let mut member = Member::new(kind, &name, stat.permissions(), size);
-        member.link = &link;
-        member.owner = (stat.uid, stat.gid);
-        member.mtime = self.epoch.unwrap_or(stat.mtime.seconds);
+        let size = if kind == EntryKind::File { stat.size } else { 0 };
+        let mut member = tarball::member(kind, name, stat.permissions(), size);
+        member.link = link;
+        (member.uid, member.gid) = (stat.uid, stat.gid);
+        member.mtime = Time { seconds: self.epoch.unwrap_or(stat.mtime.seconds), nanoseconds: 0 };
         member.device = device(stat.rdev);
-        member.xattrs = &xattrs;
+        member.xattrs = xattrs;
         match kind {
-            ustar::Kind::File => {
+            EntryKind::File => {
                 let mut file = entry.dir.open_file(entry.name).map_err(entry.unreadable())?;
                 self.append(&member, &mut file)
             }

@@ -14,14 +14,14 @@ pub mod decompress;
 pub mod diff;
 pub(crate) mod compare;
 pub(crate) mod copy;
-mod entry;
+pub(crate) mod entry;
 mod error;
 mod gzip;
 mod pack;
 pub(crate) mod place;
 mod sparse;
 mod tar_reader;
-mod tar_writer;
+pub(crate) mod tar_writer;
 mod times;
 
 pub use error::LayerError;
