@@ -44,13 +44,28 @@ impl Table {
     }
 }
 
+/// Reads answers about URLs: a time, or an object with one, as a number or as text.
 fn times(http: Option<&Value>) -> BTreeMap<String, i64> {
     let Some(Value::Object(entries)) = http else { return BTreeMap::new() };
-    let seconds = |value: &Value| {
-        let number = value.as_i64().or_else(|| value.get("last_modified").and_then(Value::as_i64));
-        number.expect("`http` answers are seconds since 1970, plain or as `last_modified`")
-    };
-    entries.iter().map(|(url, value)| (url.clone(), seconds(value))).collect()
+    let entries = entries.iter().filter_map(|(url, value)| Some((url.clone(), seconds(value)?)));
+    entries.collect()
+}
+
+fn seconds(value: &Value) -> Option<i64> {
+    use time::format_description::well_known::{Rfc2822, Rfc3339};
+    match value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => {
+            let time = time::OffsetDateTime::parse(text, &Rfc3339);
+            let time = time.or_else(|_| time::OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822));
+            Some(time.expect("a time").unix_timestamp())
+        }
+        Value::Object(members) => {
+            let modified = members.iter().find(|(name, _)| name.to_lowercase().contains("modified"));
+            modified.and_then(|(_, value)| seconds(value))
+        }
+        _ => None,
+    }
 }
 
 fn best<'c>(configs: &'c [Value], platform: &Platform) -> Option<&'c Value> {

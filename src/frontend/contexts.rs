@@ -10,11 +10,12 @@ use super::bridge::ResolvedImage;
 use super::error::Problem;
 use super::graph::{NodeId, NodeKind};
 use super::lowering::Lowering;
+use super::options::Options;
 use super::sources::{self, GitOptions};
 use super::stage::{StageId, State};
 use super::{image, paths};
 use crate::digest::Digest;
-use crate::dockerfile::gitref;
+use crate::dockerfile::gitref::{self, GitRef};
 use crate::dockerfile::goquote::quote;
 use crate::image::{ImageConfig, Platform, Reference};
 use crate::llb::{CopyAction, FileActionKind, OpMetadata, SourceOp};
@@ -120,36 +121,15 @@ impl Lowering<'_> {
 
     /// Makes the source of a main context that is not local.
     pub(crate) async fn prepare_main_context(&mut self) -> Result<(), Problem> {
-        let Some(context) = self.given.options.context.clone() else { return Ok(()) };
-        let source = match gitref::parse(&context).map_err(|e| Problem::usage(e.to_string()))? {
-            Some(git) => {
-                let options = self.main_git_options(&git);
-                Some((sources::git(&git, &options), format!("[internal] load git source {context}"), false))
-            }
-            None if context.starts_with("http://") || context.starts_with("https://") => {
-                let archive = is_archive(&self.given.bridge.http_head(&context).await?);
-                let source = sources::http(&context, REMOTE_FILE, None);
-                Some((source, "[internal] load remote build context".to_owned(), archive))
-            }
-            None => None,
-        };
-        let Some((source, name, archive)) = source else { return Ok(()) };
+        let Some((source, name)) = remote_source(self.given.options)? else { return Ok(()) };
+        // Only a URL can turn out to be an archive; git gives a tree.
+        let archive = !source.identifier.starts_with("git://")
+            && is_archive(&self.given.bridge.http_head(&source.identifier).await?);
         let node = self.graph.add(NodeKind::Source(source, None), named(&name), &[]);
         let unpacked = if archive { self.unpack(node) } else { node };
         self.main.remote = Some(node);
         self.main.root = Some(self.subdir(unpacked));
         Ok(())
-    }
-
-    fn main_git_options(&self, git: &gitref::GitRef) -> GitOptions {
-        let options = self.given.options;
-        let dated = options.build_args.get("SOURCE_DATE_EPOCH").is_some_and(|v| !v.is_empty());
-        let default_mtime = if dated { "commit" } else { "" };
-        GitOptions {
-            keep_git_dir: git.keep_git_dir == Some(true) || options.keep_git_dir,
-            checksum: git.checksum.clone(),
-            mtime: if git.mtime.is_empty() { default_mtime.into() } else { git.mtime.clone() },
-        }
     }
 
     fn unpack(&mut self, node: NodeId) -> NodeId {
@@ -336,6 +316,30 @@ fn apply_config(state: &mut State, config: &ImageConfig) {
     state.cwd = if dir.starts_with('/') { dir.clone() } else { paths::join(&["/", dir]) };
     if !config.architecture.is_empty() && !config.os.is_empty() {
         state.platform = Some(image::platform(config).normalized());
+    }
+}
+
+/// Returns the source of a main context that is not local, with a name for the step.
+pub(crate) fn remote_source(options: &Options) -> Result<Option<(SourceOp, String)>, Problem> {
+    let Some(context) = &options.context else { return Ok(None) };
+    if let Some(git) = gitref::parse(context).map_err(|e| Problem::usage(e.to_string()))? {
+        let source = sources::git(&git, &main_git_options(options, &git));
+        return Ok(Some((source, format!("[internal] load git source {context}"))));
+    }
+    if context.starts_with("http://") || context.starts_with("https://") {
+        let source = sources::http(context, REMOTE_FILE, None);
+        return Ok(Some((source, "[internal] load remote build context".to_owned())));
+    }
+    Ok(None)
+}
+
+fn main_git_options(options: &Options, git: &GitRef) -> GitOptions {
+    let dated = options.build_args.get("SOURCE_DATE_EPOCH").is_some_and(|v| !v.is_empty());
+    let default_mtime = if dated { "commit" } else { "" };
+    GitOptions {
+        keep_git_dir: git.keep_git_dir == Some(true) || options.keep_git_dir,
+        checksum: git.checksum.clone(),
+        mtime: if git.mtime.is_empty() { default_mtime.into() } else { git.mtime.clone() },
     }
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::diag::Diagnose as _;
 use crate::digest::Digest;
 use crate::image::Reference;
-use crate::llb::{OpKind, SourceOp};
+use crate::llb::OpKind;
 
 const CONFIG: &str = r#"{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"]},
     "rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]}}"#;
@@ -161,6 +161,29 @@ fn triggers_may_bring_triggers() {
     let error =
         run(&World { on_build: vec!["NOPE x"], ..World::default() }, "FROM triggers", &[]).expect_err("trigger");
     assert_eq!(error.problems[0].ranges.len(), 1);
+}
+
+#[test]
+fn lowering_may_move_between_threads() {
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+    let (request, world) = (Request::default(), World::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    let error = runtime.block_on(is_send(lower(&request, &world))).expect_err("nothing to lower");
+    assert_eq!(error.to_string(), "the Dockerfile cannot be empty");
+}
+
+#[test]
+fn remote_contexts_are_named_before_the_dockerfile_is_known() {
+    let of = |value: &str| {
+        let options = [("context".to_owned(), value.to_owned())].into_iter().collect();
+        remote_context(&options).map(|source| source.map(|s| s.identifier)).map_err(|e| e.to_string())
+    };
+    assert_eq!(of("github.com/a/b#v1:sub"), Ok(Some("git://github.com/a/b#v1:sub".into())));
+    assert_eq!(of("https://h/x"), Ok(Some("https://h/x".into())));
+    assert_eq!(of("."), Ok(None));
+    assert_eq!(of("https://h/x.git?no=1"), Err("unexpected query \"no\"".into()));
 }
 
 #[test]

@@ -3,12 +3,14 @@
 //! The order decides which of several mistakes is reported: arguments, stages, target, circles, base images and triggers,
 //! ignore patterns, instructions, lint, and at last the definition.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use super::args::{self, Globals};
 use super::bridge::Bridge;
 use super::contexts::MainContext;
+use super::env::EnvList;
 use super::error::Problem;
 use super::graph::Graph;
 use super::options::Options;
@@ -17,7 +19,7 @@ use super::{PlatformResult, image};
 use crate::dockerfile::instruction::{Dockerfile, SourceLine};
 use crate::dockerfile::lint::{Linter, Rule};
 use crate::dockerfile::suggestion::{self, Case};
-use crate::dockerfile::word::Lexer;
+use crate::dockerfile::word::{Env, Lexer, WordError};
 use crate::image::{ImageConfig, Platform, Reference};
 
 /// What is given to a lowering.
@@ -98,7 +100,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Base images should make sense without build arguments too.
-    fn check_default_bases(&mut self, built_in: &super::env::EnvList) {
+    fn check_default_bases(&mut self, built_in: &EnvList) {
         let dockerfile = self.given.dockerfile;
         let Ok(defaults) = args::meta(dockerfile, &self.lexer, built_in, &BTreeMap::new()) else { return };
         for stage in &dockerfile.stages {
@@ -177,18 +179,13 @@ impl<'a> Lowering<'a> {
         source: &SourceLine,
         text: &str,
     ) -> Result<String, Problem> {
-        let env = &self.stages.get(id).state.env;
-        let expanded = lexer.word(text, env).map_err(|e| Problem::new(e.to_string()))?;
-        self.report_undefined(id, source, expanded.unmatched);
-        Ok(expanded.text)
+        let mut undefined = BTreeSet::new();
+        let expanded = expand_noting(lexer, text, &self.stages.get(id).state.env, &mut undefined);
+        self.report_undefined(id, source, undefined);
+        expanded.map_err(|e| Problem::new(e.to_string()))
     }
 
-    pub(crate) fn report_undefined(
-        &mut self,
-        id: StageId,
-        source: &SourceLine,
-        mut names: std::collections::BTreeSet<String>,
-    ) {
+    pub(crate) fn report_undefined(&mut self, id: StageId, source: &SourceLine, mut names: BTreeSet<String>) {
         names.retain(|name| !is_outside_env(name));
         if names.is_empty() {
             return;
@@ -202,6 +199,37 @@ impl<'a> Lowering<'a> {
             let near = near.map(|near| format!(" (did you mean ${near}?)")).unwrap_or_default();
             self.lint.instruction(Rule::UndefinedVar, source, format!("Usage of undefined variable '${name}'{near}"));
         }
+    }
+}
+
+/// Expands a text, and notes the variables that are not set, those before a failure included.
+pub(crate) fn expand_noting(
+    lexer: &Lexer,
+    text: &str,
+    env: &EnvList,
+    undefined: &mut BTreeSet<String>,
+) -> Result<String, WordError> {
+    let noting = NotingEnv { env, undefined: RefCell::new(undefined) };
+    lexer.word(text, &noting).map(|expanded| expanded.text)
+}
+
+/// Passes lookups on and notes those that find nothing.
+struct NotingEnv<'e> {
+    env: &'e EnvList,
+    undefined: RefCell<&'e mut BTreeSet<String>>,
+}
+
+impl Env for NotingEnv<'_> {
+    fn get(&self, name: &str) -> Option<String> {
+        let value = self.env.get(name);
+        if value.is_none() {
+            self.undefined.borrow_mut().insert(name.to_owned());
+        }
+        value
+    }
+
+    fn keys(&self) -> Vec<String> {
+        self.env.keys()
     }
 }
 

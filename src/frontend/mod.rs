@@ -48,7 +48,7 @@ use crate::dockerfile::instruction::Dockerfile;
 use crate::dockerfile::lint::{CheckOptions, LintWarning, Linter};
 use crate::dockerfile::parse::parse;
 use crate::image::{ImageConfig, Platform};
-use crate::llb::Definition;
+use crate::llb::{Definition, SourceOp};
 use lowering::{Given, Lowering};
 use options::Options;
 
@@ -108,6 +108,14 @@ pub async fn lower(request: &Request, bridge: &dyn Bridge) -> Result<Lowered, Fr
     };
     let (dockerfile, lint) = parse_request(request, &options).map_err(locate)?;
     lower_parsed(request, &options, &dockerfile, lint, bridge).await.map_err(locate)
+}
+
+/// Returns the source of the main context, if the options name a remote one: the Dockerfile is then read from it.
+///
+/// It is a git repository, or a URL that is saved as the file `context`: an archive to unpack, or else the Dockerfile itself.
+pub fn remote_context(options: &BTreeMap<String, String>) -> Result<Option<SourceOp>, FrontendError> {
+    let options = Options::parse(options)?;
+    Ok(contexts::remote_source(&options)?.map(|(source, _)| source))
 }
 
 fn parse_request(request: &Request, options: &Options) -> Result<(Dockerfile, Linter), FrontendError> {

@@ -1,10 +1,12 @@
 //! The mounts of a RUN: from what is written to what the op says.
 
+use std::collections::BTreeSet;
+
 use super::contexts;
 use super::dispatch::At;
 use super::error::Problem;
 use super::graph::{NodeId, NodeKind};
-use super::lowering::Lowering;
+use super::lowering::{Lowering, expand_noting};
 use super::paths;
 use super::run::tmpfs;
 use super::stage::StageId;
@@ -70,13 +72,9 @@ impl Lowering<'_> {
 
     fn mount_spec(&mut self, at: At<'_>, text: &str) -> Result<MountSpec, Problem> {
         let lexer = self.lexer;
-        let mut undefined = std::collections::BTreeSet::new();
+        let mut undefined = BTreeSet::new();
         let env = &self.stages.get(at.stage).state.env;
-        let spec = mount::parse(text, &mut |value| {
-            let expanded = lexer.word(value, env)?;
-            undefined.extend(expanded.unmatched);
-            Ok(expanded.text)
-        });
+        let spec = mount::parse(text, &mut |value| expand_noting(&lexer, value, env, &mut undefined));
         self.report_undefined(at.stage, at.source, undefined);
         spec.map_err(|e| Problem::new(e.to_string()))
     }
