@@ -1,1 +1,375 @@
 //! Stacks of layers as directory trees: prepare, commit, view.
+//!
+//! In: stacks of layers, changed trees, layer tars. Out: mounts, new layers, layer blobs. Invariants: a layer is a folder that appears
+//! whole, by one rename, after all about it is written, and never changes afterwards (only its notes do); ids are not used twice
+//! while a layer of a higher one exists; any number of processes may do this in one state root at once.
+//!
+//! ```text
+//! ROOT/snapshots/ID/fs          a layer in overlay's form: char device 0:0 = removed, user.overlay.opaque=y = hides all below
+//! ROOT/snapshots/ID/meta.json   its LayerInfo
+//! ROOT/chains/HEX               a link whose text is the ID of the layer on top of the stack with that chain id
+//! ROOT/tmp/NAME/N/{fs,work}     a layer in progress
+//! ```
+//!
+//! Where the kernel refuses overlay, trees are made by copying and layers by comparing; all else is the same.
+
+mod active;
+mod adopt;
+mod chain;
+mod error;
+mod meta;
+mod native;
+mod overlay;
+mod work;
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+pub use active::{Active, View};
+pub use adopt::{Origin, Unpacked};
+pub use chain::{Chain, LayerId};
+pub use error::SnapshotError;
+pub use meta::LayerInfo;
+
+use crate::digest::{ChainId, DiffId, HashingReader};
+use crate::layer::apply::{ApplyOptions, Unmapped, apply};
+use crate::layer::compare::{Found, extract_diff, normalize};
+use crate::layer::{BlobInfo, PackOptions, pack};
+use crate::store::Store;
+use crate::sys::dir::Dir;
+use meta::StoredBlob;
+use native::Trees;
+use overlay::{MAX_LAYERS, Mounter, Stack, below};
+use work::Work;
+
+const SNAPSHOTS: &str = "snapshots";
+const CHAINS: &str = "chains";
+const FS: &str = "fs";
+
+/// How stacks of layers become trees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SnapshotKind {
+    /// Overlay where the kernel allows it, else native.
+    #[default]
+    Auto,
+    /// Overlay mounts.
+    Overlay,
+    /// Copies.
+    Native,
+}
+
+/// How to keep layers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SnapshotOptions {
+    /// How stacks become trees.
+    pub kind: SnapshotKind,
+    /// What to do about owners in layers that this user namespace does not map.
+    pub unmapped: Unmapped,
+}
+
+/// The layers of one state root.
+#[derive(Debug)]
+pub struct Snapshots {
+    store: Arc<Store>,
+    dir: Dir,
+    chains: Dir,
+    options: SnapshotOptions,
+    /// None where trees are copies.
+    mounter: Option<Arc<Mounter>>,
+    trees: Trees,
+    next: AtomicU64,
+    /// Held while the notes of a layer are read, changed and replaced.
+    notes: Mutex<()>,
+}
+
+impl Snapshots {
+    /// Opens the layers kept below the state root at `root`, making it if it is not there.
+    pub fn open(root: &Path, options: SnapshotOptions) -> Result<Arc<Self>, SnapshotError> {
+        Self::with_store(Store::open(root)?, options)
+    }
+
+    /// Opens the layers kept in the state root of `store`.
+    pub fn with_store(store: Arc<Store>, options: SnapshotOptions) -> Result<Arc<Self>, SnapshotError> {
+        let (dir, chains) = (store.folder(SNAPSHOTS)?, store.folder(CHAINS)?);
+        let failed = |source| SnapshotError::Open { path: store.path().join(SNAPSHOTS), source };
+        let mounter = choose(&store, &dir, options.kind)?.map(Arc::new);
+        let next = AtomicU64::new(highest(&dir).map_err(failed)? + 1);
+        let (trees, notes) = (Trees::default(), Mutex::new(()));
+        Ok(Arc::new(Self { store, dir, chains, options, mounter, trees, next, notes }))
+    }
+
+    /// Returns the store of the same state root.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Returns how stacks become trees here, never [`SnapshotKind::Auto`].
+    pub fn kind(&self) -> SnapshotKind {
+        if self.mounter.is_some() { SnapshotKind::Overlay } else { SnapshotKind::Native }
+    }
+
+    /// Starts a tree that can be changed, equal to `parent`.
+    pub fn prepare(&self, parent: &Chain) -> Result<Active, SnapshotError> {
+        let failed = |source| SnapshotError::Prepare { source };
+        let work = Work::new(self.store.scratch()).map_err(failed)?;
+        let fs = work.make(FS).map_err(failed)?;
+        match parent.top() {
+            None => adopt::default_root(&fs).map_err(failed)?,
+            Some(top) => crate::layer::copy::directory_metadata(&self.fs(top)?, &fs).map_err(failed)?,
+        }
+        if parent.is_empty() {
+            return Ok(Active::plain(parent.clone(), work, fs));
+        }
+        let Some(mounter) = &self.mounter else {
+            let lower = self.tree(parent)?;
+            crate::layer::copy::tree(lower.dir(), &fs).map_err(failed)?;
+            return Ok(Active::copied(parent.clone(), work, fs, lower));
+        };
+        work.make("work").map_err(failed)?;
+        let upper = Some((work.path(FS), work.path("work")));
+        let stack = Stack { lowers: self.lowers(parent)?, upper };
+        Ok(Active::overlay(parent.clone(), work, fs, (Arc::clone(mounter), stack)))
+    }
+
+    /// Seals a changed tree as a new layer and returns its parent with that layer on top.
+    pub fn commit(&self, active: Active, description: &str) -> Result<Chain, SnapshotError> {
+        let failed = |source| SnapshotError::Commit { source };
+        let (parent, work, found) = self.seal(active)?;
+        let info = LayerInfo {
+            description: description.to_owned(),
+            size: found.size,
+            hides: found.hides,
+            ..LayerInfo::default()
+        };
+        info.create(work.dir()).map_err(failed)?;
+        Ok(parent.push(self.publish(&work).map_err(failed)?))
+    }
+
+    fn seal(&self, active: Active) -> Result<(Chain, Work, Found), SnapshotError> {
+        let failed = |source| SnapshotError::Commit { source };
+        let sealed = active.into_sealed();
+        if let Some(lower) = sealed.copied_from {
+            let work = Work::new(self.store.scratch()).map_err(failed)?;
+            let layer = work.make(FS).map_err(failed)?;
+            let found = extract_diff(&sealed.fs, Some(lower.dir()), &layer).map_err(failed)?;
+            return Ok((sealed.parent, work, found));
+        }
+        sealed.work.discard("work").map_err(failed)?;
+        let found = if sealed.parent.is_empty() {
+            normalize(&sealed.fs, None).map_err(failed)?
+        } else {
+            normalize(&sealed.fs, Some(self.view(&sealed.parent)?.dir())).map_err(failed)?
+        };
+        Ok((sealed.parent, sealed.work, found))
+    }
+
+    /// Returns `chain` as a read-only tree.
+    pub fn view(&self, chain: &Chain) -> Result<View, SnapshotError> {
+        let failed = |source| SnapshotError::Mount { count: chain.layers().len(), source };
+        let Some(mounter) = self.mounter.as_ref().filter(|_| !chain.is_empty()) else {
+            return View::copied(self.tree(chain)?).map_err(failed);
+        };
+        if let [only] = chain.layers()
+            && !self.info(*only)?.hides
+        {
+            return View::layer(self.fs(*only)?).map_err(failed);
+        }
+        let mut lowers = self.lowers(chain)?;
+        if lowers.len() == 1 {
+            // The kernel wants two layers of a stack without an upper one.
+            lowers.push(self.empty_folder().map_err(failed)?);
+        }
+        View::overlay(Arc::clone(mounter), Stack { lowers, upper: None }).map_err(failed)
+    }
+
+    /// Unpacks a layer's tar, on its own: layers may be unpacked in any order and in parallel.
+    pub fn unpack(&self, tar: impl Read) -> Result<Unpacked, SnapshotError> {
+        let failed = |source| SnapshotError::Prepare { source };
+        let work = Work::new(self.store.scratch()).map_err(failed)?;
+        let fs = work.make(FS).map_err(failed)?;
+        let mut tar = HashingReader::new(tar);
+        let root = fs.reopen().map_err(failed)?;
+        let applied = apply(root, OsStr::new(""), &mut tar, ApplyOptions::layer(self.options.unmapped))?;
+        let (digest, tar_size) = tar.finish();
+        Ok(Unpacked { work, fs, applied, diff_id: DiffId(digest), tar_size })
+    }
+
+    /// Puts an unpacked layer on top of `parent`, after checking that it is the one expected.
+    pub fn adopt(
+        &self,
+        parent: &Chain,
+        unpacked: Unpacked,
+        expect: &DiffId,
+        origin: Origin,
+    ) -> Result<Chain, SnapshotError> {
+        if unpacked.diff_id != *expect {
+            return Err(SnapshotError::Mismatch { expected: expect.clone(), found: unpacked.diff_id });
+        }
+        let chain_id = self.chain_id_above(parent, expect)?;
+        if let Some(known) = chain_id.as_ref().and_then(|id| self.find_layer(id)) {
+            return Ok(parent.push(known));
+        }
+        let found = self.fit(parent, &unpacked)?;
+        let mut info = LayerInfo { size: found.size, hides: found.hides, chain_id, ..origin.info(expect) };
+        if let Some(blob) = &origin.blob {
+            info.add_blob(blob, None);
+        }
+        let failed = |source| SnapshotError::Commit { source };
+        info.create(unpacked.work.dir()).map_err(failed)?;
+        let layer = self.publish(&unpacked.work).map_err(failed)?;
+        if let Some(id) = &info.chain_id {
+            self.remember(id, layer).map_err(failed)?;
+        }
+        Ok(parent.push(layer))
+    }
+
+    fn fit(&self, parent: &Chain, unpacked: &Unpacked) -> Result<Found, SnapshotError> {
+        let found = Found { hides: unpacked.applied.hides, size: unpacked.applied.size };
+        if parent.is_empty() {
+            adopt::fit(unpacked, None)?;
+            // With nothing below there is nothing to hide.
+            return normalize(&unpacked.fs, None).map_err(|source| SnapshotError::Commit { source });
+        }
+        if unpacked.needs_lower() {
+            adopt::fit(unpacked, Some(self.view(parent)?.dir()))?;
+        }
+        Ok(found)
+    }
+
+    /// None when a layer below was not pulled, so that the stack has no name others could know.
+    fn chain_id_above(&self, parent: &Chain, diff_id: &DiffId) -> Result<Option<ChainId>, SnapshotError> {
+        let Some(top) = parent.top() else { return Ok(Some(ChainId::extend(None, diff_id))) };
+        Ok(self.info(top)?.chain_id.map(|below| ChainId::extend(Some(&below), diff_id)))
+    }
+
+    /// Returns the layer on top of the stack with that chain id, if it was pulled before.
+    pub fn find_layer(&self, chain_id: &ChainId) -> Option<LayerId> {
+        let text = self.chains.read_link(OsStr::new(chain_id.0.hex())).ok()?;
+        let layer: LayerId = text.to_str()?.parse().ok()?;
+        let info = self.info(layer).ok()?;
+        (info.chain_id.as_ref() == Some(chain_id)).then_some(layer)
+    }
+
+    fn remember(&self, chain_id: &ChainId, layer: LayerId) -> io::Result<()> {
+        let scratch = self.store.scratch();
+        let name = scratch.unused();
+        scratch.dir().make_symlink(&name, OsStr::new(&layer.to_string()))?;
+        scratch.dir().rename(&name, &self.chains, OsStr::new(chain_id.0.hex()))
+    }
+
+    /// Packs a layer into a blob of the store, or returns the one it was packed into or came from before.
+    pub fn pack(&self, layer: LayerId, options: PackOptions) -> Result<BlobInfo, SnapshotError> {
+        if let Some(known) = self.known_blob(layer, options)? {
+            return Ok(known);
+        }
+        let (writer, blob) = pack(&self.fs(layer)?, options, self.store.writer()?)?;
+        writer.commit(Some((&blob.digest, blob.size)))?;
+        if options.latest.is_none() {
+            let _held = self.notes.lock().map_err(|_| poisoned(layer))?;
+            let mut info = self.info(layer)?;
+            info.add_blob(&blob, Some(options.level()));
+            let folder = self.folder(layer)?;
+            info.replace(&folder, self.store.scratch()).map_err(|source| SnapshotError::Commit { source })?;
+        }
+        Ok(blob)
+    }
+
+    fn known_blob(&self, layer: LayerId, options: PackOptions) -> Result<Option<BlobInfo>, SnapshotError> {
+        if options.latest.is_some() {
+            return Ok(None);
+        }
+        let info = self.info(layer)?;
+        let fits = |stored: &&StoredBlob| stored.level.is_none_or(|level| level == options.level());
+        for blob in info.blobs.iter().rev().filter(fits).filter_map(StoredBlob::info) {
+            if blob.compression == options.compression && self.store.blob(&blob.digest)?.is_some() {
+                return Ok(Some(blob));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns what is known of a layer.
+    pub fn info(&self, layer: LayerId) -> Result<LayerInfo, SnapshotError> {
+        LayerInfo::load(&self.folder(layer)?).map_err(|source| SnapshotError::Missing { layer, source })
+    }
+
+    /// Returns whether all layers of `chain` are here.
+    pub fn exists(&self, chain: &Chain) -> bool {
+        chain.layers().iter().all(|layer| self.info(*layer).is_ok())
+    }
+
+    fn folder(&self, layer: LayerId) -> Result<Dir, SnapshotError> {
+        let opened = self.dir.open_dir(OsStr::new(&layer.to_string()));
+        opened.map_err(|source| SnapshotError::Missing { layer, source })
+    }
+
+    fn fs(&self, layer: LayerId) -> Result<Dir, SnapshotError> {
+        self.folder(layer)?.open_dir(OsStr::new(FS)).map_err(|source| SnapshotError::Missing { layer, source })
+    }
+
+    /// Returns the folders of a stack as the mounting thread names them, top first.
+    fn lowers(&self, chain: &Chain) -> Result<Vec<OsString>, SnapshotError> {
+        let count = chain.layers().len();
+        if count > MAX_LAYERS {
+            return Err(SnapshotError::TooManyLayers { count, limit: MAX_LAYERS });
+        }
+        Ok(chain.layers().iter().rev().map(|layer| OsString::from(format!("{layer}/{FS}"))).collect())
+    }
+
+    fn empty_folder(&self) -> io::Result<OsString> {
+        let name = OsStr::new("empty");
+        match self.store.scratch().dir().make_dir(name, 0o755) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(below(&[OsStr::new(".."), &self.store.scratch().path(), name])),
+        }
+    }
+
+    fn tree(&self, chain: &Chain) -> Result<Arc<native::Tree>, SnapshotError> {
+        self.trees.get(chain, self.store.scratch(), |layer| self.fs(layer))
+    }
+
+    /// Makes a finished folder a layer, by one rename.
+    fn publish(&self, work: &Work) -> io::Result<LayerId> {
+        loop {
+            let layer = LayerId(self.next.fetch_add(1, Ordering::Relaxed));
+            match work.rename(&self.dir, OsStr::new(&layer.to_string())) {
+                // Another process was first.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                result => return result.map(|()| layer),
+            }
+        }
+    }
+}
+
+fn poisoned(layer: LayerId) -> SnapshotError {
+    SnapshotError::Missing { layer, source: io::Error::other("poisoned lock") }
+}
+
+fn choose(store: &Store, snapshots: &Dir, kind: SnapshotKind) -> Result<Option<Mounter>, SnapshotError> {
+    if kind == SnapshotKind::Native {
+        return Ok(None);
+    }
+    let started = snapshots.reopen().and_then(Mounter::start);
+    let tried = started.and_then(|mounter| mounter.probe(store).map(|()| mounter));
+    match tried {
+        Ok(mounter) => Ok(Some(mounter)),
+        Err(source) if kind == SnapshotKind::Overlay => {
+            Err(SnapshotError::Overlay { path: store.path().to_owned(), source })
+        }
+        Err(error) => {
+            tracing::info!(%error, "no overlay mounts here: trees will be copied");
+            Ok(None)
+        }
+    }
+}
+
+fn highest(dir: &Dir) -> io::Result<u64> {
+    let names = dir.names()?;
+    Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).max().unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests;

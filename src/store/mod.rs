@@ -1,1 +1,128 @@
 //! What outlives a build: content-addressed blobs, cache records, locks.
+//!
+//! In: the state root's path, bytes. Out: verified blobs, places for work in progress. Invariants: the root belongs to this
+//! user alone (mode 0700); a blob appears whole and verified under its digest, by one rename, or not at all; a process
+//! that dies leaves only a scratch folder, which the next one removes.
+//!
+//! ```text
+//! ROOT/lock                     shared while a build runs, exclusive for removing what is stored
+//! ROOT/blobs/sha256/HEX         a blob
+//! ROOT/tmp/guard                held while scratch folders are made or swept
+//! ROOT/tmp/NAME/                what one process is working on
+//! ROOT/tmp/NAME/lock            held by that process as long as it lives
+//! ```
+
+mod blob;
+mod error;
+mod root;
+mod scratch;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use blob::BlobWriter;
+pub use error::StoreError;
+pub use scratch::Scratch;
+
+use crate::digest::Digest;
+use crate::sys::dir::Dir;
+use crate::sys::lock::FileLock;
+
+const LOCK: &str = "lock";
+const BLOBS: &str = "blobs";
+
+/// The blobs and the folders of one state root.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    root: Dir,
+    sha256: Dir,
+    sha512: Dir,
+    scratch: Arc<Scratch>,
+}
+
+impl Store {
+    /// Opens the state root at `path`, making it if it is not there, and removes what dead processes left.
+    pub fn open(path: &Path) -> Result<Arc<Self>, StoreError> {
+        let root = root::open(path)?;
+        let failed = |source| StoreError::Open { path: path.to_owned(), source };
+        let blobs = subdir(&root, BLOBS).map_err(failed)?;
+        let sha256 = subdir(&blobs, "sha256").map_err(failed)?;
+        let sha512 = subdir(&blobs, "sha512").map_err(failed)?;
+        let scratch = Arc::new(Scratch::open(&root).map_err(failed)?);
+        Ok(Arc::new(Self { path: path.to_owned(), root, sha256, sha512, scratch }))
+    }
+
+    /// Returns the path the root was opened by, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the state root.
+    pub fn root_dir(&self) -> &Dir {
+        &self.root
+    }
+
+    /// Opens the folder `name` of the state root, making it if it is not there.
+    pub fn folder(&self, name: &str) -> Result<Dir, StoreError> {
+        subdir(&self.root, name).map_err(|source| StoreError::Open { path: self.path.join(name), source })
+    }
+
+    /// Returns this process's place for work in progress.
+    pub fn scratch(&self) -> &Arc<Scratch> {
+        &self.scratch
+    }
+
+    /// Waits until nothing is being removed; hold it while building.
+    pub fn lock_shared(&self) -> Result<FileLock, StoreError> {
+        FileLock::shared(&self.root, OsStr::new(LOCK)).map_err(|source| self.lock_error(source))
+    }
+
+    /// Waits until nobody builds; hold it while removing what is stored.
+    pub fn lock_exclusive(&self) -> Result<FileLock, StoreError> {
+        FileLock::exclusive(&self.root, OsStr::new(LOCK)).map_err(|source| self.lock_error(source))
+    }
+
+    fn lock_error(&self, source: io::Error) -> StoreError {
+        StoreError::Lock { path: self.path.join(LOCK), source }
+    }
+
+    /// Opens a blob and returns it with its size, or none if it is not here.
+    pub fn blob(&self, digest: &Digest) -> Result<Option<(File, u64)>, StoreError> {
+        match self.try_blob(digest) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            result => result.map(Some).map_err(|source| StoreError::Read { digest: digest.clone(), source }),
+        }
+    }
+
+    fn try_blob(&self, digest: &Digest) -> io::Result<(File, u64)> {
+        let file = self.blobs_of(digest).open_file(OsStr::new(digest.hex()))?;
+        let size = file.metadata()?.len();
+        Ok((file, size))
+    }
+
+    /// Starts a new blob.
+    pub fn writer(&self) -> Result<BlobWriter, StoreError> {
+        let sha256 = self.sha256.reopen().map_err(|source| StoreError::Write { source })?;
+        BlobWriter::new(sha256, &self.scratch)
+    }
+
+    fn blobs_of(&self, digest: &Digest) -> &Dir {
+        if digest.algorithm() == "sha512" { &self.sha512 } else { &self.sha256 }
+    }
+}
+
+/// Opens the folder `name`, making it private to this user if it is not there.
+pub(crate) fn subdir(parent: &Dir, name: &str) -> io::Result<Dir> {
+    let name = OsStr::new(name);
+    match parent.make_dir(name, 0o700) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => parent.open_dir(name),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -153,6 +153,11 @@ impl Dir {
         Ok(Self(fs::openat(&self.0, c".", DIRECTORY, Mode::empty())?))
     }
 
+    /// Returns another descriptor of the same open directory.
+    pub fn duplicate(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Resolves a path as if this directory were `/`, following links inside it, and opens what it names.
     pub fn resolve(&self, path: &OsStr, flags: OFlags) -> io::Result<OwnedFd> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -311,6 +316,11 @@ impl Dir {
         Ok(fs::renameat(&self.0, name, &to.0, new)?)
     }
 
+    /// Renames `name` to `new` in `to`, failing if there is anything of that name.
+    pub fn rename_new(&self, name: &OsStr, to: &Dir, new: &OsStr) -> io::Result<()> {
+        Ok(fs::renameat_with(&self.0, name, &to.0, new, fs::RenameFlags::NOREPLACE)?)
+    }
+
     /// Changes owner and group of `name` itself.
     pub fn chown(&self, name: &OsStr, uid: u32, gid: u32) -> io::Result<()> {
         let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
@@ -361,6 +371,40 @@ fn piece_length(path: &[u8]) -> usize {
     }
     // A component has at most 255 bytes, so there is a slash in reach unless the name is one the kernel refuses anyway.
     path[..LONGEST].iter().rposition(|b| *b == b'/').unwrap_or(LONGEST)
+}
+
+/// Returns the number of the device `major`:`minor`.
+pub fn device(major: u32, minor: u32) -> u64 {
+    fs::makedev(major, minor)
+}
+
+/// Returns major and minor number of a device.
+pub fn device_numbers(rdev: u64) -> (u32, u32) {
+    (fs::major(rdev), fs::minor(rdev))
+}
+
+/// Changes owner and group of an open file.
+pub fn chown_of(fd: impl AsFd, uid: u32, gid: u32) -> io::Result<()> {
+    Ok(fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+}
+
+/// Changes the permission bits of an open file.
+pub fn chmod_of(fd: impl AsFd, permissions: u32) -> io::Result<()> {
+    Ok(fs::fchmod(fd, Mode::from_raw_mode(permissions))?)
+}
+
+/// Sets an extended attribute of an open file.
+pub fn set_xattr_of(fd: impl AsFd, key: &OsStr, value: &[u8]) -> io::Result<()> {
+    Ok(fs::fsetxattr(fd, key, value, fs::XattrFlags::empty())?)
+}
+
+/// Copies what remains of `from` to the end of `to`: shared blocks where the file system can, else inside the kernel, else
+/// through a buffer.
+pub fn copy_data(from: &File, to: &File) -> io::Result<()> {
+    if fs::ioctl_ficlone(to, from).is_ok() {
+        return Ok(());
+    }
+    std::io::copy(&mut &*from, &mut &*to).map(drop)
 }
 
 /// Sets access and modification time of an open file.

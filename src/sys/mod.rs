@@ -3,6 +3,28 @@
 //! In: descriptors and names of one path component, or paths resolved inside a root. Out: descriptors. Invariant: a path a
 //! container could change is resolved once, to a descriptor, and never used as a string again.
 
+pub mod attributes;
 pub mod dir;
 pub mod file;
+pub mod lock;
 pub mod mount;
+pub mod workplace;
+
+pub use nix::mount::MsFlags;
+pub use rustix::fs::OFlags;
+pub use rustix::mount::MountAttrFlags;
+
+/// Returns the effective user id.
+pub fn effective_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// Returns the effective group id.
+pub fn effective_gid() -> u32 {
+    rustix::process::getegid().as_raw()
+}
+
+/// Returns whether the file system or kernel lacks what was asked for.
+pub fn is_unsupported(error: &std::io::Error) -> bool {
+    [libc::EOPNOTSUPP, libc::ENOSYS].map(Some).contains(&error.raw_os_error())
+}

@@ -6,7 +6,10 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
+use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
 use rustix::mount::{self, FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags};
 
 /// One option of a file system.
@@ -76,4 +79,27 @@ pub enum Recursive {
 pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(mount::move_mount(mount, c"", target, c"", flags)?)
+}
+
+/// Makes a detached overlay mount from options as one text, for kernels before 6.5; relative folders in it are resolved from
+/// the working directory of the calling thread.
+///
+/// There is no detached form of mount(2): the mount is attached for a moment in the mount namespace of a thread of its own.
+pub fn new_overlay_from_text(options: &OsStr, attributes: MsFlags) -> io::Result<OwnedFd> {
+    let cwd = std::env::current_dir()?;
+    let options = options.to_owned();
+    let thread = std::thread::spawn(move || overlay_in_own_namespace(&cwd, &options, attributes));
+    thread.join().map_err(|_| io::Error::other("the mounting thread panicked"))?
+}
+
+fn overlay_in_own_namespace(cwd: &Path, options: &OsStr, attributes: MsFlags) -> io::Result<OwnedFd> {
+    let none: std::option::Option<&str> = None;
+    nix::sched::unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)?;
+    nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    // By path, since the kernel takes layers only from mounts of the namespace it mounts in.
+    nix::unistd::chdir(cwd)?;
+    // Anywhere will do, since nobody else sees it.
+    nix::mount::mount(Some("overlay"), "/proc", Some("overlay"), attributes, Some(options))?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    Ok(mount::open_tree(rustix::fs::CWD, c"/proc", flags)?)
 }

@@ -1,0 +1,123 @@
+//! A layer's directory to a blob in one pass: walk, tar, diff id, compression, blob digest.
+//!
+//! In: a layer's directory. Out: a blob in the store. Invariant: memory does not depend on the size of the layer. Three kinds of threads
+//! share the work: this one walks and writes, one hashes the tar, all cores compress.
+
+use std::io::{self, Write};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use super::compress::{Compressor, default_level, threads};
+use super::diff::write_tar;
+use super::{BlobInfo, LayerError};
+use crate::digest::{DiffId, Digest, Hasher};
+use crate::image::media::Compression;
+use crate::sys::dir::Dir;
+
+/// Tar bytes given to the hashing thread at once.
+const CHUNK: usize = 256 << 10;
+
+/// How to pack a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PackOptions {
+    /// How to compress.
+    pub compression: Compression,
+    /// How hard; none for the default.
+    pub level: Option<i32>,
+    /// Times after this one (seconds since 1970) become this one.
+    pub latest: Option<i64>,
+}
+
+impl PackOptions {
+    /// Returns the options for `compression` at its default level.
+    pub fn new(compression: Compression) -> Self {
+        Self { compression, level: None, latest: None }
+    }
+
+    /// Returns the level that will be used.
+    pub fn level(&self) -> i32 {
+        self.level.unwrap_or_else(|| default_level(self.compression))
+    }
+}
+
+/// Packs the layer in `root` into `out` and returns `out` and what is in it.
+pub fn pack<W: Write>(root: &Dir, options: PackOptions, out: W) -> Result<(W, BlobInfo), LayerError> {
+    let failed = |source| LayerError::Pack { source };
+    let out = Sized { out, hasher: Hasher::new() };
+    let compressor = Compressor::new(out, options.compression, options.level(), threads()).map_err(failed)?;
+    let mut tee = Tee::new(compressor).map_err(failed)?;
+    write_tar(root, options.latest, &mut tee)?;
+    let (compressor, diff_id) = tee.finish().map_err(failed)?;
+    let out = compressor.finish().map_err(failed)?;
+    let size = out.hasher.length();
+    let (diff_id, digest) = (DiffId(diff_id), out.hasher.finish());
+    Ok((out.out, BlobInfo { diff_id, digest, size, compression: options.compression }))
+}
+
+/// Hashes what is written on its way.
+#[derive(Debug)]
+struct Sized<W> {
+    out: W,
+    hasher: Hasher,
+}
+
+impl<W: Write> Write for Sized<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.out.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Writes to `out` and hashes on another thread.
+#[derive(Debug)]
+struct Tee<W> {
+    out: W,
+    buffer: Vec<u8>,
+    chunks: SyncSender<Vec<u8>>,
+    hashing: JoinHandle<Digest>,
+}
+
+impl<W: Write> Tee<W> {
+    fn new(out: W) -> io::Result<Self> {
+        let (chunks, queue) = sync_channel::<Vec<u8>>(8);
+        let hashing = std::thread::Builder::new().name("hash".into()).spawn(move || {
+            let mut hasher = Hasher::new();
+            queue.iter().for_each(|chunk| hasher.update(&chunk));
+            hasher.finish()
+        })?;
+        Ok(Self { out, buffer: Vec::with_capacity(CHUNK), chunks, hashing })
+    }
+
+    fn pass_on(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.buffer)?;
+        let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
+        self.chunks.send(chunk).map_err(|_| io::Error::other("the hashing thread ended"))
+    }
+
+    fn finish(mut self) -> io::Result<(W, Digest)> {
+        self.pass_on()?;
+        drop(self.chunks);
+        let digest = self.hashing.join().map_err(|_| io::Error::other("the hashing thread panicked"))?;
+        Ok((self.out, digest))
+    }
+}
+
+impl<W: Write> Write for Tee<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() == CHUNK {
+            self.pass_on()?;
+        }
+        let count = bytes.len().min(CHUNK - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
