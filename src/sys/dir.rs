@@ -380,11 +380,6 @@ impl Dir {
     }
 }
 
-/// Returns the user this process acts as.
-pub fn effective_uid() -> u32 {
-    rustix::process::geteuid().as_raw()
-}
-
 /// Returns major and minor number of a device.
 pub fn device_numbers(rdev: u64) -> (u32, u32) {
     (fs::major(rdev), fs::minor(rdev))

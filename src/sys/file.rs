@@ -8,12 +8,13 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{self, Gid, Mode, SeekFrom, Uid};
+use rustix::fs::{self, SeekFrom};
 
-pub use rustix::fs::OFlags;
 use rustix::io::Errno;
 
+use super::OFlags;
 use super::dir::stat_of;
+pub use super::dir::{chmod_of, chown_of, set_xattr_of};
 
 /// Files up to this size are copied through memory: one read and one write beat any other call.
 const SMALL: u64 = 128 * 1024;
@@ -136,16 +137,6 @@ fn write_at(to: &File, mut bytes: &[u8], mut at: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Changes owner and group of an open file.
-pub fn chown_of(fd: impl AsFd, uid: u32, gid: u32) -> io::Result<()> {
-    Ok(fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
-}
-
-/// Changes the permission bits of an open file.
-pub fn chmod_of(fd: impl AsFd, permissions: u32) -> io::Result<()> {
-    Ok(fs::fchmod(fd, Mode::from_raw_mode(permissions))?)
-}
-
 /// Returns the extended attributes of an open file, sorted by name.
 pub fn xattrs_of(fd: impl AsFd) -> io::Result<Vec<(OsString, Vec<u8>)>> {
     let fd = fd.as_fd();
@@ -182,11 +173,6 @@ fn xattr_of(fd: impl AsFd, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// Sets an extended attribute of an open file.
-pub fn set_xattr_of(fd: impl AsFd, name: &OsStr, value: &[u8]) -> io::Result<()> {
-    Ok(fs::fsetxattr(fd, name, value, fs::XattrFlags::empty())?)
 }
 
 #[cfg(test)]

@@ -97,6 +97,8 @@ pub fn set_attributes(mount: impl AsFd, attributes: MountAttrFlags, recursive: R
     // SAFETY: path and request outlive the call, and the size is the request's.
     let result = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, c"".as_ptr(), flags, &raw const request, size) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Makes a detached overlay mount from options as one text, for kernels before 6.5; relative folders in it are resolved from
 /// the working directory of the calling thread.
 ///

@@ -21,8 +21,8 @@ use crate::pattern::{MatchInfo, Matcher};
 use crate::sys::dir::{Dir, Kind, Time};
 use crate::sys::file::PLAIN_READ;
 
-/// Copies what the action names.
-pub(super) fn copy(action: &CopyAction, trees: &Trees<'_>, owner: Option<Owner>) -> Result<(), FileOpError> {
+/// Copies what the action names; returns notices for the user.
+pub(super) fn copy(action: &CopyAction, trees: &Trees<'_>, owner: Option<Owner>) -> Result<Vec<String>, FileOpError> {
     let source = trees.source.ok_or_else(|| FileOpError::NoSource { path: action.src.clone() })?;
     let src = display(&clean(&action.src));
     let looks = looks(action, owner)?;
@@ -42,12 +42,15 @@ pub(super) fn copy(action: &CopyAction, trees: &Trees<'_>, owner: Option<Owner>)
         Some(found) => found.into_iter().map(|entry| entry.path).collect(),
         None => vec![clean(&action.src)],
     };
+    let mut notices = Vec::new();
     for path in &paths {
-        if !action.attempt_unpack || !unpack(action, trees, source, path, owner)? {
-            copy_one(action, trees.dest, source, path, &looks)?;
+        let unpacked = if action.attempt_unpack { unpack(action, trees, source, path, owner)? } else { None };
+        match unpacked {
+            Some(more) => notices.extend(more),
+            None => copy_one(action, trees.dest, source, path, &looks)?,
         }
     }
-    Ok(())
+    Ok(notices)
 }
 
 fn looks(action: &CopyAction, owner: Option<Owner>) -> Result<Looks, FileOpError> {
@@ -77,9 +80,9 @@ fn unpack(
     source: &Tree<'_>,
     path: &[u8],
     owner: Option<Owner>,
-) -> Result<bool, FileOpError> {
+) -> Result<Option<Vec<String>>, FileOpError> {
     let Some(entry) = source.entry(path, true)?.filter(|entry| entry.stat.kind() == Kind::File) else {
-        return Ok(false);
+        return Ok(None);
     };
     let failed = |source| ChecksumError::Read { path: display(&entry.path), source };
     let file = File::from(source.dir.resolve(OsStr::from_bytes(&entry.path), PLAIN_READ).map_err(failed)?);
@@ -87,15 +90,14 @@ fn unpack(
         return Err(ChecksumError::Changed { path: display(&entry.path) }.into());
     }
     if !(trees.is_archive)(&file).map_err(failed)? {
-        return Ok(false);
+        return Ok(None);
     }
     let target = real_path(trees.dest, &clean(&action.dest))?;
     make_all(trees.dest, &target, &NewDirectory { mode: 0o755, owner, time: action_time(action.timestamp) })?;
-    (trees.unpack)(&file, trees.dest, OsStr::from_bytes(&target), owner).map_err(|source| {
+    (trees.unpack)(&file, trees.dest, OsStr::from_bytes(&target), owner).map(Some).map_err(|source| {
         let (archive, path) = (display(&entry.path), display(&target));
         FileOpError::Unpack { archive, path, source }
-    })?;
-    Ok(true)
+    })
 }
 
 fn copy_one(action: &CopyAction, dest: &Dir, source: &Tree<'_>, path: &[u8], looks: &Looks) -> Result<(), FileOpError> {

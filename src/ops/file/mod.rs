@@ -5,6 +5,7 @@
 //! a file goes is removed, never opened for writing; owners, modes and times are set through the descriptor of what was just
 //! made. On disk it leaves exactly what the action says; a failed action leaves a tree to throw away.
 
+pub mod archive;
 mod copy;
 mod error;
 mod make;
@@ -31,8 +32,8 @@ use crate::sys::dir::Dir;
 pub type IsArchive<'a> = dyn Fn(&File) -> io::Result<bool> + 'a;
 
 /// Unpacks an archive into a directory of a tree, named by its path below the root of the tree; links are followed inside the
-/// tree. All of it is owned by the owner if there is one.
-pub type Unpack<'a> = dyn Fn(&File, &Dir, &OsStr, Option<Owner>) -> Result<(), UnpackError> + 'a;
+/// tree. All of it is owned by the owner if there is one. Returns notices for the user.
+pub type Unpack<'a> = dyn Fn(&File, &Dir, &OsStr, Option<Owner>) -> Result<Vec<String>, UnpackError> + 'a;
 
 /// Why an archive could not be unpacked.
 pub type UnpackError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,9 +47,9 @@ pub struct Trees<'a> {
     pub source: Option<&'a Tree<'a>>,
     /// The tree whose `/etc/passwd` and `/etc/group` name its owners.
     pub owners: &'a Dir,
-    /// How archives are recognised.
+    /// How archives are recognised: [`archive::is_archive`].
     pub is_archive: &'a IsArchive<'a>,
-    /// How archives are unpacked.
+    /// How archives are unpacked: [`archive::unpack`].
     pub unpack: &'a Unpack<'a>,
 }
 
@@ -64,7 +65,7 @@ pub fn apply(action: &FileActionKind, trees: &Trees<'_>) -> Result<Vec<String>, 
     };
     let owner = find_owner(trees.owners, owner, &mut notices)?;
     match action {
-        FileActionKind::Copy(action) => copy::copy(action, trees, owner)?,
+        FileActionKind::Copy(action) => notices.extend(copy::copy(action, trees, owner)?),
         FileActionKind::Mkfile(action) => make::file(action, trees.dest, owner)?,
         FileActionKind::Mkdir(action) => make::directory(action, trees.dest, owner)?,
         FileActionKind::Symlink(action) => make::symlink(action, trees.dest, owner)?,
@@ -84,7 +85,7 @@ pub fn materialise(tree: &Tree<'_>, dest: &Dir) -> Result<(), FileOpError> {
         ..Default::default()
     };
     let not_asked = |_: &File| Ok(false);
-    let unpack = |_: &File, _: &Dir, _: &OsStr, _| Ok(());
+    let unpack = |_: &File, _: &Dir, _: &OsStr, _| Ok(Vec::new());
     let trees = Trees { dest, source: Some(tree), owners: dest, is_archive: &not_asked, unpack: &unpack };
-    copy::copy(&action, &trees, None)
+    copy::copy(&action, &trees, None).map(drop)
 }

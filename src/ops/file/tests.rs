@@ -46,15 +46,13 @@ impl Scene {
 
     fn apply_from(&self, tree: &Tree<'_>, action: FileActionKind) -> Result<Vec<String>, FileOpError> {
         let dest = Dir::open(&self.dest).expect("open");
-        let is_archive = |file: &File| {
-            let mut start = [0; 3];
-            Ok(std::os::unix::fs::FileExt::read_at(file, &mut start, 0)? == 3 && &start == b"tar")
+        let trees = Trees {
+            dest: &dest,
+            source: Some(tree),
+            owners: &dest,
+            is_archive: &archive::is_archive,
+            unpack: &archive::unpack,
         };
-        let unpack = |_: &File, root: &Dir, path: &OsStr, _| -> Result<(), UnpackError> {
-            root.open_below(path)?.create_file(OsStr::new("unpacked"), 0o644)?;
-            Ok(())
-        };
-        let trees = Trees { dest: &dest, source: Some(tree), owners: &dest, is_archive: &is_archive, unpack: &unpack };
         let before = look(&self.canary);
         let result = apply(&action, &trees);
         assert_eq!(look(&self.canary), before, "the canary was touched");
@@ -258,14 +256,45 @@ fn patterns_choose_what_is_copied() {
     }
 }
 
+/// A ustar archive of empty files.
+fn tar(names: &[&str]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for name in names {
+        let mut header = [0u8; 512];
+        header[..name.len()].copy_from_slice(name.as_bytes());
+        for (at, field) in
+            [(100, "0000640"), (108, "0000003"), (116, "0000004"), (124, "00000000000"), (136, "00000000007")]
+        {
+            header[at..at + field.len()].copy_from_slice(field.as_bytes());
+        }
+        header[148..156].fill(b' ');
+        header[156] = b'0';
+        header[257..265].copy_from_slice(b"ustar\x0000");
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        bytes.extend_from_slice(&header);
+    }
+    bytes.extend_from_slice(&[0; 1024]);
+    bytes
+}
+
 #[test]
 fn archives_are_unpacked_where_asked() {
     let scene = Scene::new();
-    scene.put("a.tar", "tar…").put("plain", "x");
-    for src in ["/a.tar", "/plain"] {
-        scene.apply(FileActionKind::Copy(CopyAction { attempt_unpack: true, ..action(src, "/x/") })).expect("copy");
+    scene.put("plain", "x").put("short", "");
+    fs::write(scene.source.join("a.tar"), tar(&["f", "d/g"])).expect("write");
+    fs::write(scene.source.join("evil.tar"), tar(&["../../canary/f"])).expect("write");
+    let owner = Some(ChownOpt { user: Some(UserOpt::ById(9)), group: None });
+    for src in ["/a.tar", "/plain", "/short"] {
+        let copy = CopyAction { attempt_unpack: true, owner: owner.clone(), ..action(src, "/x/") };
+        scene.apply(FileActionKind::Copy(copy)).expect("copy");
     }
-    assert_eq!(scene.result(), ["x dir", "x/plain x", "x/unpacked "]);
+    assert_eq!(scene.result(), ["x dir", "x/d dir", "x/d/g ", "x/f ", "x/plain x", "x/short "]);
+    assert_eq!(fs::metadata(scene.dest.join("x/f")).expect("stat").uid(), 9);
+    scene.copy("/a.tar", "/kept.tar").expect("copy");
+    assert!(scene.dest.join("kept.tar").is_file());
+    let evil = CopyAction { attempt_unpack: true, ..action("/evil.tar", "/x/") };
+    assert!(matches!(scene.apply(FileActionKind::Copy(evil)), Err(FileOpError::Unpack { .. })));
 }
 
 #[test]
