@@ -5,7 +5,7 @@
 //! nanoseconds; directories are compared without their times.
 
 use std::ffi::OsStr;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 
 use super::apply::is_content_xattr;
@@ -231,13 +231,16 @@ fn same_xattrs(one: &Dir, other: &Dir, name: &OsStr) -> io::Result<bool> {
 }
 
 fn same_content(one: &Dir, other: &Dir, name: &OsStr) -> io::Result<bool> {
-    let mut one = BufReader::with_capacity(64 << 10, one.open_file(name)?).bytes();
-    let mut other = BufReader::with_capacity(64 << 10, other.open_file(name)?).bytes();
+    const PIECE: u64 = 64 << 10;
+    let (mut one, mut other) = (one.open_file(name)?, other.open_file(name)?);
+    let (mut a, mut b) = (Vec::new(), Vec::new());
     loop {
-        match (one.next().transpose()?, other.next().transpose()?) {
-            (None, None) => return Ok(true),
-            (a, b) if a != b => return Ok(false),
-            _ => {}
+        a.clear();
+        b.clear();
+        one.by_ref().take(PIECE).read_to_end(&mut a)?;
+        other.by_ref().take(PIECE).read_to_end(&mut b)?;
+        if a != b || a.is_empty() {
+            return Ok(a == b);
         }
     }
 }

@@ -9,11 +9,11 @@
 
 pub mod apply;
 pub mod archive;
+pub(crate) mod compare;
 pub mod compress;
+pub(crate) mod copy;
 pub mod decompress;
 pub mod diff;
-pub(crate) mod compare;
-pub(crate) mod copy;
 mod entry;
 mod error;
 mod gzip;

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use super::LayerError;
 use super::entry::{Entry, EntryKind};
 use super::error::shown;
-use super::LayerError;
 
 const BLOCK: usize = 512;
 const NAME: usize = 100;

@@ -7,10 +7,10 @@ use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
+use super::Chain;
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::image::media::Compression;
 use crate::layer::BlobInfo;
-use super::Chain;
 use crate::store::Scratch;
 use crate::sys::dir::Dir;
 

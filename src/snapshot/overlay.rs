@@ -9,10 +9,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use crate::store::Store;
-use crate::sys::{MountAttrFlags, MsFlags};
 use crate::sys::dir::Dir;
 use crate::sys::mount::{self, Option as FsOption};
 use crate::sys::workplace::Workplace;
+use crate::sys::{MountAttrFlags, MsFlags};
 
 /// The kernel's own limit (`OVL_MAX_STACK`).
 pub(super) const MAX_LAYERS: usize = 500;

@@ -120,13 +120,23 @@ fn tar(members: &[(&str, u8, u32, &str)]) -> Vec<u8> {
 fn steps_build_on_one_another() {
     for kind in KINDS {
         let scene = Scene::new(kind);
-        let one = scene.step(&Chain::empty(), "echo a > a; mkdir d; echo b > d/b; ln d/b d/c; chmod 1777 d; umask 0; mkdir -m 700 p");
+        let one = scene.step(
+            &Chain::empty(),
+            "echo a > a; mkdir d; echo b > d/b; ln d/b d/c; chmod 1777 d; umask 0; mkdir -m 700 p",
+        );
         let two = scene.step(&one, "rm a; echo new > d/n; chown 5:6 d/n; rm -r p; mkdir p; echo x > p/x");
         let three = scene.step(&two, "echo more >> d/b; rm d/c; ln -s d/b l");
         assert_eq!(
             scene.list(&three),
-            ["/d 41777 0:0", "/d/b 100644 0:0 b\nmore", "/d/n 100644 5:6 new", "/l 120777 0:0 d/b", "/p 40755 0:0", "/p/x 100644 0:0 x"]
-                .map(str::to_owned),
+            [
+                "/d 41777 0:0",
+                "/d/b 100644 0:0 b\nmore",
+                "/d/n 100644 5:6 new",
+                "/l 120777 0:0 d/b",
+                "/p 40755 0:0",
+                "/p/x 100644 0:0 x"
+            ]
+            .map(str::to_owned),
             "{kind:?}"
         );
         assert_eq!(scene.list(&one).len(), 5, "{kind:?}: earlier layers stay");
@@ -321,7 +331,9 @@ fn views_cannot_be_written_and_devices_do_not_work() {
         let two = scene.step(&one, "echo x > x");
         for chain in [&one, &two] {
             let view = scene.snapshots.view(chain).expect("view");
-            for dir in [view.dir().reopen().expect("dir"), Dir::from(view.mount().expect("mount")).reopen().expect("dir")] {
+            for dir in
+                [view.dir().reopen().expect("dir"), Dir::from(view.mount().expect("mount")).reopen().expect("dir")]
+            {
                 assert!(dir.make_dir(OsStr::new("new"), 0o755).is_err());
                 assert!(dir.stat(OsStr::new("null")).expect("stat").rdev != 0);
                 assert!(dir.open_file(OsStr::new("null")).is_err(), "{kind:?}");
@@ -393,4 +405,57 @@ fn layers_have_overlays_form_on_disk() {
     let dir = Dir::open(&path).expect("open");
     let opaque = dir.xattr(OsStr::new("d"), OsStr::new(crate::layer::OPAQUE)).expect("xattr");
     assert_eq!(opaque.as_deref(), Some(crate::layer::OPAQUE_VALUE));
+}
+
+const CHILD: &str = "snapshot::tests::child_that_is_killed";
+
+/// Makes layers in the working directory until it is killed.
+#[test]
+#[ignore = "run and killed by kill_9_leaves_a_usable_store"]
+fn child_that_is_killed() {
+    let root = std::env::current_dir().expect("cwd").join("state");
+    let tar = tar(&[("d/f", b'0', 0o644, "text"), ("d/g", b'1', 0, "d/f")]);
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while root.exists() && std::time::Instant::now() < end {
+        let snapshots = Snapshots::open(&root, SnapshotOptions::default()).expect("open");
+        let one = snapshots.commit(snapshots.prepare(&Chain::empty()).expect("prepare"), "").expect("commit");
+        let unpacked = snapshots.unpack(&tar[..]).expect("unpack");
+        let diff_id = unpacked.diff_id().clone();
+        let two = snapshots.adopt(&one, unpacked, &diff_id, Origin::default()).expect("adopt");
+        let active = snapshots.prepare(&two).expect("prepare");
+        active.dir().expect("dir").make_dir(OsStr::new("new"), 0o755).expect("mkdir");
+        let three = snapshots.commit(active, "").expect("commit");
+        snapshots.pack(three.top().expect("top"), PackOptions::new(Compression::Gzip)).expect("pack");
+    }
+}
+
+#[test]
+fn kill_9_leaves_a_usable_store() {
+    let temp = tempfile::tempdir().expect("temp dir");
+    let root = temp.path().join("state");
+    for milliseconds in [20, 35, 50, 80, 120] {
+        drop(Snapshots::open(&root, SnapshotOptions::default()).expect("open"));
+        let program = std::env::current_exe().expect("program");
+        let mut command = std::process::Command::new(program);
+        command.args(["--ignored", "--exact", CHILD]).current_dir(temp.path()).stdout(std::process::Stdio::null());
+        let mut child = command.spawn().expect("spawn");
+        std::thread::sleep(std::time::Duration::from_millis(milliseconds));
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+        let snapshots = Snapshots::open(&root, SnapshotOptions::default()).expect("open again");
+        let alive = std::fs::read_dir(root.join("tmp")).expect("list").count();
+        assert_eq!(alive, 2, "the guard and this process's folder");
+        for name in snapshots.dir.names().expect("names") {
+            let layer: LayerId = name.to_str().expect("text").parse().expect("number");
+            snapshots.view(&vec![layer].into()).expect("every layer is whole");
+        }
+        let blobs = std::fs::read_dir(root.join("blobs/sha256")).expect("list");
+        for blob in blobs {
+            let path = blob.expect("entry").path();
+            let digest = Digest::compute(std::fs::read(&path).expect("read"));
+            assert_eq!(path.file_name(), Some(OsStr::new(digest.hex())));
+        }
+    }
+    let made = std::fs::read_dir(root.join("snapshots")).expect("list").count();
+    assert!(made > 0, "the children got somewhere");
 }

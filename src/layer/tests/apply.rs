@@ -146,7 +146,8 @@ fn t6_whiteout_names() {
 #[test]
 fn t6_whiteouts_stay_inside_and_concern_lower_layers_only() {
     let scene = Scene::new();
-    let tar = Tar::default().symlink("l", &scene.host()).file("l/.wh.file", "").file(".wh.gone", "").file(".wh.gone", "");
+    let tar =
+        Tar::default().symlink("l", &scene.host()).file("l/.wh.file", "").file(".wh.gone", "").file(".wh.gone", "");
     assert!(scene.apply(&tar).expect("apply").hides);
     assert!(is_hidden(&scene, "gone"));
     for whiteout_first in [true, false] {
@@ -188,10 +189,19 @@ fn t9_the_last_of_a_name_wins() {
             for last in 0..6 {
                 let scene = Scene::new();
                 let host = scene.host();
-                let tar = [first, second, last].into_iter().fold(Tar::default().file("other", "o"), |tar, kind| make(tar, kind, &host));
+                let tar = [first, second, last]
+                    .into_iter()
+                    .fold(Tar::default().file("other", "o"), |tar, kind| make(tar, kind, &host));
                 scene.apply(&tar).expect("apply");
                 let kind = std::fs::symlink_metadata(scene.root().join("n")).expect("stat").file_type();
-                let found = [kind.is_file(), kind.is_dir(), kind.is_symlink(), kind.is_file(), kind.is_fifo(), kind.is_char_device()];
+                let found = [
+                    kind.is_file(),
+                    kind.is_dir(),
+                    kind.is_symlink(),
+                    kind.is_file(),
+                    kind.is_fifo(),
+                    kind.is_char_device(),
+                ];
                 assert!(found[last], "{first} {second} {last}");
                 assert_eq!(scene.text("other").as_deref(), Some("o"));
             }
@@ -240,7 +250,10 @@ fn owners_modes_and_times_are_kept() {
     (dir.mode, dir.mtime.seconds) = (0o1711, 5);
     scene.apply(&Tar::default().raw(&dir, b"").raw(&file, b"x")).expect("apply");
     let stat = std::fs::metadata(scene.root().join("d/f")).expect("stat");
-    assert_eq!((stat.mode() & 0o7777, stat.uid(), stat.gid(), stat.mtime()), (0o6751, 70_000, 4_000_000_000, 1_700_000_000));
+    assert_eq!(
+        (stat.mode() & 0o7777, stat.uid(), stat.gid(), stat.mtime()),
+        (0o6751, 70_000, 4_000_000_000, 1_700_000_000)
+    );
     let stat = std::fs::metadata(scene.root().join("d")).expect("stat");
     assert_eq!((stat.permissions().mode() & 0o7777, stat.mtime()), (0o1711, 5));
 }
@@ -263,4 +276,39 @@ fn unknown_owner_is_refused() {
     let mut file = entry(EntryKind::File, "f");
     file.uid = u32::MAX;
     assert!(matches!(scene.apply(&Tar::default().raw(&file, b"")), Err(LayerError::Refused { .. })));
+}
+
+#[test]
+fn archives_are_known_by_content() {
+    let tar = Tar::default().file("f", "x").bytes();
+    let gzip = {
+        use crate::image::media::Compression;
+        use std::io::Write;
+        let mut out = crate::layer::compress::Compressor::new(Vec::new(), Compression::Gzip, 1, 1).expect("gzip");
+        out.write_all(&tar).expect("write");
+        out.finish().expect("finish")
+    };
+    let cases = [(tar.clone(), true), (gzip, true), (b"just text".to_vec(), false), (Vec::new(), false), (vec![0; 1024], false)];
+    for (bytes, expected) in cases {
+        let mut file = std::io::Cursor::new(bytes);
+        file.set_position(3);
+        assert_eq!(crate::layer::archive::is_archive(&mut file).expect("look"), expected);
+        assert_eq!(file.position(), 0);
+    }
+}
+
+#[test]
+fn archives_unpack_into_a_live_tree() {
+    let scene = Scene::new();
+    let host = scene.host();
+    std::fs::create_dir_all(scene.root().join("app/kept")).expect("mkdir");
+    std::os::unix::fs::symlink("/etc", scene.root().join("app/link")).expect("symlink");
+    std::os::unix::fs::symlink(&host, scene.root().join("app/host")).expect("symlink");
+    let tar = Tar::default().file("link/f", "1").file("host/g", "2").dir("kept").hard("h", "link/f").file("new/.wh.x", "3");
+    let root = Dir::open(&scene.root()).expect("open");
+    let options = ApplyOptions { form: Form::Plain, owner: None, unmapped: Unmapped::Refuse };
+    crate::layer::archive::extract(root, OsStr::new("/app"), &tar.bytes()[..], options).expect("extract");
+    assert_eq!(scene.text("etc/f").as_deref(), Some("1"));
+    assert_eq!(scene.text(&format!("{}/g", &host[1..])).as_deref(), Some("2"));
+    assert_eq!((scene.text("app/h"), scene.text("app/new/.wh.x")), (Some("1".into()), Some("3".into())));
 }

@@ -13,7 +13,9 @@ fn mix(length: usize) -> Vec<u8> {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 33) as u8
     };
-    (0..length).map(|at| if (at >> 19) & 1 == 0 { b"the quick brown fox "[at % 20] ^ (next() & 3) } else { next() }).collect()
+    (0..length)
+        .map(|at| if (at >> 19) & 1 == 0 { b"the quick brown fox "[at % 20] ^ (next() & 3) } else { next() })
+        .collect()
 }
 
 fn pack(data: &[u8], compression: Compression, threads: usize) -> Vec<u8> {

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::super::tar_reader::TarReader;
 use super::{Scene, Tar};
 
-const NAMES: [&str; 12] = ["a", "b", "a/b", "a/b/c", "l", "l/a", "l/../x", "../v", ".wh.a", "a/.wh..wh..opq", "./", "l/l/f"];
+const NAMES: [&str; 12] =
+    ["a", "b", "a/b", "a/b/c", "l", "l/a", "l/../x", "../v", ".wh.a", "a/.wh..wh..opq", "./", "l/l/f"];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]

@@ -130,7 +130,8 @@ impl Scene {
             let stat = std::fs::symlink_metadata(&path).expect("stat");
             let content = std::fs::read(&path).unwrap_or_default();
             let names = std::fs::read_dir(&path).map(Iterator::count).unwrap_or_default();
-            let fields = (stat.mode(), stat.uid(), stat.gid(), stat.mtime(), stat.mtime_nsec(), stat.ino(), stat.nlink());
+            let fields =
+                (stat.mode(), stat.uid(), stat.gid(), stat.mtime(), stat.mtime_nsec(), stat.ino(), stat.nlink());
             ((*path.to_string_lossy()).to_owned(), format!("{fields:?} {content:?} {names}"))
         };
         paths.iter().map(state).collect()

@@ -69,10 +69,22 @@ fn t5_pax_records_skip_other_headers() {
 
 #[test]
 fn t5_malformed_records_fail() {
-    for record in
-        ["12 path=pa", "99 path=x\n", "-1 path=x\n", "+9 path=x\n", "9 pathxx\n", "7 =xyz\n", "0 path=x\n", " 9 path=x\n", "11 size=-1\n",
-         "28 size=9223372036854775808 \n", "13 mtime=NaN\n", "12 path=a\0b\n", "11 size=0x1\n", "22 GNU.sparse.offset=1\n\n"]
-    {
+    for record in [
+        "12 path=pa",
+        "99 path=x\n",
+        "-1 path=x\n",
+        "+9 path=x\n",
+        "9 pathxx\n",
+        "7 =xyz\n",
+        "0 path=x\n",
+        " 9 path=x\n",
+        "11 size=-1\n",
+        "28 size=9223372036854775808 \n",
+        "13 mtime=NaN\n",
+        "12 path=a\0b\n",
+        "11 size=0x1\n",
+        "22 GNU.sparse.offset=1\n\n",
+    ] {
         let tar = join(&[&special(b'x', "p", record.as_bytes()), &Tar::default().file("f", "x").0]);
         assert!(read(&tar).is_err(), "{record:?}");
     }
@@ -127,10 +139,21 @@ fn sparse_forms_are_read() {
     let data = Tar::default().file("GNUSparseFile.0/s", "dataend").0;
     let common = [("GNU.sparse.size", "3075"), ("GNU.sparse.numblocks", "2"), ("GNU.sparse.name", "s")];
     let with = |extra: &[(&str, &str)]| records(&[&common[..], extra].concat());
-    let v00 = [("GNU.sparse.major", "0"), ("GNU.sparse.minor", "0"), ("GNU.sparse.offset", "1024"), ("GNU.sparse.numbytes", "4"),
-        ("GNU.sparse.offset", "3072"), ("GNU.sparse.numbytes", "3")];
+    let v00 = [
+        ("GNU.sparse.major", "0"),
+        ("GNU.sparse.minor", "0"),
+        ("GNU.sparse.offset", "1024"),
+        ("GNU.sparse.numbytes", "4"),
+        ("GNU.sparse.offset", "3072"),
+        ("GNU.sparse.numbytes", "3"),
+    ];
     let v01 = [("GNU.sparse.map", "1024,4,3072,3")];
-    let v10 = records(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0"), ("GNU.sparse.name", "s"), ("GNU.sparse.realsize", "3075")]);
+    let v10 = records(&[
+        ("GNU.sparse.major", "1"),
+        ("GNU.sparse.minor", "0"),
+        ("GNU.sparse.name", "s"),
+        ("GNU.sparse.realsize", "3075"),
+    ]);
     let map = format!("{:\0<512}dataend", "2\n1024\n4\n3072\n3\n");
     let data10 = Tar::default().file("GNUSparseFile.0/s", &map).0;
     let mut old = Tar::default().file("s", "dataend").0;
@@ -141,7 +164,12 @@ fn sparse_forms_are_read() {
         old[at..at + 12].copy_from_slice(format!("{value:011o}\0").as_bytes());
     }
     seal(&mut old);
-    for (form, tar) in [("0.0", join(&[&with(&v00), &data])), ("0.1", join(&[&with(&v01), &data])), ("1.0", join(&[&v10, &data10])), ("old", join(&[&old]))] {
+    for (form, tar) in [
+        ("0.0", join(&[&with(&v00), &data])),
+        ("0.1", join(&[&with(&v01), &data])),
+        ("1.0", join(&[&v10, &data10])),
+        ("old", join(&[&old])),
+    ] {
         let scene = Scene::new();
         scene.apply_with(&tar, crate::layer::apply::ApplyOptions::layer(Default::default())).expect(form);
         assert_eq!(std::fs::read(scene.root().join("s")).expect("read"), expected, "{form}");
@@ -153,7 +181,8 @@ fn sparse_forms_are_read() {
 #[test]
 fn long_names_and_large_ids_round_trip() {
     let mut file = entry(EntryKind::File, "");
-    let cases = ["d/".repeat(80) + "f", "n".repeat(300), "n".repeat(100), "é".into(), "a/".repeat(20) + &"x".repeat(120)];
+    let cases =
+        ["d/".repeat(80) + "f", "n".repeat(300), "n".repeat(100), "é".into(), "a/".repeat(20) + &"x".repeat(120)];
     for name in cases {
         file.name = name.clone().into_bytes();
         (file.uid, file.gid, file.size) = (3_000_000, 2_097_151, 1);
