@@ -147,13 +147,7 @@ impl Applier {
         self.directory_metadata(entry, &dir, path)
     }
 
-    fn member(
-        &mut self,
-        entry: &Entry,
-        parent: &[&[u8]],
-        leaf: &[u8],
-        data: &mut dyn Read,
-    ) -> Result<(), LayerError> {
+    fn member(&mut self, entry: &Entry, parent: &[&[u8]], leaf: &[u8], data: &mut dyn Read) -> Result<(), LayerError> {
         let failed = |source| unpack_error(entry, source);
         let place = self.places.open(parent).map_err(failed)?;
         let path = join(&place.path, leaf);
@@ -411,8 +405,7 @@ impl Applier {
         self.times.sort_by(|a, b| a.0.cmp(&b.0));
         for (path, time) in &self.times {
             if let Some(dir) = self.places.existing(path) {
-                dir::set_time_of(dir, *time)
-                    .map_err(|source| LayerError::Unpack { name: shown(path), source })?;
+                dir::set_time_of(dir, *time).map_err(|source| LayerError::Unpack { name: shown(path), source })?;
             }
         }
         self.done.implicit = self.places.into_implicit();
@@ -436,9 +429,7 @@ fn same_dir(one: &Dir, other: &Dir) -> io::Result<bool> {
 fn hide(parent: &Dir, name: &OsStr) -> io::Result<()> {
     match parent.try_stat(name)? {
         None => parent.make_node(name, 0o020_000, 0),
-        Some(stat) if stat.is_dir() => {
-            dir::set_xattr_of(parent.open_dir(name)?, OsStr::new(OPAQUE), OPAQUE_VALUE)
-        }
+        Some(stat) if stat.is_dir() => dir::set_xattr_of(parent.open_dir(name)?, OsStr::new(OPAQUE), OPAQUE_VALUE),
         Some(_) => Ok(()),
     }
 }

@@ -14,7 +14,7 @@ use crate::image::media::Compression;
 
 /// zstd's own default.
 pub const ZSTD_LEVEL: i32 = 3;
-/// Chosen by measurement: see the table in `docs` of [`default_level`].
+/// Chosen by measurement: see the table in `.
 pub const GZIP_LEVEL: i32 = 3;
 
 /// Returns the level used when the user names none.

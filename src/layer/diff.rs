@@ -169,7 +169,9 @@ fn walk_error(path: &[u8], source: io::Error) -> LayerError {
 fn content_xattrs(dir: &Dir, name: &OsStr) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let found = dir.xattrs(name)?.into_iter().map(|(key, value)| (key.into_vec(), value));
     let content = found.filter(|(key, _)| is_content_xattr(key));
-    Ok(content.map(|(key, value)| if key == b"security.capability" { (key, version_2(value)) } else { (key, value) }).collect())
+    Ok(content
+        .map(|(key, value)| if key == b"security.capability" { (key, version_2(value)) } else { (key, value) })
+        .collect())
 }
 
 /// Version 3 of a file's capabilities is version 2 and the user id of the namespace they count in.

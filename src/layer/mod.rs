@@ -9,11 +9,11 @@
 
 pub mod apply;
 pub mod archive;
+pub(crate) mod compare;
 pub mod compress;
+pub(crate) mod copy;
 pub mod decompress;
 pub mod diff;
-pub(crate) mod compare;
-pub(crate) mod copy;
 pub(crate) mod entry;
 mod error;
 mod gzip;
@@ -49,3 +49,6 @@ pub struct BlobInfo {
     /// How the tar is compressed in the blob.
     pub compression: Compression,
 }
+
+#[cfg(test)]
+mod tests;

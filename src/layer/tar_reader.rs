@@ -178,12 +178,7 @@ impl<R: Read> TarReader<R> {
         Ok(entry)
     }
 
-    fn read_sparse_map(
-        &mut self,
-        entry: &mut Entry,
-        header: (u8, &[u8]),
-        records: &Records,
-    ) -> Result<(), LayerError> {
+    fn read_sparse_map(&mut self, entry: &mut Entry, header: (u8, &[u8]), records: &Records) -> Result<(), LayerError> {
         let (flag, block) = header;
         let numbers = if flag == b'S' {
             let size = number(&block[483..495]).and_then(|size| u64::try_from(size).ok());
@@ -232,7 +227,11 @@ impl<R: Read> TarReader<R> {
         if let Some(size) = value("GNU.sparse.size").or_else(|| value("GNU.sparse.realsize")) {
             entry.size = sparse::decimal(size.as_bytes()).map_err(|reason| self.malformed(reason))?;
         }
-        if in_data { self.map_in_data().map(Some) } else { self.map_in_record(&map, value("GNU.sparse.numblocks")).map(Some) }
+        if in_data {
+            self.map_in_data().map(Some)
+        } else {
+            self.map_in_record(&map, value("GNU.sparse.numblocks")).map(Some)
+        }
     }
 
     fn map_in_record(&self, map: &Option<String>, count: Option<String>) -> Result<Vec<u64>, LayerError> {
@@ -336,9 +335,8 @@ impl Header {
             return Ok(());
         }
         // Both forms have the device numbers in the same place.
-        let ustar = tar::Header::as_ustar(header).map_or((&block[329..337], &block[337..345]), |ustar| {
-            (&ustar.dev_major[..], &ustar.dev_minor[..])
-        });
+        let ustar = tar::Header::as_ustar(header)
+            .map_or((&block[329..337], &block[337..345]), |ustar| (&ustar.dev_major[..], &ustar.dev_minor[..]));
         let device = number(ustar.0).zip(number(ustar.1));
         self.device = device.ok_or("malformed device number")?;
         let end = if &block[508..] == b"tar\0" { 476 } else { 500 };
@@ -359,7 +357,10 @@ impl Header {
             gid: id(self.gid),
             size: self.size,
             mtime: Time { seconds: self.mtime, nanoseconds: 0 },
-            device: (u32::try_from(self.device.0).unwrap_or(u32::MAX), u32::try_from(self.device.1).unwrap_or(u32::MAX)),
+            device: (
+                u32::try_from(self.device.0).unwrap_or(u32::MAX),
+                u32::try_from(self.device.1).unwrap_or(u32::MAX),
+            ),
             xattrs: Vec::new(),
             sparse: None,
         }

@@ -20,7 +20,8 @@ pub fn set_attributes(mount: impl AsFd, attributes: MountAttrFlags) -> io::Resul
     let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
     let fd = mount.as_fd().as_raw_fd();
     // SAFETY: `path` is a C string and `attr` a structure of the size given, both alive during the call; `fd` is open.
-    #[allow(unsafe_code, reason = "a system call without a wrapper")]
-    let result = unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path, flags, &raw const attr, size_of::<MountAttr>()) };
+    #[expect(unsafe_code, reason = "a system call without a wrapper")]
+    let result =
+        unsafe { libc::syscall(libc::SYS_mount_setattr, fd, path, flags, &raw const attr, size_of::<MountAttr>()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -57,7 +57,8 @@ mod tests {
         let temp = tempfile::tempdir().expect("temp dir");
         let dir = Dir::open(temp.path()).expect("open");
         let name = OsStr::new("lock");
-        let (first, second) = (FileLock::shared(&dir, name).expect("lock"), FileLock::shared(&dir, name).expect("lock"));
+        let (first, second) =
+            (FileLock::shared(&dir, name).expect("lock"), FileLock::shared(&dir, name).expect("lock"));
         assert!(FileLock::try_exclusive(&dir, name).expect("try").is_none());
         drop((first, second));
         let alone = FileLock::try_exclusive(&dir, name).expect("try").expect("free");
