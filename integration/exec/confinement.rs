@@ -114,6 +114,23 @@ fn e15_without_network_there_is_only_a_loopback_that_works() {
 }
 
 #[test]
+fn e15_without_network_the_hosts_loopback_is_not_reached() {
+    let rootfs = Rootfs::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let port = listener.local_addr().expect("address").port();
+    let script = format!("nc -w 1 127.0.0.1 {port} < /dev/null > /dev/null 2>&1 && echo reached || echo refused");
+    for (network, expected) in [(NetMode::None, "refused\n"), (NetMode::Unset, "reached\n")] {
+        let step = Step::new(&rootfs, &format!("timeout 2 {script}")).with(|spec| spec.network = network);
+        std::thread::scope(|scope| {
+            if network == NetMode::Unset {
+                scope.spawn(|| drop(listener.accept()));
+            }
+            assert_eq!(step.output(), expected, "{network:?}");
+        });
+    }
+}
+
+#[test]
 fn e18_trojans_in_the_image_are_not_run() {
     let (rootfs, canary) = (Rootfs::new(), Canary::new());
     for name in ["newuidmap", "mount", "git", "xz"] {

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use super::{Canary, Step, secret};
 use crate::support::rootfs::{Rootfs, detached};
 use rbuild::exec::{ExecError, MountSource, Stage};
-use rbuild::sys::fds;
+use rbuild::sys::{fds, mount};
 
 fn tmpfs() -> MountSource {
     MountSource::Tmpfs { size: 0 }
@@ -89,6 +89,39 @@ fn m3_mount_points_are_gone_after_the_step_and_parents_keep_their_times() {
     }
     let after = std::fs::metadata(rootfs.path("etc")).expect("stat");
     assert_eq!((before.mtime(), before.mtime_nsec()), (after.mtime(), after.mtime_nsec()));
+}
+
+/// An overlay over the root file system: the way a step's root is made.
+fn overlay(rootfs: &Rootfs, upper: &tempfile::TempDir) -> std::os::fd::OwnedFd {
+    for name in ["upper", "work"] {
+        std::fs::create_dir(upper.path().join(name)).expect("mkdir");
+    }
+    let (lower, up, work) = (rootfs.path(""), upper.path().join("upper"), upper.path().join("work"));
+    let options = [
+        mount::Option::Flag("userxattr"),
+        mount::Option::Value("lowerdir", lower.as_os_str()),
+        mount::Option::Value("upperdir", up.as_os_str()),
+        mount::Option::Value("workdir", work.as_os_str()),
+    ];
+    mount::new_filesystem("overlay", &options, mount::MountAttrFlags::empty()).expect("overlay")
+}
+
+#[test]
+fn m3_the_layer_of_a_step_has_what_the_step_made_and_no_mount_points() {
+    let (rootfs, upper) = (Rootfs::new(), tempfile::tempdir().expect("temp dir"));
+    let before = std::fs::metadata(rootfs.path("etc")).expect("stat").modified().expect("time");
+    let tree = overlay(&rootfs, &upper);
+    let step = Step::new(&rootfs, "touch /made; rm /etc/group").with(|spec| spec.root.tree = tree);
+    step.mount("/x/y", false, tmpfs()).output();
+    let names = |path: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(upper.path().join(path)).expect("read");
+        let mut names: Vec<_> = entries.map(|e| e.expect("entry").file_name().into_string().expect("UTF-8")).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("upper"), ["etc", "made"]);
+    assert_eq!(names("upper/etc"), ["group"]);
+    assert!(std::fs::metadata(upper.path().join("upper/etc")).expect("stat").modified().expect("time") > before);
 }
 
 #[test]

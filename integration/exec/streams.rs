@@ -63,6 +63,23 @@ fn a_canceled_step_leaves_nothing() {
 }
 
 #[test]
+fn a_step_that_nobody_waits_for_any_more_is_killed() {
+    let rootfs = Rootfs::new();
+    let step = Step::new(&rootfs, "trap '' TERM; sleep 99903; true");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let output = |_: Stream, _: &[u8]| {};
+    runtime.block_on(async {
+        let run = executor().run(step.spec, &output, CancellationToken::new());
+        assert!(tokio::time::timeout(Duration::from_millis(300), run).await.is_err());
+    });
+    let start = Instant::now();
+    while processes_with("99903") > 0 || rootfs.path("etc/hosts").exists() {
+        assert!(start.elapsed() < Duration::from_secs(2));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn the_status_is_the_programs() {
     let rootfs = Rootfs::new();
     for (script, code) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("sh -c 'kill -9 $$'; exit $?", 137)] {

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::Command;
+use std::sync::Mutex;
 
 use rbuild::rootless;
 use rbuild::sys::proc::{self, Ended, Forked};
@@ -28,6 +29,9 @@ impl User {
 
     /// Makes the user if need be, and returns its number.
     fn prepare(self) -> u32 {
+        // The tools lock the files and do not wait for each other.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().expect("no test failed in here");
         let name = self.name();
         if number_of(name).is_none() {
             let made = Command::new("useradd").args(["--no-create-home", "--shell", "/bin/sh", name]).output();

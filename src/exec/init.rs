@@ -103,8 +103,8 @@ fn check_ids(identity: &Identity, notices: &mut Vec<String>) -> Result<bool, Fai
     if !idmap::contains(&users, identity.uid) {
         return unmapped("user", identity.uid);
     }
-    let set_groups = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() != "deny");
-    if !set_groups {
+    let denied = std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
+    if denied {
         notices.push("the caller's groups stay with the step: this user namespace may not change groups".to_owned());
         return if idmap::contains(&groups, identity.gid) { Ok(false) } else { unmapped("group", identity.gid) };
     }

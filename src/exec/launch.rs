@@ -102,14 +102,16 @@ fn launch(action: &'static str) -> impl FnOnce(io::Error) -> ExecError {
 fn protected_program(program: &Path) -> io::Result<OwnedFd> {
     let file = File::open(program)?;
     match fds::sealed_copy("rbuild-init", &file) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let tree = mount::clone_tree(fds::open_path(program)?, mount::Recursive::No)?;
-            let attributes = mount::MountAttrFlags::MOUNT_ATTR_RDONLY | mount::MountAttrFlags::MOUNT_ATTR_NOSUID;
-            mount::set_attributes(&tree, attributes, mount::Recursive::No)?;
-            Ok(tree)
-        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => readonly_program(program),
         result => result,
     }
+}
+
+fn readonly_program(program: &Path) -> io::Result<OwnedFd> {
+    let tree = mount::clone_tree(fds::open_path(program)?, mount::Recursive::No)?;
+    let attributes = mount::MountAttrFlags::MOUNT_ATTR_RDONLY | mount::MountAttrFlags::MOUNT_ATTR_NOSUID;
+    mount::set_attributes(&tree, attributes, mount::Recursive::No)?;
+    Ok(tree)
 }
 
 struct Running {
@@ -185,4 +187,33 @@ fn outcome(report: Report) -> Result<Outcome, ExecError> {
         }
     };
     Ok(Outcome { status, stubs_left: report.stubs_left, notices: report.notices })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::CommandExt;
+
+    #[test]
+    fn e1_both_kinds_of_first_program_run_and_cannot_be_written() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let program = temp.path().join("program");
+        std::fs::copy("/bin/busybox", &program).expect("busybox-static is installed");
+        for fd in [protected_program(&program), readonly_program(&program)] {
+            let fd = fd.expect("protected");
+            let path = dir::proc_path(fd.as_fd(), None);
+            let mut command = std::process::Command::new(&path);
+            let output = command.arg0("busybox").args(["echo", "runs"]).output().expect("started");
+            assert_eq!(output.stdout, b"runs\n");
+            let written =
+                File::options().write(true).open(&path).and_then(|mut file| io::Write::write_all(&mut file, b"x"));
+            assert!(written.is_err());
+        }
+    }
+
+    #[test]
+    fn a_run_can_move_between_threads() {
+        fn is_send<T: Send>(_: fn(&'static Executor, ExecSpec, Output<'static>) -> T) {}
+        is_send(|executor, spec, output| executor.run(spec, output, CancellationToken::new()));
+    }
 }

@@ -44,7 +44,7 @@ pub fn limit_bounding(keep: u64) -> io::Result<()> {
 }
 
 /// Returns false if the kernel knows no capability of this number.
-#[allow(unsafe_code, reason = "rustix takes only capabilities that it knows by name")]
+#[expect(unsafe_code, reason = "rustix takes only capabilities that it knows by name")]
 fn drop_bounding(number: u32) -> io::Result<bool> {
     // SAFETY: the call takes plain numbers.
     if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) } == 0 {

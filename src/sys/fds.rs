@@ -117,7 +117,7 @@ pub fn filesystem_type(fd: impl AsFd) -> io::Result<i64> {
 }
 
 /// Marks all descriptors from 3 on to be closed on exec, also ones that somebody else opened.
-#[allow(unsafe_code, reason = "the call has no wrapper in nix or rustix")]
+#[expect(unsafe_code, reason = "the call has no wrapper in nix or rustix")]
 pub fn close_all_on_exec() -> io::Result<()> {
     let (first, last) = (3 as libc::c_uint, libc::c_uint::MAX);
     // SAFETY: the call only sets flags of descriptors.

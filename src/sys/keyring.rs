@@ -5,7 +5,7 @@ use std::io;
 /// Leaves the inherited session keyring for a new, empty, anonymous one; a kernel without keys needs none.
 ///
 /// Where an outer container's filter refuses the call, it refuses all use of keys to the program too.
-#[allow(unsafe_code, reason = "the call has no wrapper in nix or rustix")]
+#[expect(unsafe_code, reason = "the call has no wrapper in nix or rustix")]
 pub fn join_new_session() -> io::Result<()> {
     let name: *const libc::c_char = std::ptr::null();
     // SAFETY: the call takes a null name and touches no memory of ours.

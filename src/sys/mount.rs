@@ -83,7 +83,7 @@ pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
 }
 
 /// Sets attributes of a mount, and of all mounts below it if `recursive`, and cuts its propagation.
-#[allow(unsafe_code, reason = "the call has no wrapper in nix or rustix")]
+#[expect(unsafe_code, reason = "the call has no wrapper in nix or rustix")]
 pub fn set_attributes(mount: impl AsFd, attributes: MountAttrFlags, recursive: Recursive) -> io::Result<()> {
     let request = libc::mount_attr {
         attr_set: u64::from(attributes.bits()),

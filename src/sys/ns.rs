@@ -40,7 +40,7 @@ impl Namespace {
 }
 
 /// Moves this process, which has one thread, into new namespaces.
-#[allow(unsafe_code, reason = "leaving shared state behind is unsafe in general")]
+#[expect(unsafe_code, reason = "leaving shared state behind is unsafe in general")]
 pub fn unshare(namespaces: &[Namespace]) -> io::Result<()> {
     let flags = namespaces.iter().fold(UnshareFlags::empty(), |flags, namespace| flags | namespace.flag());
     // SAFETY: none of the flags unshares the table of descriptors, so no descriptor changes its meaning.
@@ -62,7 +62,7 @@ pub fn pivot(root: impl AsFd) -> io::Result<()> {
 }
 
 /// Sets the host name, and an empty domain name.
-#[allow(unsafe_code, reason = "no wrapper for the domain name")]
+#[expect(unsafe_code, reason = "no wrapper for the domain name")]
 pub fn set_names(hostname: &str) -> io::Result<()> {
     nix::unistd::sethostname(hostname)?;
     // SAFETY: the pointer is valid for the zero bytes that are read.
@@ -73,7 +73,7 @@ pub fn set_names(hostname: &str) -> io::Result<()> {
 }
 
 /// Brings up `lo` in this network namespace.
-#[allow(unsafe_code, reason = "interface flags are set by ioctl only")]
+#[expect(unsafe_code, reason = "interface flags are set by ioctl only")]
 pub fn loopback_up() -> io::Result<()> {
     let kind = rustix::net::SocketType::DGRAM;
     let flags = rustix::net::SocketFlags::CLOEXEC;

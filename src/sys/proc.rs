@@ -37,7 +37,7 @@ pub enum Ended {
 }
 
 /// Makes a copy of this process, which must have one thread.
-#[allow(unsafe_code, reason = "fork is unsafe in general")]
+#[expect(unsafe_code, reason = "fork is unsafe in general")]
 pub fn fork() -> io::Result<Forked> {
     // SAFETY: the process has one thread (this module's invariant), so no lock is held by another.
     match unsafe { nix::unistd::fork() }? {
@@ -142,7 +142,7 @@ pub fn set_umask(mask: u32) {
 }
 
 /// Gives all signals their default effect and blocks none: the Rust runtime ignores `SIGPIPE`, and exec would hand that on.
-#[allow(unsafe_code, reason = "setting a handler is unsafe in general")]
+#[expect(unsafe_code, reason = "setting a handler is unsafe in general")]
 pub fn reset_signals() -> io::Result<()> {
     for signal in Signal::iterator().filter(|s| !matches!(s, Signal::SIGKILL | Signal::SIGSTOP)) {
         // SAFETY: the default effect runs no code of ours.
@@ -227,7 +227,7 @@ pub fn use_as_output(fd: impl AsFd) -> io::Result<()> {
 }
 
 /// Ends this process at once, running no handler of the runtime.
-#[allow(unsafe_code, reason = "skips destructors")]
+#[expect(unsafe_code, reason = "skips destructors")]
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: the call ends the process.
     unsafe { libc::_exit(i32::from(code)) }

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io;
 
-use super::stage::{Stage, open_node};
+use super::stage::open_node;
 use super::{INERT, MountAttrFlags, Recursive};
 use crate::exec::error::Stage as At;
 use crate::exec::wire::{During, Failure};
@@ -28,7 +28,7 @@ const LINKS: [(&str, &str); 6] = [
 const TTY_GROUP: u32 = 5;
 
 /// Attaches it and returns it.
-pub(super) fn attach(root: &Dir, _stage: &Stage, shm_size: u64) -> Result<Dir, Failure> {
+pub(super) fn attach(root: &Dir, shm_size: u64) -> Result<Dir, Failure> {
     build(root, shm_size).during(At::Dev, "set up /dev")
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::stage::{self, Stage};
 use super::{INERT, INERT_READONLY, Recursive};
 use crate::exec::error::Stage as At;
-use crate::exec::wire::{Confinement, During, Failure, Network, Step};
+use crate::exec::wire::{Confinement, During, Failure, Step};
 use crate::sys::dir::{Dir, OFlags};
 use crate::sys::{fds, mount};
 
@@ -87,8 +87,8 @@ pub(super) fn attach_sys(root: &Dir, stage: &Stage, step: &Step) -> Result<(), F
 
 /// Which attributes a fresh sysfs gets; only steps without confinement may write to it.
 fn new_sysfs(step: &Step) -> Option<OwnedFd> {
-    let insecure = step.confinement == Confinement::Insecure && step.network == Network::Own;
-    mount::new_filesystem("sysfs", &[], if insecure { INERT } else { INERT_READONLY }).ok()
+    let attributes = if step.confinement == Confinement::Insecure { INERT } else { INERT_READONLY };
+    mount::new_filesystem("sysfs", &[], attributes).ok()
 }
 
 fn host_sysfs() -> Option<OwnedFd> {

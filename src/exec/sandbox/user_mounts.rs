@@ -8,7 +8,7 @@ use super::stage::Stage;
 use super::{INERT, MountAttrFlags, Plan, Recursive, Source};
 use crate::exec::error::Stage as At;
 use crate::exec::target;
-use crate::exec::wire::{During, Failure};
+use crate::exec::wire::{self, During, Failure};
 use crate::sys::dir::{self, Dir, Kind};
 use crate::sys::fds;
 use crate::sys::mount::{self, Option as FsOption};
@@ -46,7 +46,7 @@ fn open(source: &Source, stage: &Stage, name: &str) -> io::Result<OwnedFd> {
             mount::clone_tree(selected, Recursive::Yes)
         }
         Source::Secret { file, uid, gid, mode } => {
-            stage.file(name, &fds::read_at_most(file, super::super::wire::MAX_STEP)?, (*uid, *gid, *mode))
+            stage.file(name, &fds::read_at_most(file, wire::MAX_STEP)?, (*uid, *gid, *mode))
         }
         Source::Tmpfs { size } => {
             let size = size.to_string();

@@ -26,7 +26,7 @@ pub fn default_program() -> Vec<Instruction> {
 }
 
 /// Installs a program for this thread and all it will ever start; needs `CAP_SYS_ADMIN` in the user namespace.
-#[allow(unsafe_code, reason = "the call has no wrapper in nix or rustix")]
+#[expect(unsafe_code, reason = "the call has no wrapper in nix or rustix")]
 pub fn install(program: &[Instruction]) -> io::Result<()> {
     let length = libc::c_ushort::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let filter: Vec<libc::sock_filter> = program.iter().map(|i| i.to_raw()).collect();
