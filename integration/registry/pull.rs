@@ -165,7 +165,15 @@ async fn pulls_layers_once() {
     let chain = source.pull(&image, &state.reporter()).await.expect("pull");
     assert_eq!(chain.layers().len(), 3);
     assert_eq!((state.read(&chain, "etc/a"), state.read(&chain, "etc/b")), ("middle".into(), "top".into()));
-    assert!(state.snapshots.view(&chain).expect("view").dir().resolve(OsStr::new("etc/gone"), rbuild::sys::OFlags::PATH).is_err());
+    assert!(
+        state
+            .snapshots
+            .view(&chain)
+            .expect("view")
+            .dir()
+            .resolve(OsStr::new("etc/gone"), rbuild::sys::OFlags::PATH)
+            .is_err()
+    );
     for layer in &image.manifest.layers {
         assert!(state.has(&layer.digest));
         let events = state.recorder.0.lock().expect("lock");
@@ -203,7 +211,13 @@ async fn pulls_from_an_oci_layout_that_skopeo_wrote() {
     test_image(&three_layers()).push(&target).await;
     let state = State::new();
     let path = state.root.path().join("layout");
-    skopeo(&["copy", "-q", "--src-tls-verify=false", &format!("docker://{target}"), &format!("oci:{}:x", path.display())]);
+    skopeo(&[
+        "copy",
+        "-q",
+        "--src-tls-verify=false",
+        &format!("docker://{target}"),
+        &format!("oci:{}:x", path.display()),
+    ]);
     let layout = OciLayout::open(&path).expect("layout");
     let image = layout.resolve(&"any:x".parse().expect("reference"), &amd64()).await.expect("resolve");
     let chain = layout.pull(&state.store, &state.snapshots, &image, &state.reporter()).await.expect("pull");

@@ -23,7 +23,7 @@ async fn r1_password_is_not_sent_to_another_token_server() {
         let registry = asking_for(realm.clone()).await;
         let client = client(password());
         client.manifest(&reference(&registry.host, "a:b")).await.expect_err(&realm);
-        assert!(!registry.saw_credentials() || registry.asked().iter().all(|a| bearer(a)), "{realm}");
+        assert!(!registry.saw_credentials() || registry.asked().iter().all(bearer), "{realm}");
     }
     assert!(!second.saw_credentials(), "{:?}", second.asked());
     assert!(second.lines().iter().any(|l| l.starts_with("GET /token?")), "asked without the password");
@@ -380,4 +380,26 @@ async fn r13_secrets_are_in_no_message() {
             assert!(!shown.contains(secret), "{secret} in {shown}");
         }
     }
+}
+
+#[tokio::test]
+async fn r11_certificates_are_verified_unless_told_otherwise() {
+    let registry = Registry::with_tls();
+    let with = |options: HostOptions| {
+        let mut all = super::options(Account::Anonymous);
+        all.hosts.insert(registry.host.clone(), options);
+        Client::new(all).expect("client")
+    };
+    let error = with(HostOptions::default()).ping(&registry.host).await.expect_err("unknown authority");
+    assert!(error.hints()[0].contains("ca = "), "{:?} {}", error.hints(), chain(&error));
+    with(HostOptions { insecure: true, ..HostOptions::default() })
+        .ping(&registry.host)
+        .await
+        .expect("told not to verify");
+    let authorities = vec![registry.certificate()];
+    let client = with(HostOptions { authorities, ..HostOptions::default() });
+    client.ping(&registry.host).await.expect("known authority");
+    let target = reference(&registry.host, "a:b");
+    let digest = push_image(&client, &target).await;
+    assert_eq!(client.resolve(&target).await.expect("resolve").digest, digest);
 }

@@ -24,34 +24,47 @@ pub(crate) const PASSWORD: &str = "secret";
 impl Registry {
     /// Starts a registry that lets everybody in.
     pub(crate) fn start() -> Self {
-        Self::launch("")
+        Self::launch("", "")
     }
 
     /// Starts a registry that lets [`USER`] in with [`PASSWORD`].
     pub(crate) fn with_login() -> Self {
-        Self::launch("auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n")
+        Self::launch("", "auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n")
+    }
+
+    /// Starts a registry that speaks TLS with a certificate for 127.0.0.1 that nobody knows, [`Registry::certificate`].
+    pub(crate) fn with_tls() -> Self {
+        Self::launch("  tls:\n    certificate: DIR/cert.pem\n    key: DIR/key.pem\n", "")
+    }
+
+    /// The certificate of a registry started by [`Registry::with_tls`].
+    pub(crate) fn certificate(&self) -> Vec<u8> {
+        std::fs::read(self.directory().join("cert.pem")).expect("certificate")
     }
 
     /// Another program may take the port between our choice and the registry's start; then it is another port's turn.
-    fn launch(auth: &str) -> Self {
+    fn launch(tls: &str, auth: &str) -> Self {
         for _ in 0..5 {
-            if let Some(registry) = Self::try_launch(auth) {
+            if let Some(registry) = Self::try_launch(tls, auth) {
                 return registry;
             }
         }
         panic!("docker-registry (Debian package docker-registry) did not start");
     }
 
-    fn try_launch(auth: &str) -> Option<Self> {
+    fn try_launch(tls: &str, auth: &str) -> Option<Self> {
         let directory = tempfile::tempdir().expect("temp dir");
         let port = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").port();
         let host = format!("127.0.0.1:{port}");
         let config = format!(
             "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    \
-             rootdirectory: DIR/data\nhttp:\n  addr: {host}\n  secret: fixed\n{auth}"
+             rootdirectory: DIR/data\nhttp:\n  addr: {host}\n  secret: fixed\n{tls}{auth}"
         );
         write(directory.path(), "config.yml", &config);
         write(directory.path(), "htpasswd", &format!("{USER}:{HASH}\n"));
+        if !tls.is_empty() {
+            make_certificate(directory.path());
+        }
         let log = std::fs::File::create(directory.path().join("log")).expect("log");
         let mut process = Command::new("docker-registry")
             .args(["serve".as_ref(), directory.path().join("config.yml").as_os_str()])
@@ -76,6 +89,17 @@ impl Registry {
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
+}
+
+fn make_certificate(directory: &Path) {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
+        .args(["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .current_dir(directory)
+        .stderr(Stdio::null())
+        .status();
+    assert!(made.expect("openssl is installed").success());
 }
 
 fn write(directory: &Path, name: &str, text: &str) {

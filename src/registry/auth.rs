@@ -25,6 +25,8 @@ use super::url::{Origin, RedactedUrl, Secret};
 const TOKEN_LIMIT: u64 = 1 << 20;
 /// Lifetime of a token that states none (Docker token specification).
 const DEFAULT_LIFETIME: u64 = 60;
+/// Longest time a token is kept, whatever it states.
+const LONGEST_LIFETIME: u64 = 24 * 3600;
 /// Tokens are renewed this long before they end, for requests that are on their way then.
 const MARGIN: u64 = 10;
 
@@ -228,7 +230,7 @@ fn parse_token(body: &[u8]) -> Option<Token> {
     let named = [answer.token, answer.access_token].into_iter().flatten().find(|t| !t.is_empty())?;
     let value = Secret::new(named);
     bearer(&value)?;
-    let lifetime = answer.expires_in.unwrap_or(DEFAULT_LIFETIME).max(DEFAULT_LIFETIME).min(24 * 3600);
+    let lifetime = answer.expires_in.unwrap_or(DEFAULT_LIFETIME).clamp(DEFAULT_LIFETIME, LONGEST_LIFETIME);
     Some(Token { value, ends: Instant::now() + Duration::from_secs(lifetime - MARGIN) })
 }
 

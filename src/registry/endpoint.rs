@@ -125,7 +125,7 @@ impl Endpoint {
 
     /// Makes the error for a URL this registry chose and we do not follow.
     pub(crate) fn refuse(&self, url: &Url, reason: &str) -> RegistryError {
-        let target = RedactedUrl(url.clone());
+        let target = Box::new(RedactedUrl(url.clone()));
         RegistryError::Target { host: self.host.clone(), target, reason: reason.to_owned() }
     }
 

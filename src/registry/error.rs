@@ -108,7 +108,7 @@ pub enum RegistryError {
         /// The registry.
         host: String,
         /// Where it sent us.
-        target: RedactedUrl,
+        target: Box<RedactedUrl>,
         /// Why not.
         reason: String,
     },
