@@ -104,6 +104,47 @@ fn strip_overlay_xattrs(dir: &Dir, keep_opaque: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes whiteouts of nothing. They do harm: in a directory that no other layer has, overlay lists them by name.
+pub(crate) fn prune(upper: &Dir, lower: Option<&Dir>) -> io::Result<()> {
+    let time = upper.stat_self()?.mtime;
+    for name in upper.names()? {
+        let stat = upper.stat(&name)?;
+        let below = match lower {
+            Some(lower) => lower.try_stat(&name)?,
+            None => None,
+        };
+        if is_whiteout(&stat) && below.is_none() {
+            upper.unlink(&name)?;
+            dir::set_time_of(upper, time)?;
+        }
+        if stat.is_dir() {
+            let child = upper.open_dir(&name)?;
+            let merged = below.is_some_and(|below| below.is_dir()) && !is_opaque(&child)?;
+            let below = lower.filter(|_| merged).map(|lower| lower.open_dir(&name)).transpose()?;
+            prune(&child, below.as_ref())?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes in `skeleton` the directories of `layer` that hold whiteouts, and their parents; returns whether there is any.
+pub(crate) fn skeleton(layer: &Dir, skeleton: &Dir) -> io::Result<bool> {
+    let mut holds = false;
+    for name in layer.names()? {
+        let stat = layer.stat(&name)?;
+        holds |= is_whiteout(&stat);
+        if stat.is_dir() {
+            skeleton.make_dir(&name, 0o755)?;
+            if self::skeleton(&layer.open_dir(&name)?, &skeleton.open_dir(&name)?)? {
+                holds = true;
+            } else {
+                skeleton.remove_dir(&name)?;
+            }
+        }
+    }
+    Ok(holds)
+}
+
 /// Moves what differs between `tree` and `lower` out of `tree` into the empty directory `layer`.
 pub(crate) fn extract_diff(tree: &Dir, lower: Option<&Dir>, layer: &Dir) -> io::Result<Found> {
     let mut found = Found::default();

@@ -49,3 +49,6 @@ pub struct BlobInfo {
     /// How the tar is compressed in the blob.
     pub compression: Compression,
 }
+
+#[cfg(test)]
+mod tests;

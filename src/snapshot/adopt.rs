@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::work::Work;
-use super::{LayerInfo, SnapshotError};
+use super::{Chain, LayerInfo, SnapshotError};
 use crate::digest::DiffId;
 use crate::layer::apply::Applied;
 use crate::layer::copy::{self, directory_metadata, is_opaque};
@@ -49,7 +49,7 @@ impl Unpacked {
     }
 
     pub(super) fn needs_lower(&self) -> bool {
-        !self.applied.implicit.is_empty() || !self.applied.links.is_empty()
+        !self.applied.implicit.is_empty() || !self.applied.links.is_empty() || self.applied.hides
     }
 }
 
@@ -65,8 +65,9 @@ pub struct Origin {
 }
 
 impl Origin {
-    pub(super) fn info(&self, diff_id: &DiffId) -> LayerInfo {
+    pub(super) fn info(&self, parent: &Chain, diff_id: &DiffId) -> LayerInfo {
         LayerInfo {
+            parent: parent.clone(),
             diff_id: Some(diff_id.clone()),
             created: self.created.clone(),
             description: self.description.clone(),

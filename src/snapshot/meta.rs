@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::image::media::Compression;
 use crate::layer::BlobInfo;
+use super::Chain;
 use crate::store::Scratch;
 use crate::sys::dir::Dir;
 
@@ -34,6 +35,8 @@ pub struct LayerInfo {
     pub chain_id: Option<ChainId>,
     /// Whether it hides anything of layers below it.
     pub hides: bool,
+    /// The stack it was made for.
+    pub parent: Chain,
     /// All blobs known to hold it.
     pub(super) blobs: Vec<StoredBlob>,
 }

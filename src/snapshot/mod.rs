@@ -20,6 +20,7 @@ mod error;
 mod meta;
 mod native;
 mod overlay;
+mod skeleton;
 mod work;
 
 use std::ffi::{OsStr, OsString};
@@ -36,13 +37,14 @@ pub use meta::LayerInfo;
 
 use crate::digest::{ChainId, DiffId, HashingReader};
 use crate::layer::apply::{ApplyOptions, Unmapped, apply};
-use crate::layer::compare::{Found, extract_diff, normalize};
+use crate::layer::compare::{Found, extract_diff, normalize, prune};
 use crate::layer::{BlobInfo, PackOptions, pack};
 use crate::store::Store;
 use crate::sys::dir::Dir;
 use meta::StoredBlob;
 use native::Trees;
-use overlay::{MAX_LAYERS, Mounter, Stack, below};
+use overlay::{MAX_LAYERS, Mounter, Stack};
+use skeleton::Skeletons;
 use work::Work;
 
 const SNAPSHOTS: &str = "snapshots";
@@ -80,6 +82,7 @@ pub struct Snapshots {
     /// None where trees are copies.
     mounter: Option<Arc<Mounter>>,
     trees: Trees,
+    skeletons: Skeletons,
     next: AtomicU64,
     /// Held while the notes of a layer are read, changed and replaced.
     notes: Mutex<()>,
@@ -97,8 +100,8 @@ impl Snapshots {
         let failed = |source| SnapshotError::Open { path: store.path().join(SNAPSHOTS), source };
         let mounter = choose(&store, &dir, options.kind)?.map(Arc::new);
         let next = AtomicU64::new(highest(&dir).map_err(failed)? + 1);
-        let (trees, notes) = (Trees::default(), Mutex::new(()));
-        Ok(Arc::new(Self { store, dir, chains, options, mounter, trees, next, notes }))
+        let (trees, skeletons, notes) = (Trees::default(), Skeletons::default(), Mutex::new(()));
+        Ok(Arc::new(Self { store, dir, chains, options, mounter, trees, skeletons, next, notes }))
     }
 
     /// Returns the store of the same state root.
@@ -142,6 +145,7 @@ impl Snapshots {
             description: description.to_owned(),
             size: found.size,
             hides: found.hides,
+            parent: parent.clone(),
             ..LayerInfo::default()
         };
         info.create(work.dir()).map_err(failed)?;
@@ -177,12 +181,8 @@ impl Snapshots {
         {
             return View::layer(self.fs(*only)?).map_err(failed);
         }
-        let mut lowers = self.lowers(chain)?;
-        if lowers.len() == 1 {
-            // The kernel wants two layers of a stack without an upper one.
-            lowers.push(self.empty_folder().map_err(failed)?);
-        }
-        View::overlay(Arc::clone(mounter), Stack { lowers, upper: None }).map_err(failed)
+        let stack = Stack { lowers: self.lowers(chain)?, upper: None };
+        View::overlay(Arc::clone(mounter), stack).map_err(failed)
     }
 
     /// Unpacks a layer's tar, on its own: layers may be unpacked in any order and in parallel.
@@ -213,7 +213,7 @@ impl Snapshots {
             return Ok(parent.push(known));
         }
         let found = self.fit(parent, &unpacked)?;
-        let mut info = LayerInfo { size: found.size, hides: found.hides, chain_id, ..origin.info(expect) };
+        let mut info = LayerInfo { size: found.size, hides: found.hides, chain_id, ..origin.info(parent, expect) };
         if let Some(blob) = &origin.blob {
             info.add_blob(blob, None);
         }
@@ -233,8 +233,13 @@ impl Snapshots {
             // With nothing below there is nothing to hide.
             return normalize(&unpacked.fs, None).map_err(|source| SnapshotError::Commit { source });
         }
-        if unpacked.needs_lower() {
-            adopt::fit(unpacked, Some(self.view(parent)?.dir()))?;
+        if !unpacked.needs_lower() {
+            return Ok(found);
+        }
+        let view = self.view(parent)?;
+        adopt::fit(unpacked, Some(view.dir()))?;
+        if found.hides {
+            prune(&unpacked.fs, Some(view.dir())).map_err(|source| SnapshotError::Commit { source })?;
         }
         Ok(found)
     }
@@ -312,19 +317,15 @@ impl Snapshots {
 
     /// Returns the folders of a stack as the mounting thread names them, top first.
     fn lowers(&self, chain: &Chain) -> Result<Vec<OsString>, SnapshotError> {
-        let count = chain.layers().len();
-        if count > MAX_LAYERS {
-            return Err(SnapshotError::TooManyLayers { count, limit: MAX_LAYERS });
+        let mut lowers = Vec::new();
+        for (height, layer) in chain.layers().iter().enumerate().rev() {
+            lowers.push(OsString::from(format!("{layer}/{FS}")));
+            lowers.extend(self.skeletons.below(self, *layer, &chain.layers()[..height])?);
         }
-        Ok(chain.layers().iter().rev().map(|layer| OsString::from(format!("{layer}/{FS}"))).collect())
-    }
-
-    fn empty_folder(&self) -> io::Result<OsString> {
-        let name = OsStr::new("empty");
-        match self.store.scratch().dir().make_dir(name, 0o755) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(below(&[OsStr::new(".."), &self.store.scratch().path(), name])),
+        if lowers.len() > MAX_LAYERS {
+            return Err(SnapshotError::TooManyLayers { count: lowers.len(), limit: MAX_LAYERS });
         }
+        Ok(lowers)
     }
 
     fn tree(&self, chain: &Chain) -> Result<Arc<native::Tree>, SnapshotError> {

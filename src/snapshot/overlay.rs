@@ -120,7 +120,7 @@ mod tests {
         let place = Workplace::start("test", Dir::open(temp.path()).expect("open")).expect("start");
         let stack = Stack { lowers: vec!["2".into(), "1".into()], upper: None };
         let tree = place.run(move || stack.mount_with_one_string()).expect("mount");
-        let dir = Dir::from(tree);
+        let dir = Dir::from(tree).reopen().expect("reopen");
         assert_eq!(dir.names().expect("names"), ["a", "b"]);
         let a = dir.resolve(OsStr::new("a"), crate::sys::OFlags::RDONLY).expect("open");
         assert_eq!(io::read_to_string(std::fs::File::from(a)).expect("read"), "two");

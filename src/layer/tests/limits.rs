@@ -1,0 +1,68 @@
+//! Declared and real sizes without bound end in an error that names the limit.
+
+use std::io::{self, Read};
+
+use super::super::decompress::{Decoder, MAX_RATIO};
+use super::super::entry::{Entry, EntryKind};
+use super::{Scene, Tar, entry};
+use crate::layer::LayerError;
+
+fn limit(result: Result<crate::layer::apply::Applied, LayerError>) -> &'static str {
+    match result {
+        Err(LayerError::Limit { what, .. }) => what,
+        other => panic!("expected a limit, got {other:?}"),
+    }
+}
+
+#[test]
+fn t7_names_records_and_attributes() {
+    let scene = Scene::new();
+    assert!(limit(scene.apply(&Tar::default().file(&"n".repeat(5000), ""))).contains("length of a name"));
+    assert!(scene.apply(&Tar::default().file(&"d/".repeat(1500), "")).is_err());
+    let mut file = entry(EntryKind::File, "f");
+    file.xattrs = vec![(b"user.x".to_vec(), vec![b'x'; 70_000])];
+    assert!(limit(scene.apply(&Tar::default().raw(&file, b""))).contains("attribute"));
+    let mut header = Tar::default().file("p", "").0;
+    header[156] = b'x';
+    header[124..135].copy_from_slice(format!("{:011o}", 2 << 20).as_bytes());
+    header[148..156].fill(b' ');
+    let sum: u32 = header[..512].iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    assert!(limit(scene.apply(&Tar(header))).contains("extended"));
+}
+
+#[test]
+fn t7_declared_sizes_allocate_nothing() {
+    let scene = Scene::new();
+    let huge = Entry { size: 1 << 62, ..entry(EntryKind::File, "f") };
+    let tar = Tar(super::tar_writer::header(&huge).expect("header"));
+    assert!(scene.apply(&tar).is_err());
+}
+
+#[test]
+fn t7_expansion_is_bounded() {
+    let zeros = io::repeat(0).take(400 << 20);
+    let packed = zstd::encode_all(zeros, 1).expect("zstd");
+    assert!((packed.len() as u64) * MAX_RATIO < 300 << 20);
+    let error = io::copy(&mut Decoder::new(&packed[..]).expect("decoder"), &mut io::sink()).expect_err("a bomb");
+    assert!(error.to_string().contains("limit of 200 times"), "{error}");
+}
+
+#[test]
+fn t7_zstd_window_is_bounded() {
+    // A frame header that asks for a window of 2 GiB.
+    let frame = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 0x01, 0x00, 0x00];
+    assert!(io::copy(&mut Decoder::new(&frame[..]).expect("decoder"), &mut io::sink()).is_err());
+}
+
+#[test]
+fn t7_far_times_are_harmless() {
+    for seconds in [i64::MIN, i64::MAX, -1] {
+        let scene = Scene::new();
+        let mut file = entry(EntryKind::File, "f");
+        file.mtime.seconds = seconds;
+        scene.apply(&Tar::default().raw(&file, b"x")).expect("apply");
+        let time = std::fs::metadata(scene.root().join("f")).expect("stat").modified().expect("time");
+        assert_eq!(time, std::time::UNIX_EPOCH, "{seconds}");
+    }
+}
