@@ -58,7 +58,10 @@ struct Upload<'a> {
 impl Client {
     /// Makes sure the repository of `target` has a blob. `mount_from` names other repositories of this build that have it;
     /// those of other registries are left out.
-    #[expect(clippy::too_many_arguments, reason = "what, how, where to and where from; a struct would only rename them")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what, how, where to and where from; a struct would only rename them"
+    )]
     pub async fn push_blob(
         &self,
         target: &Reference,

@@ -44,7 +44,11 @@ pub(crate) enum Body<'a> {
     Empty,
     Bytes(Bytes),
     /// A body of known length; `moved` counts the bytes handed to the network.
-    Stream { make: MakeBody<'a>, length: u64, moved: &'a AtomicU64 },
+    Stream {
+        make: MakeBody<'a>,
+        length: u64,
+        moved: &'a AtomicU64,
+    },
 }
 
 /// One request to a registry.
