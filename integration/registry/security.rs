@@ -1,5 +1,7 @@
 //! The security rows of the registry client, each test named after its row: what a hostile server is not told and cannot cause.
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
 use super::*;
 
 /// A registry that asks for a token of the named token server.
@@ -402,4 +404,47 @@ async fn r11_certificates_are_verified_unless_told_otherwise() {
     let target = reference(&registry.host, "a:b");
     let digest = push_image(&client, &target).await;
     assert_eq!(client.resolve(&target).await.expect("resolve").digest, digest);
+}
+
+/// Answers as a registry does until the upload, whose body it never reads.
+async fn deaf(listener: tokio::net::TcpListener) {
+    loop {
+        let (mut socket, _) = listener.accept().await.expect("accept");
+        tokio::spawn(async move {
+            let mut head = Vec::new();
+            while let Ok(byte) = socket.read_u8().await {
+                head.push(byte);
+                if !head.ends_with(b"\r\n\r\n") {
+                    continue;
+                }
+                let answer: &[u8] = match head[0] {
+                    b'H' => b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+                    _ if head.starts_with(b"POST") => {
+                        b"HTTP/1.1 202 Accepted\r\nlocation: /upload\r\ncontent-length: 0\r\n\r\n"
+                    }
+                    _ => return tokio::time::sleep(Duration::from_secs(60)).await,
+                };
+                socket.write_all(answer).await.expect("answer");
+                head.clear();
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn r8_uploads_that_do_not_move_are_left() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let name = reference(&listener.local_addr().expect("address").to_string(), "a");
+    let server = tokio::spawn(deaf(listener));
+    let mut options = options(Account::Anonymous);
+    options.patience.attempts = 1;
+    options.patience.idle = Duration::from_millis(500);
+    options.patience.document = Duration::from_secs(600);
+    let content = noise(32 << 20);
+    let began = Instant::now();
+    let client = Client::new(options).expect("client");
+    let error = client.push_blob(&name, &layer(&content), &*opener(&content), &[], silent()).await.expect_err("deaf");
+    server.abort();
+    assert!(matches!(error, RegistryError::TimedOut { .. }), "{error:?}");
+    assert!(began.elapsed() < Duration::from_secs(15));
 }

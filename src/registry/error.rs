@@ -236,6 +236,12 @@ fn unreachable_hints(host: &str, error: &reqwest::Error) -> Vec<String> {
     if text.contains("InvalidContentType") || text.contains("corrupt message") {
         return vec![format!("if {host} speaks plain HTTP, set `http = true` under [registry.\"{host}\"]")];
     }
+    // What rustls says of a self-signed certificate that is an authority of its own, as openssl makes them by default.
+    if text.contains("CaUsedAsEndEntity") {
+        return vec![format!(
+            "the certificate of {host} is that of an authority; make one with basicConstraints=CA:FALSE"
+        )];
+    }
     if text.contains("certificate") {
         return vec![format!("add the authority of {host} with `ca = [\"FILE\"]` under [registry.\"{host}\"]")];
     }

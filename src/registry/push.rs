@@ -7,6 +7,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
@@ -57,7 +58,10 @@ struct Upload<'a> {
 impl Client {
     /// Makes sure the repository of `target` has a blob. `mount_from` names other repositories of this build that have it;
     /// those of other registries are left out.
-    #[expect(clippy::too_many_arguments, reason = "what, how, where to and where from; a struct would only rename them")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what, how, where to and where from; a struct would only rename them"
+    )]
     pub async fn push_blob(
         &self,
         target: &Reference,
@@ -178,14 +182,16 @@ impl Upload<'_> {
 
     /// Sends all in one request.
     async fn whole(&self, session: Url) -> Result<Response, RegistryError> {
+        let moved = Arc::new(AtomicU64::new(0));
         let make = || -> BoxFuture<'static, Result<reqwest::Body, RegistryError>> {
-            let (opening, digest, sent) = ((self.open)(), self.descriptor.digest.clone(), Arc::clone(&self.sent));
+            let (opening, digest) = ((self.open)(), self.descriptor.digest.clone());
+            let (sent, moved) = (Arc::clone(&self.sent), Arc::clone(&moved));
             Box::pin(async move {
                 let reader = opening.await.map_err(|source| RegistryError::Content { digest, source })?;
-                Ok(counted(reader, sent))
+                Ok(counted(reader, sent, moved))
             })
         };
-        let body = Body::Stream { make: &make, length: self.descriptor.size };
+        let body = Body::Stream { make: &make, length: self.descriptor.size, moved: &moved };
         self.put(Method::PUT, self.finished(session), body, None).await
     }
 
@@ -253,11 +259,12 @@ impl Upload<'_> {
 }
 
 /// Turns a reader into a body that reports its progress.
-fn counted(reader: ByteReader, sent: OnSent) -> reqwest::Body {
+fn counted(reader: ByteReader, sent: OnSent, moved: Arc<AtomicU64>) -> reqwest::Body {
     let mut total = 0;
     let stream = tokio_util::io::ReaderStream::with_capacity(reader, 64 << 10).map(move |chunk| {
         if let Ok(chunk) = &chunk {
             total += chunk.len() as u64;
+            moved.store(total, Ordering::Relaxed);
             sent(total);
         }
         chunk

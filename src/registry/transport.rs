@@ -3,6 +3,7 @@
 //! Invariants: a redirect that changes scheme, host or port drops the credential for the rest of the chain (back home too);
 //! at most [`HOPS`] redirects; never from https to http. A body is read up to its limit and one byte.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -42,7 +43,12 @@ pub(crate) type MakeBody<'a> = &'a (dyn Fn() -> BoxFuture<'static, Result<reqwes
 pub(crate) enum Body<'a> {
     Empty,
     Bytes(Bytes),
-    Stream { make: MakeBody<'a>, length: u64 },
+    /// A body of known length; `moved` counts the bytes handed to the network.
+    Stream {
+        make: MakeBody<'a>,
+        length: u64,
+        moved: &'a AtomicU64,
+    },
 }
 
 /// One request to a registry.
@@ -171,19 +177,47 @@ impl Endpoint {
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
         }
-        let mut limit = self.patience.idle;
         match &call.body {
             Body::Empty if call.method == Method::POST || call.method == Method::PUT => {
                 request = request.header(header::CONTENT_LENGTH, 0);
             }
             Body::Empty => {}
             Body::Bytes(bytes) => request = request.body(bytes.clone()),
-            Body::Stream { make, length } => {
-                request = request.header(header::CONTENT_LENGTH, *length).body(make().await?);
-                limit = self.transfer_limit(*length);
+            Body::Stream { make, length, moved } => {
+                let request = request.header(header::CONTENT_LENGTH, *length).body(make().await?);
+                let upload = self.while_moving(url, *length, moved, request.send());
+                return self.within(self.transfer_limit(*length), url, upload).await?;
             }
         }
-        self.within(limit, url, request.send()).await
+        self.within(self.patience.idle, url, request.send()).await
+    }
+
+    /// Waits for an upload, and leaves it when no byte has moved for a while before all were sent.
+    async fn while_moving(
+        &self,
+        url: &Url,
+        length: u64,
+        moved: &AtomicU64,
+        work: impl Future<Output = reqwest::Result<Response>>,
+    ) -> reqwest::Result<Result<Response, RegistryError>> {
+        let mut work = std::pin::pin!(work);
+        let mut before = None;
+        loop {
+            if let Ok(result) = tokio::time::timeout(self.patience.idle, &mut work).await {
+                return result.map(Ok);
+            }
+            let now = Some(moved.load(Ordering::Relaxed));
+            // Once all is sent, the server may take its time to store it.
+            if now == before && now < Some(length) {
+                let (host, seconds) = (self.host_of(url), self.patience.idle.as_secs());
+                return Ok(Err(RegistryError::TimedOut { host, seconds }));
+            }
+            before = now;
+        }
+    }
+
+    fn host_of(&self, url: &Url) -> String {
+        if self.owns(url) { self.host.clone() } else { url.host_str().unwrap_or("").to_owned() }
     }
 
     /// Returns the longest a transfer of `length` bytes may take.
@@ -198,7 +232,7 @@ impl Endpoint {
         url: &Url,
         work: impl Future<Output = reqwest::Result<T>>,
     ) -> Result<T, RegistryError> {
-        let host = if self.owns(url) { self.host.clone() } else { url.host_str().unwrap_or("").to_owned() };
+        let host = self.host_of(url);
         match tokio::time::timeout(limit, work).await {
             Ok(result) => result.map_err(|e| RegistryError::Unreachable { host, source: e.without_url() }),
             Err(_) => Err(RegistryError::TimedOut { host, seconds: limit.as_secs() }),

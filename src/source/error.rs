@@ -113,7 +113,8 @@ pub enum SourceError {
 impl Diagnose for SourceError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Store { .. } => Kind::Machine,
+            Self::Store { source, .. } => source.kind(),
+            Self::Unpack { source, .. } => source.kind(),
             _ => Kind::Remote,
         }
     }
@@ -121,6 +122,8 @@ impl Diagnose for SourceError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Registry(error) => error.hints(),
+            Self::Store { source, .. } => source.hints(),
+            Self::Unpack { source, .. } => source.hints(),
             Self::NoPlatform { have, .. } => vec![format!("choose one of {have} with --platform")],
             Self::NotInLayout { have, .. } if !have.is_empty() => vec![format!("it has {}", have.join(", "))],
             _ => Vec::new(),
