@@ -1,1 +1,162 @@
 //! The command line: flags to a build request, and what a failure prints.
+//!
+//! In: arguments, environment, standard input. Out: an exit code; results on standard output, everything else on standard
+//! error. [`main`] is called before any thread exists, because entering a user namespace wants that.
+
+pub mod args;
+mod display;
+mod dump;
+mod request;
+mod signals;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Environment, Settings};
+use crate::diag::{Diagnostic, Kind};
+use crate::driver::{self, Outcome, Request, Setup};
+use crate::progress::Sink;
+use crate::export::ExportSpec;
+use crate::registry::Proxies;
+use crate::rootless;
+use args::{BuildArgs, Cli, Command, DebugCommand};
+use display::Screen;
+
+/// Runs the program and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures; a closed pipe while printing them is none either.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(diagnostic) => {
+            let _ = std::io::stderr().write_all(diagnostic.render().as_bytes());
+            ExitCode::from(diagnostic.kind.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Diagnostic> {
+    let environment = Environment::read(crate::sys::proc::own_ids().0 == 0);
+    match cli.command {
+        None => build(&cli.build, &environment),
+        Some(Command::Build(args)) => build(&args, &environment),
+        Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, &environment),
+    }
+}
+
+/// Everything a build needs that comes from flags, files and the environment.
+struct Prepared {
+    request: Request,
+    settings: Settings,
+    exports: Vec<ExportSpec>,
+}
+
+fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diagnostic> {
+    start_tracing(args.debug);
+    let settings = Settings::load(args.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
+    for warning in &settings.warnings {
+        warn(warning);
+    }
+    let request = request::build_request(args, environment, &mut std::io::stdin().lock())?;
+    let exports = request::exports(args)?;
+    Ok(Prepared { request, settings, exports })
+}
+
+fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> {
+    let prepared = prepare(args, environment)?;
+    let entered = rootless::enter().map_err(|error| Diagnostic::from_error(&error))?;
+    for notice in &entered.notices {
+        warn(notice);
+    }
+    let (screen, sink) = Screen::start(args, environment);
+    let squash = entered.mode == rootless::Mode::SingleId;
+    let setup = setup(args, environment, &prepared, squash);
+    if setup.exports.is_empty() {
+        warn("no output is asked for: the result stays in the state directory; --push, --load or --output say where it should go");
+    }
+    let result = on_runtime(sink, |sink, cancel| driver::build(setup, prepared.request, sink, cancel));
+    screen.finish();
+    finish(args, &result?)
+}
+
+/// Runs a future on a new runtime; signals cancel it, and their diagnostic replaces the one of being cancelled.
+fn on_runtime<T, F>(
+    sink: std::sync::Arc<dyn Sink>,
+    work: impl FnOnce(std::sync::Arc<dyn Sink>, CancellationToken) -> F,
+) -> Result<T, Diagnostic>
+where
+    F: Future<Output = Result<T, Diagnostic>>,
+{
+    let failed = |error: std::io::Error| Diagnostic::new(Kind::Machine, format!("failed to start threads: {error}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(failed)?;
+    let result = runtime.block_on(async {
+        let cancel = CancellationToken::new();
+        let signals = signals::watch(cancel.clone()).map_err(failed)?;
+        let result = work(sink, cancel).await;
+        match signals.caught() {
+            Some(signal) if result.is_err() => Err(signals::diagnostic(signal)),
+            _ => result,
+        }
+    });
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    result
+}
+
+fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squash_ids: bool) -> Setup {
+    let settings = &prepared.settings;
+    let exports = prepared.exports.clone();
+    let root = args.root.clone().or_else(|| settings.root.clone()).unwrap_or_else(|| environment.default_root());
+    Setup {
+        exports,
+        root: std::path::absolute(&root).unwrap_or(root),
+        registries: settings.registries.iter().map(|(host, o)| (host.clone(), (o.http, o.insecure))).collect(),
+        auth_files: environment.auth_files(),
+        search_path: environment.search_path(),
+        proxies: proxies(environment),
+        parallelism: settings.max_parallelism,
+        squash_ids,
+        iidfile: args.iidfile.clone(),
+        metadata_file: args.metadata_file.clone(),
+    }
+}
+
+fn proxies(environment: &Environment) -> Proxies {
+    Proxies {
+        http: environment.first(&["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"]),
+        https: environment.first(&["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]),
+        except: environment.first(&["no_proxy", "NO_PROXY"]).unwrap_or_default(),
+    }
+}
+
+/// Prints the image's digest where that was asked for.
+fn finish(args: &BuildArgs, outcome: &Outcome) -> Result<(), Diagnostic> {
+    if args.quiet
+        && let Some(digest) = &outcome.image_id
+    {
+        let printed = writeln!(std::io::stdout(), "{digest}");
+        printed.map_err(|e| Diagnostic::new(Kind::Machine, format!("failed to write to standard output: {e}")))?;
+    }
+    Ok(())
+}
+
+fn warn(text: &str) {
+    let text = crate::progress::sanitize::escape(text);
+    let _ = writeln!(std::io::stderr(), "warning: {text}");
+}
+
+fn start_tracing(debug: bool) {
+    let level = if debug { tracing::Level::DEBUG } else { tracing::Level::WARN };
+    let filter = tracing_subscriber::filter::EnvFilter::new(format!("warn,rbuild={level}"));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().finish();
+    // A second subscriber can only come from a second call in one process, as in tests; the first stays.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}

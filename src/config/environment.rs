@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// The environment a run was started with.
@@ -27,6 +28,16 @@ impl Environment {
     /// Returns a variable as text; one that is not UTF-8 counts as absent.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.variables.get(OsStr::new(name)).and_then(|value| value.to_str())
+    }
+
+    /// Returns a variable's bytes.
+    pub fn bytes(&self, name: &str) -> Option<Vec<u8>> {
+        self.variables.get(OsStr::new(name)).map(|value| value.as_bytes().to_vec())
+    }
+
+    /// Returns the first of several variables that is set, as text.
+    pub fn first(&self, names: &[&str]) -> Option<String> {
+        names.iter().find_map(|name| self.text(name)).filter(|value| !value.is_empty()).map(str::to_owned)
     }
 
     /// Returns a variable as a path, none where it is empty.

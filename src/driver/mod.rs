@@ -1,1 +1,259 @@
 //! One build from request to result: the only place that knows every station.
+//!
+//! ```text
+//! Request ─▶ inputs (contexts, Dockerfile) ─▶ frontend (asks the bridge) ─▶ definitions ─▶ graph ─▶ solver (drives ops)
+//!                                                                                              └─▶ trees ─▶ outputs
+//! ```
+//!
+//! In: a [`Request`] and a [`Setup`]. Out: an [`Outcome`], or one [`Diagnostic`]. What is left on disk is the stations' (state
+//! directory) and the exporters' (what the user named). When the build is cancelled everything it started has ended before
+//! [`build`] returns.
+
+mod bridge;
+mod contexts;
+mod graph;
+mod outputs;
+mod packer;
+pub mod request;
+mod setup;
+mod steps;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::diag::{Diagnose, Diagnostic, Kind, Location};
+use crate::digest::Digest;
+use crate::exec::{Entitlements, ExecOptions, Executor};
+use crate::export::stop::Stop;
+use crate::frontend::{self, Lowered};
+use crate::image::Platform;
+use crate::llb::json;
+use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
+use crate::progress::{Event, Sink, Warning};
+use crate::solver::{self, Graph, SolveError};
+use bridge::DriverBridge;
+use contexts::Inputs;
+use packer::Packer;
+use setup::Stations;
+use steps::{Shown, Steps};
+
+pub use request::{ContextSource, DockerfileSource, Request};
+pub use setup::Setup;
+
+/// How long exports that are stopped may take to remove what they began.
+const CLEAN_UP: Duration = Duration::from_secs(3);
+
+/// What a build leaves to be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Digest of the image's manifest or index, where an image was made.
+    pub image_id: Option<String>,
+}
+
+/// A build whose Dockerfile is lowered and whose worker is ready.
+struct Build {
+    setup: Setup,
+    request: Request,
+    stations: Stations,
+    sink: Arc<dyn Sink>,
+    steps: Steps,
+    dockerfile: (String, Arc<str>),
+}
+
+/// Builds.
+///
+/// # Errors
+///
+/// The first thing that went wrong, with its place in the Dockerfile where it has one.
+pub async fn build(
+    setup: Setup,
+    request: Request,
+    sink: Arc<dyn Sink>,
+    cancel: CancellationToken,
+) -> Result<Outcome, Diagnostic> {
+    let (build, lowered, bridge) = prepare(setup, request, sink).await?;
+    let wanted: BTreeSet<Digest> = match outputs::need_blobs(&build.setup) {
+        true => lowered.results.iter().flat_map(|result| graph::result_steps(&result.definition)).collect(),
+        false => BTreeSet::new(),
+    };
+    let compression = outputs::compression(&build.setup);
+    let packer = Packer::new(Arc::clone(&build.stations.snapshots), compression, wanted);
+    let worker = Arc::new(build.worker(bridge, Arc::new(packer.clone()))?);
+    let trees = build.solve(&lowered, &worker, cancel.clone()).await?;
+    let stop = Stop::new();
+    let mut export = std::pin::pin!(outputs::export(&build, &lowered, trees, &packer, stop.clone()));
+    tokio::select! {
+        outcome = &mut export => outcome,
+        () = cancel.cancelled() => {
+            stop.request();
+            // What it says no longer matters; that it has cleaned up does.
+            let _ = tokio::time::timeout(CLEAN_UP, export).await;
+            Err(Diagnostic::new(Kind::Build, "the build was canceled"))
+        }
+    }
+}
+
+/// Returns the LLB of a build, one JSON object an op; images are resolved, nothing is pulled.
+///
+/// # Errors
+///
+/// Those of the frontend.
+pub async fn dump(setup: Setup, request: Request, sink: Arc<dyn Sink>) -> Result<Vec<String>, Diagnostic> {
+    let (_, lowered, _) = prepare(setup, request, sink).await?;
+    let definitions = lowered.results.iter().map(|result| &result.definition);
+    Ok(definitions.flat_map(json::lines).collect())
+}
+
+/// Opens everything, reads the Dockerfile and lowers it.
+async fn prepare(
+    setup: Setup,
+    mut request: Request,
+    sink: Arc<dyn Sink>,
+) -> Result<(Build, Lowered, DriverBridge), Diagnostic> {
+    let steps = Steps::new(Arc::clone(&sink));
+    let stations = Stations::open(&setup)?;
+    let name = request.options.get("filename").map_or("Dockerfile", String::as_str);
+    let title = format!("[internal] load build definition from {name}");
+    let inputs = steps.run(&title, |_| async { Inputs::open(&mut request, &stations).map_err(Shown) }).await.map_err(|Shown(d)| d)?;
+    let images = stations.images();
+    let bridge = DriverBridge {
+        steps: steps.clone(),
+        images,
+        layouts: inputs.layouts,
+        contexts: inputs.contexts,
+        own_ignore: inputs.own_ignore,
+        resolved: Mutex::default(),
+    };
+    let text: Arc<str> = String::from_utf8_lossy(&inputs.dockerfile).into();
+    let build = Build { setup, request, stations, sink, steps, dockerfile: (inputs.dockerfile_name, text) };
+    let lowered = frontend::lower(&build.frontend_request(inputs.dockerfile), &bridge).await;
+    match lowered {
+        Ok(lowered) => {
+            build.warn(&lowered.warnings);
+            Ok((build, lowered, bridge))
+        }
+        Err(error) => {
+            build.warn(&error.warnings);
+            Err(Diagnostic::from_error(&error))
+        }
+    }
+}
+
+impl Build {
+    fn frontend_request(&self, dockerfile: Vec<u8>) -> frontend::Request {
+        frontend::Request {
+            dockerfile_name: self.dockerfile.0.clone(),
+            dockerfile,
+            options: self.request.options.clone(),
+            worker_platforms: vec![Platform::host()],
+            session: "rbuild".into(),
+        }
+    }
+
+    /// Shows lint warnings.
+    fn warn(&self, warnings: &[crate::dockerfile::lint::LintWarning]) {
+        let title = format!("[internal] load build definition from {}", self.dockerfile.0);
+        let vertex = Digest::compute(format!("rbuild.step:{title}"));
+        for warning in warnings {
+            self.sink.send(Event::Warning(Warning {
+                vertex: vertex.clone(),
+                level: 1,
+                short: warning.summary(),
+                detail: vec![warning.rule.description().to_owned()],
+                url: warning.rule.url(),
+                file: self.dockerfile.0.clone(),
+                text: Arc::clone(&self.dockerfile.1),
+                ranges: warning.lines.clone(),
+            }));
+        }
+    }
+
+    fn worker(&self, bridge: DriverBridge, layers: Arc<dyn LayerObserver>) -> Result<Worker, Diagnostic> {
+        let granted = |name: &str| self.request.allow.iter().any(|allowed| allowed == name);
+        let entitlements =
+            Entitlements { network_host: granted("network.host"), security_insecure: granted("security.insecure") };
+        let executor = Executor::new(ExecOptions { entitlements, ..ExecOptions::default() });
+        let contexts = bridge.contexts.clone();
+        let layouts = bridge.layouts.clone();
+        Ok(Worker {
+            store: Arc::clone(&self.stations.store),
+            snapshots: Arc::clone(&self.stations.snapshots),
+            executor: executor.map_err(|error| Diagnostic::from_error(&error))?,
+            images: self.stations.images(),
+            resolved: bridge.into_resolved(),
+            layouts,
+            contexts,
+            secrets: self.request.secrets.clone(),
+            caches: CacheMounts::open(&self.stations.store).map_err(|error| Diagnostic::from_error(&error))?,
+            sink: Arc::clone(&self.sink),
+            layers,
+            materialised: Materialised::default(),
+        })
+    }
+
+    /// Solves all platforms in one graph and returns their trees.
+    async fn solve(
+        &self,
+        lowered: &Lowered,
+        worker: &Arc<Worker>,
+        cancel: CancellationToken,
+    ) -> Result<Vec<Tree>, Diagnostic> {
+        let mut graph = Graph::new();
+        for result in &lowered.results {
+            graph::add(&mut graph, worker, &result.definition, &result.platform)?;
+        }
+        let edges: Vec<Option<solver::Edge>> = lowered.results.iter().map(|r| target(&r.definition)).collect();
+        let definitions = lowered.results.iter().map(|result| &result.definition);
+        let observer = Arc::new(graph::ProgressObserver::new(Arc::clone(&self.sink), definitions));
+        let codec = TreeCodec::new(Arc::clone(&self.stations.snapshots));
+        let records = RecordStore::open(&self.stations.store.path().join("records"), codec);
+        let request = solver::Request {
+            graph,
+            targets: edges.iter().flatten().cloned().collect(),
+            stores: vec![Arc::new(records.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?)],
+            observer,
+            cancel,
+            parallelism: self.setup.parallelism.unwrap_or_else(processors),
+        };
+        let mut results = match solver::solve(request).await.results {
+            Ok(results) => results.into_iter(),
+            Err(error) => return Err(self.failure(&error, lowered)),
+        };
+        let take = |edge: Option<solver::Edge>| edge.and_then(|_| results.next()).unwrap_or_else(Tree::empty);
+        Ok(edges.into_iter().map(take).collect())
+    }
+
+    /// Adds the lines of the Dockerfile that the failed step comes from.
+    fn failure(&self, error: &SolveError, lowered: &Lowered) -> Diagnostic {
+        let mut diagnostic = match error {
+            SolveError::Vertex { source, .. } => {
+                let inner = source.inner();
+                Diagnostic { message: crate::diag::chain(inner), ..Diagnostic::from_error(error) }
+            }
+            _ => Diagnostic::from_error(error),
+        };
+        let vertices = lowered.results.iter().flat_map(|result| &result.definition.vertices);
+        let failed = error.vertex().and_then(|digest| vertices.into_iter().find(|v| v.digest == *digest));
+        if let Some(vertex) = failed.filter(|vertex| !vertex.lines.is_empty()) {
+            diagnostic.locations.insert(0, Location {
+                file: self.dockerfile.0.clone(),
+                text: Arc::clone(&self.dockerfile.1),
+                ranges: vertex.lines.clone(),
+                mark: None,
+            });
+        }
+        diagnostic.message = format!("failed to solve: {}", diagnostic.message);
+        diagnostic
+    }
+}
+
+fn target(definition: &crate::llb::Definition) -> Option<solver::Edge> {
+    graph::edge(&crate::llb::Input::from(definition.result.as_ref()?))
+}
+
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}

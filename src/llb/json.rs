@@ -3,10 +3,13 @@
 //! In: an [`Op`]. Out: a JSON value in which 64-bit integers are text, bytes are base64, enums are names and defaults are
 //! left out, as Go's `protojson` prints `pb.Op`.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use super::definition::{Definition, Vertex};
 use super::ops::*;
 use crate::image::Platform;
 
@@ -30,6 +33,33 @@ pub fn op(op: &Op) -> Value {
     };
     let platform = op.platform.as_ref().map(platform);
     object.some(name, Some(value)).some("platform", platform).some("constraints", Some(json!({}))).done()
+}
+
+/// Returns a definition as lines of JSON, one op each, in the order of the definition and with its last op.
+pub fn lines(definition: &Definition) -> Vec<String> {
+    let inputs = |op: &Op| op.inputs.iter().map(|i| format!("{}:{}", i.digest, i.index)).collect::<Vec<_>>();
+    let line = |vertex: &Arc<Vertex>| {
+        json!({
+            "digest": vertex.digest,
+            "inputs": inputs(&vertex.op),
+            "op": op(&vertex.op),
+            "metadata": metadata(&vertex.metadata),
+            "lines": vertex.lines.iter().flat_map(|range| range.start..=range.end).collect::<Vec<_>>(),
+        })
+    };
+    let mut lines: Vec<String> = definition.vertices.iter().map(|vertex| line(vertex).to_string()).collect();
+    if let (Some((digest, _)), Some(result)) = (definition.last_op(), &definition.result) {
+        let last = Op { inputs: vec![Input::from(result)], ..Op::default() };
+        lines.push(json!({ "digest": digest, "inputs": inputs(&last), "op": op(&last) }).to_string());
+    }
+    lines
+}
+
+fn metadata(metadata: &OpMetadata) -> Value {
+    let group = metadata.progress_group.as_ref().map(|g| json!({ "id": g.id, "name": g.name, "weak": g.weak }));
+    let ignore = metadata.ignore_cache.then(|| json!(true));
+    let description = (!metadata.description.is_empty()).then(|| json!(metadata.description));
+    Object::new().some("description", description).some("ignoreCache", ignore).some("progressGroup", group).done()
 }
 
 /// A JSON object that leaves defaults out.

@@ -148,9 +148,9 @@ impl Context {
 
     /// Unpacks a stream into a temporary directory below `temporary`, by `unpack`.
     pub fn from_archive(
-        stream: &mut dyn Read,
+        stream: &mut (dyn Read + Send),
         temporary: &Path,
-        unpack: &dyn Fn(&mut dyn Read, &Dir) -> io::Result<()>,
+        unpack: &dyn Fn(&mut (dyn Read + Send), &Dir) -> io::Result<()>,
     ) -> Result<Self, LocalError> {
         let failed = |source| LocalError::Archive { source };
         let unpacked = tempfile::Builder::new().prefix("context-").tempdir_in(temporary).map_err(failed)?;

@@ -52,6 +52,19 @@ impl OciLayout {
         Ok(layout)
     }
 
+    /// Returns the digest that a tag, or no tag where there is one entry only, leads to.
+    pub fn digest_of(&self, tag: Option<&str>) -> Result<Digest, SourceError> {
+        let index = self.index()?;
+        let name = Reference {
+            registry: "localhost".into(),
+            repository: "layout".into(),
+            tag: tag.map(str::to_owned),
+            digest: None,
+        };
+        let descriptor = pick(&index, &name).ok_or_else(|| self.absent(&index, &name))?;
+        Ok(descriptor.digest.clone())
+    }
+
     /// Finds an image by digest, by tag, or, where the layout has but one, by neither.
     pub async fn resolve(&self, reference: &Reference, platform: &Platform) -> Result<ResolvedImage, SourceError> {
         select::resolve(self, reference, platform).await

@@ -36,6 +36,14 @@ impl FileLock {
         }
     }
 
+    /// Shares `name` if nobody holds it alone now, else returns none.
+    pub fn try_shared(dir: &Dir, name: &OsStr) -> io::Result<Option<Self>> {
+        match Self::take(dir, name, FlockOperation::NonBlockingLockShared) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
     fn take(dir: &Dir, name: &OsStr, operation: FlockOperation) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(dir, name, flags, Mode::RUSR | Mode::WUSR)?;

@@ -1,0 +1,95 @@
+//! The thread that shows progress: takes events from any thread, ticks, and owns the display.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::args::{BuildArgs, ProgressMode};
+use crate::config::Environment;
+use crate::progress::{Colors, Commands, Display, DisplayOptions, Event, Mode, Sink, WarningDetail, display};
+
+/// Time between two drawings of the terminal display.
+const TICK: Duration = Duration::from_millis(100);
+
+/// A running display.
+#[derive(Debug)]
+pub(super) struct Screen {
+    events: Sender<Event>,
+    thread: JoinHandle<()>,
+}
+
+/// Sends events to the display's thread.
+#[derive(Debug)]
+struct Channel(Sender<Event>);
+
+impl Sink for Channel {
+    fn send(&self, event: Event) {
+        // The display ends after the build; what comes later has nobody to see it.
+        let _ = self.0.send(event);
+    }
+}
+
+impl Screen {
+    /// Starts the display that flags and environment ask for, on standard error.
+    pub(super) fn start(args: &BuildArgs, environment: &Environment) -> (Self, Arc<dyn Sink>) {
+        let (mode, options) = choose(args, environment);
+        let (events, receiver) = mpsc::channel();
+        let display = display(mode, Box::new(std::io::stderr()), options);
+        let thread = std::thread::spawn(move || show(display, &receiver));
+        (Self { events: events.clone(), thread }, Arc::new(Channel(events)))
+    }
+
+    /// Shows what is left and ends the display; all sinks must be dropped before.
+    pub(super) fn finish(self) {
+        drop(self.events);
+        if self.thread.join().is_err() {
+            // The display panicked and said so itself; the build's own result counts.
+            let _ = std::io::stderr().flush();
+        }
+    }
+}
+
+fn choose(args: &BuildArgs, environment: &Environment) -> (Mode, DisplayOptions) {
+    let terminal = std::io::stderr().is_terminal() && environment.text("TERM") != Some("dumb");
+    let mode = match args.progress {
+        _ if args.quiet => Mode::Quiet,
+        ProgressMode::Quiet => Mode::Quiet,
+        ProgressMode::Plain => Mode::Plain,
+        ProgressMode::Rawjson => Mode::RawJson,
+        ProgressMode::Tty => Mode::Tty,
+        ProgressMode::Auto if terminal => Mode::Tty,
+        ProgressMode::Auto => Mode::Plain,
+    };
+    let colored = terminal && !environment.is_set("NO_COLOR");
+    let options = DisplayOptions {
+        colors: if colored || environment.is_set("GITHUB_ACTIONS") { Colors::Keep } else { Colors::Drop },
+        commands: if environment.is_set("GITHUB_ACTIONS") { Commands::Defuse } else { Commands::PassOn },
+        warnings: if args.debug { WarningDetail::Full } else { WarningDetail::Short },
+        size: crate::sys::terminal::size_of_stderr().unwrap_or((80, 24)),
+    };
+    (mode, options)
+}
+
+/// Ticks are due at fixed times, however many events arrive in between.
+fn show(mut display: Display, events: &Receiver<Event>) {
+    let mut next = Instant::now() + TICK;
+    loop {
+        match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Ok(event) => display.event(&event),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if Instant::now() >= next {
+            if let Some((columns, rows)) = crate::sys::terminal::size_of_stderr() {
+                display.resize(columns, rows);
+            }
+            display.tick(SystemTime::now());
+            next = Instant::now() + TICK;
+        }
+    }
+    if let Err(error) = display.finish() {
+        tracing::debug!(%error, "failed to write progress");
+    }
+}

@@ -1,0 +1,349 @@
+//! Flags to a build request: values parsed and checked, environment consulted, standard input looked at, nothing built.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::PathBuf;
+
+use super::args::BuildArgs;
+use crate::config::Environment;
+use crate::diag::{Diagnostic, Kind, suggest};
+use crate::driver::request::LayoutSource;
+use crate::driver::{ContextSource, DockerfileSource, Request};
+use crate::export::spec::ImageTarget;
+use crate::export::{ExportSpec, annotations};
+use crate::image::Reference;
+use crate::ops::Secrets;
+use crate::secrets::{SecretSpec, read_secret};
+
+/// The largest Dockerfile read from standard input, in bytes.
+const MAX_DOCKERFILE: u64 = 16 << 20;
+
+/// Turns flags into a request.
+///
+/// # Errors
+///
+/// A [`Kind::Usage`] diagnostic that names the flag and what it may say.
+pub(super) fn build_request(
+    args: &BuildArgs,
+    environment: &Environment,
+    stdin: &mut dyn Read,
+) -> Result<Request, Diagnostic> {
+    if let Some(refusal) = args.absent.refused() {
+        return Err(Diagnostic::new(Kind::Usage, refusal));
+    }
+    refuse_caches(args)?;
+    let mut request = Request { allow: entitlements(args)?, ..Request::default() };
+    let (context, dockerfile) = sources(args, stdin)?;
+    request.options = options(args, environment)?;
+    if let DockerfileSource::File(path) = &dockerfile {
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        request.options.insert("filename".into(), name);
+    }
+    request.context = context;
+    request.dockerfile = dockerfile;
+    for value in &args.build_contexts {
+        named_context(value, &mut request)?;
+    }
+    request.secrets = secrets(args, environment)?;
+    if !args.ssh.is_empty() {
+        return Err(usage("`--ssh` is refused: ssh mounts are not there in this version".into()));
+    }
+    Ok(request)
+}
+
+fn secrets(args: &BuildArgs, environment: &Environment) -> Result<Secrets, Diagnostic> {
+    let mut secrets = Secrets::default();
+    let workspace = std::env::current_dir().map_err(|e| usage(format!("failed to find the working directory: {e}")))?;
+    for text in &args.secrets {
+        let wrap = |error| Diagnostic::from_error(&error);
+        let spec = SecretSpec::parse(text).map_err(wrap)?;
+        let secret = read_secret(&spec, &workspace, &|name| environment.bytes(name)).map_err(wrap)?;
+        secrets.insert(spec.id, secret);
+    }
+    Ok(secrets)
+}
+
+/// The destinations that flags ask for: names, annotations, `--push` and `--load` worked into those of `--output`.
+///
+/// # Errors
+///
+/// A diagnostic that names the flag.
+pub(super) fn exports(args: &BuildArgs) -> Result<Vec<ExportSpec>, Diagnostic> {
+    let parse = |text: &String| ExportSpec::parse(text).map_err(|error| Diagnostic::from_error(&error));
+    let names = names(args)?;
+    let named_push = |text: &str| if names.is_empty() { text.to_owned() } else { format!("{text},\"name={}\"", args.tags.join(",")) };
+    let mut exports = args.outputs.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+    let pushes = exports.iter_mut().filter_map(|export| match export {
+        ExportSpec::Image(target) => Some(target),
+        _ => None,
+    });
+    if args.push {
+        let mut pushed = false;
+        for target in pushes {
+            (target.push, pushed) = (true, true);
+        }
+        if !pushed {
+            exports.push(parse(&named_push("type=registry"))?);
+        }
+    }
+    if args.load {
+        exports.push(parse(&"type=docker".to_owned())?);
+    }
+    if exports.is_empty() && (args.quiet || args.iidfile.is_some() || args.metadata_file.is_some()) {
+        exports.push(parse(&"type=image".to_owned())?);
+    }
+    for target in exports.iter_mut().filter_map(image_of) {
+        if !names.is_empty() {
+            target.names.clone_from(&names);
+        }
+        add_annotations(args, target)?;
+    }
+    Ok(exports)
+}
+
+fn image_of(export: &mut ExportSpec) -> Option<&mut ImageTarget> {
+    match export {
+        ExportSpec::Image(push) => Some(&mut push.image),
+        ExportSpec::Archive { image, .. } | ExportSpec::Layout { image, .. } | ExportSpec::Load(image) => Some(image),
+        ExportSpec::Local { .. } | ExportSpec::Tar { .. } | ExportSpec::CacheOnly => None,
+    }
+}
+
+fn names(args: &BuildArgs) -> Result<Vec<Reference>, Diagnostic> {
+    let parse = |tag: &String| {
+        let reference = tag.parse::<Reference>().map_err(|e| usage(format!("invalid value of --tag: {e}")))?;
+        match reference.digest {
+            Some(_) => Err(usage(format!("invalid value of --tag: {tag:?} has a digest, which only the build can tell"))),
+            None => Ok(reference.with_default_tag()),
+        }
+    };
+    args.tags.iter().map(parse).collect()
+}
+
+/// `[level:]name=value`, as buildx takes it.
+fn add_annotations(args: &BuildArgs, target: &mut ImageTarget) -> Result<(), Diagnostic> {
+    for text in &args.annotations {
+        let wrong = |why: &str| usage(format!("invalid value of --annotation: {text:?}: {why}"));
+        let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
+        let attribute = match key.split_once(':') {
+            Some((level, name)) if !level.contains('.') => format!("annotation-{level}.{name}"),
+            _ => format!("annotation.{key}"),
+        };
+        let parsed = annotations::parse(&attribute, value).ok_or_else(|| wrong("unknown level"))?;
+        target.options.annotations.push(parsed.map_err(|why| wrong(&why))?);
+    }
+    Ok(())
+}
+
+fn usage(message: String) -> Diagnostic {
+    Diagnostic::new(Kind::Usage, message)
+}
+
+/// Until there are backends, asking for one is refused by name.
+fn refuse_caches(args: &BuildArgs) -> Result<(), Diagnostic> {
+    let asked = args.cache_from.iter().map(|v| ("--cache-from", v)).chain(args.cache_to.iter().map(|v| ("--cache-to", v)));
+    for (flag, value) in asked {
+        let kind = cache_kind(flag, value)?;
+        let message = format!("`{flag} {value}` is refused: no cache backend of type `{kind}` is there in this version");
+        return Err(usage(message).hinted("steps are cached in the state directory (--root), which needs no flag"));
+    }
+    Ok(())
+}
+
+/// Returns the type a cache flag names; a bare word is a registry reference.
+fn cache_kind(flag: &str, value: &str) -> Result<String, Diagnostic> {
+    let fields = crate::dockerfile::csv::fields(value).map_err(|e| usage(format!("invalid value of {flag}: {e}")))?;
+    if let [only] = fields.as_slice()
+        && !only.contains('=')
+    {
+        return Ok("registry".into());
+    }
+    let pairs: Vec<(&str, &str)> = fields.iter().filter_map(|f| f.split_once('=')).collect();
+    if pairs.len() != fields.len() {
+        return Err(usage(format!("invalid value of {flag}: {value:?}: every field must be a key=value pair")));
+    }
+    let kind = pairs.iter().find(|(key, _)| *key == "type").map(|(_, kind)| (*kind).to_owned());
+    kind.ok_or_else(|| usage(format!("invalid value of {flag}: {value:?}: `type=` is missing")))
+}
+
+const ENTITLEMENTS: &[&str] = &["network.host", "security.insecure", "device"];
+
+fn entitlements(args: &BuildArgs) -> Result<Vec<String>, Diagnostic> {
+    let mut granted = args.allow.clone();
+    for name in &granted {
+        if !ENTITLEMENTS.contains(&name.as_str()) {
+            let near = suggest(name, ENTITLEMENTS.iter().copied());
+            let hint = near.map_or_else(|| format!("one of {}", ENTITLEMENTS.join(", ")), |n| format!("did you mean {n}?"));
+            return Err(usage(format!("unknown entitlement {name:?} for --allow")).hinted(hint));
+        }
+    }
+    if args.network == "host" {
+        granted.push("network.host".into());
+    }
+    Ok(granted)
+}
+
+/// Finds out where context and Dockerfile come from.
+fn sources(args: &BuildArgs, stdin: &mut dyn Read) -> Result<(ContextSource, DockerfileSource), Diagnostic> {
+    let from_stdin = args.file.as_deref() == Some("-");
+    match (args.context.as_str(), from_stdin) {
+        ("-", true) => Err(usage("the context and the Dockerfile cannot both come from standard input".into())),
+        ("-", false) => stdin_context(args, stdin),
+        (path, true) => Ok((directory(path)?, DockerfileSource::Inline(read_dockerfile(&mut Vec::new(), stdin)?))),
+        (path, false) => {
+            let file = args.file.as_ref().map_or(DockerfileSource::Default, |f| DockerfileSource::File(PathBuf::from(f)));
+            Ok((directory(path)?, file))
+        }
+    }
+}
+
+fn directory(path: &str) -> Result<ContextSource, Diagnostic> {
+    let remote = ["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
+    if remote.iter().any(|prefix| path.starts_with(prefix)) {
+        let message = format!("the context {path:?} is refused: contexts from a URL are not there in this version");
+        return Err(usage(message).hinted("check the sources out first and give their directory"));
+    }
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => Ok(ContextSource::Directory(path.into())),
+        Ok(_) => Err(usage(format!("the context {path:?} is not a directory"))),
+        Err(error) => Err(usage(format!("failed to open the context {path:?}: {error}"))),
+    }
+}
+
+/// Standard input holds a tar or a lone Dockerfile; the tar's magic at byte 257, or that of a compressor, tells.
+fn stdin_context(args: &BuildArgs, stdin: &mut dyn Read) -> Result<(ContextSource, DockerfileSource), Diagnostic> {
+    let mut head = Vec::new();
+    stdin.take(512).read_to_end(&mut head).map_err(stdin_error)?;
+    if looks_like_archive(&head) {
+        let file = args.file.as_ref().map_or(DockerfileSource::Default, |f| DockerfileSource::File(PathBuf::from(f)));
+        return Ok((ContextSource::StdinTar { head }, file));
+    }
+    if args.file.is_some() {
+        return Err(usage("standard input holds no tar, so `--file` names nothing in it".into()));
+    }
+    Ok((ContextSource::Empty, DockerfileSource::Inline(read_dockerfile(&mut head, stdin)?)))
+}
+
+fn looks_like_archive(head: &[u8]) -> bool {
+    let magics: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
+    head.get(257..262) == Some(b"ustar") || magics.iter().any(|magic| head.starts_with(magic))
+}
+
+fn read_dockerfile(head: &mut Vec<u8>, stdin: &mut dyn Read) -> Result<Vec<u8>, Diagnostic> {
+    stdin.take(MAX_DOCKERFILE + 1).read_to_end(head).map_err(stdin_error)?;
+    if head.len() as u64 > MAX_DOCKERFILE {
+        return Err(usage(format!("the Dockerfile on standard input is larger than {MAX_DOCKERFILE} bytes")));
+    }
+    Ok(std::mem::take(head))
+}
+
+fn stdin_error(error: std::io::Error) -> Diagnostic {
+    usage(format!("failed to read standard input: {error}"))
+}
+
+/// The options that flags become, by the frontend's names.
+fn options(args: &BuildArgs, environment: &Environment) -> Result<BTreeMap<String, String>, Diagnostic> {
+    let mut options = BTreeMap::new();
+    let mut set = |key: &str, value: String| options.insert(key.to_owned(), value);
+    if let Some(epoch) = environment.text("SOURCE_DATE_EPOCH").filter(|e| !e.is_empty()) {
+        set("build-arg:SOURCE_DATE_EPOCH", epoch.to_owned());
+    }
+    for arg in &args.build_args {
+        if let Some((name, value)) = build_arg(arg, environment)? {
+            set(&format!("build-arg:{name}"), value);
+        }
+    }
+    for label in &args.labels {
+        let (name, value) = label.split_once('=').unwrap_or((label, ""));
+        set(&format!("label:{name}"), value.to_owned());
+    }
+    if let Some(target) = &args.target {
+        set("target", target.clone());
+    }
+    if !args.platforms.is_empty() {
+        set("platform", args.platforms.join(","));
+    }
+    if args.no_cache {
+        set("no-cache", String::new());
+    } else if !args.no_cache_filter.is_empty() {
+        set("no-cache", args.no_cache_filter.join(","));
+    }
+    if args.pull {
+        set("image-resolve-mode", "pull".into());
+    }
+    if args.network != "default" {
+        set("force-network-mode", args.network.clone());
+    }
+    if !args.ulimits.is_empty() {
+        set("ulimit", args.ulimits.join(","));
+    }
+    if !args.add_hosts.is_empty() {
+        set("add-hosts", args.add_hosts.iter().map(|h| add_host(h)).collect::<Result<Vec<_>, _>>()?.join(","));
+    }
+    if let Some(size) = &args.shm_size {
+        let bytes = crate::dockerfile::size::parse(size);
+        let bytes = bytes.map_err(|e| usage(format!("invalid value of --shm-size: {e}")))?;
+        set("shm-size", bytes.to_string());
+    }
+    Ok(options)
+}
+
+/// A bare name takes the environment's value, and is left out where that has none.
+fn build_arg(arg: &str, environment: &Environment) -> Result<Option<(String, String)>, Diagnostic> {
+    let (name, value) = match arg.split_once('=') {
+        Some((name, value)) => (name, Some(value.to_owned())),
+        None => (arg, environment.text(arg).map(str::to_owned)),
+    };
+    if name.is_empty() {
+        return Err(usage(format!("invalid value of --build-arg: {arg:?}: the name is missing")));
+    }
+    Ok(value.map(|value| (name.to_owned(), value)))
+}
+
+/// `name:ip` or `name=ip`, the address possibly in brackets; `host-gateway` needs a network of its own.
+fn add_host(text: &str) -> Result<String, Diagnostic> {
+    let split = text.split_once('=').or_else(|| text.split_once(':'));
+    let (name, ip) = split.ok_or_else(|| usage(format!("invalid value of --add-host: {text:?}: expected NAME:IP")))?;
+    let ip = ip.trim_start_matches('[').trim_end_matches(']');
+    if name.is_empty() || ip.parse::<std::net::IpAddr>().is_err() {
+        return Err(usage(format!("invalid value of --add-host: {text:?}: expected NAME:IP, {ip:?} is no address")));
+    }
+    Ok(format!("{name}={ip}"))
+}
+
+/// `name=value`, the value being a directory, an OCI layout or an image.
+fn named_context(text: &str, request: &mut Request) -> Result<(), Diagnostic> {
+    let wrong = |why: &str| usage(format!("invalid value of --build-context: {text:?}: {why}"));
+    let (name, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
+    let normalized = name.parse::<crate::image::Reference>().map_err(|e| wrong(&e.to_string()))?;
+    let familiar = normalized.familiar();
+    let name = familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned();
+    let key = format!("context:{name}");
+    if value.starts_with("docker-image://") {
+        request.options.insert(key, value.to_owned());
+    } else if let Some(layout) = value.strip_prefix("oci-layout://") {
+        request.layouts.insert(name, oci_layout(layout).map_err(|why| wrong(&why))?);
+    } else if value.contains("://") || value.starts_with("git@") || value.starts_with("target:") {
+        return Err(wrong("only directories, docker-image:// and oci-layout:// are there in this version"));
+    } else {
+        if !std::fs::metadata(value).is_ok_and(|meta| meta.is_dir()) {
+            return Err(wrong("the directory does not exist"));
+        }
+        request.options.insert(key, format!("local:{name}"));
+        request.locals.insert(name, value.into());
+    }
+    Ok(())
+}
+
+/// `PATH[:tag][@digest]`.
+fn oci_layout(text: &str) -> Result<LayoutSource, String> {
+    let (rest, digest) = match text.rsplit_once('@') {
+        Some((rest, digest)) => (rest, Some(digest.parse().map_err(|e: crate::digest::DigestError| e.to_string())?)),
+        None => (text, None),
+    };
+    let (path, tag) = match rest.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag.to_owned())),
+        _ => (rest, None),
+    };
+    Ok(LayoutSource { path: path.into(), tag, digest })
+}

@@ -1,0 +1,122 @@
+//! Answers the frontend's questions: image configs from registries and layouts, ignore files from contexts.
+//!
+//! Every image is resolved once a build, however often it is asked for, and what was resolved is kept for the ops.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OnceCell;
+
+use super::steps::Steps;
+use crate::diag::Kind;
+use crate::frontend::{Answer, Bridge, BridgeError, ResolveMode, ResolvedImage};
+use crate::image::{Platform, Reference};
+use crate::llb::SourceOp;
+use crate::source::local::{Context, MAX_FILE};
+use crate::source::{self, ImageSource, OciLayout};
+
+type Cell = Arc<OnceCell<source::ResolvedImage>>;
+
+/// An ignore file's name and text.
+pub(super) type IgnoreFile = (String, Vec<u8>);
+
+/// The driver's bridge.
+pub(super) struct DriverBridge {
+    pub(super) steps: Steps,
+    pub(super) images: ImageSource,
+    pub(super) layouts: BTreeMap<String, Arc<OciLayout>>,
+    pub(super) contexts: BTreeMap<String, Arc<Context>>,
+    /// The ignore file beside the Dockerfile that is for it alone.
+    pub(super) own_ignore: Option<IgnoreFile>,
+    pub(super) resolved: Mutex<BTreeMap<(String, Platform), Cell>>,
+}
+
+impl fmt::Debug for DriverBridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DriverBridge").finish_non_exhaustive()
+    }
+}
+
+impl DriverBridge {
+    /// Returns what was resolved: by source identifier and platform.
+    pub(super) fn into_resolved(self) -> BTreeMap<(String, Platform), source::ResolvedImage> {
+        let cells = self.resolved.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let found = cells.into_iter().filter_map(|((name, platform), cell)| {
+            let image = cell.get()?.clone();
+            let identifier = format!("{name}@{}", image.digest);
+            Some(((identifier, platform.normalized()), image))
+        });
+        found.collect()
+    }
+
+    fn cell(&self, name: String, platform: &Platform) -> Cell {
+        let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(resolved.entry((name, platform.clone())).or_default())
+    }
+}
+
+impl Bridge for DriverBridge {
+    fn resolve_image<'a>(
+        &'a self,
+        reference: &'a Reference,
+        platform: &'a Platform,
+        _mode: ResolveMode,
+    ) -> Answer<'a, ResolvedImage> {
+        Box::pin(async move {
+            let cell = self.cell(format!("docker-image://{}", Reference { digest: None, ..reference.clone() }), platform);
+            let name = format!("[internal] load metadata for {reference}");
+            let work = || self.steps.run(&name, |_| self.images.resolve(reference, platform));
+            let image = cell.get_or_try_init(work).await.map_err(|error| BridgeError::from_error(&error))?;
+            Ok(ResolvedImage { digest: image.digest.clone(), config: image.config_bytes.to_vec() })
+        })
+    }
+
+    fn resolve_oci_layout<'a>(
+        &'a self,
+        store: &'a str,
+        reference: &'a Reference,
+        platform: &'a Platform,
+    ) -> Answer<'a, ResolvedImage> {
+        Box::pin(async move {
+            let unknown = || BridgeError { kind: Kind::Usage, message: format!("unknown OCI layout {store:?}"), hints: Vec::new() };
+            let layout = self.layouts.get(store).ok_or_else(unknown)?;
+            let cell = self.cell(format!("oci-layout://{store}"), platform);
+            let name = format!("[context {store}] load metadata for {reference}");
+            let work = || self.steps.run(&name, |_| layout.resolve(reference, platform));
+            let image = cell.get_or_try_init(work).await.map_err(|error| BridgeError::from_error(&error))?;
+            Ok(ResolvedImage { digest: image.digest.clone(), config: image.config_bytes.to_vec() })
+        })
+    }
+
+    fn read_ignore<'a>(&'a self, local: &'a str, names: &'a [String]) -> Answer<'a, Option<(String, Vec<u8>)>> {
+        Box::pin(async move {
+            if local == "dockerfile" {
+                return Ok(self.own_ignore.clone().filter(|(name, _)| names.contains(name)));
+            }
+            let Some(context) = self.contexts.get(local) else { return Ok(None) };
+            for name in names {
+                match context.read_file(name, MAX_FILE) {
+                    Ok(Some(content)) => return Ok(Some((name.clone(), content))),
+                    Ok(None) => {}
+                    Err(error) => return Err(BridgeError::from_error(&error)),
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    fn source_time<'a>(&'a self, source: &'a SourceOp) -> Answer<'a, Option<i64>> {
+        Box::pin(async move { Err(absent(&source.identifier)) })
+    }
+
+    fn http_head<'a>(&'a self, url: &'a str) -> Answer<'a, Vec<u8>> {
+        Box::pin(async move { Err(absent(url)) })
+    }
+}
+
+/// Sources beyond images and directories are refused before anything is built.
+fn absent(what: &str) -> BridgeError {
+    let message = format!("{what}: http and git sources are not there in this version of rbuild");
+    BridgeError { kind: Kind::Dockerfile, message, hints: vec!["fetch it before the build and COPY it from the context".into()] }
+}

@@ -1,0 +1,168 @@
+//! The build context, named contexts and the Dockerfile, opened and read.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::request::{ContextSource, DockerfileSource, Request};
+use super::setup::Stations;
+use crate::diag::{Diagnostic, Kind};
+use super::bridge::IgnoreFile;
+use crate::layer::apply::{ApplyOptions, Form, Unmapped};
+use crate::layer::archive;
+use crate::source::OciLayout;
+use crate::source::local::{Context, MAX_FILE};
+use crate::sys::dir::Dir;
+
+/// What is opened before the frontend starts.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    /// Local directories by name; the main one is `context`.
+    pub(super) contexts: BTreeMap<String, Arc<Context>>,
+    /// OCI layouts by store name.
+    pub(super) layouts: BTreeMap<String, Arc<OciLayout>>,
+    /// Name of the Dockerfile as shown.
+    pub(super) dockerfile_name: String,
+    /// Its bytes.
+    pub(super) dockerfile: Vec<u8>,
+    /// The ignore file that is for this Dockerfile alone, beside it.
+    pub(super) own_ignore: Option<IgnoreFile>,
+}
+
+impl Inputs {
+    /// Opens everything a request names; the digests of OCI layouts are added to the request's options.
+    pub(super) fn open(request: &mut Request, stations: &Stations) -> Result<Self, Diagnostic> {
+        let main = main_context(&request.context, stations)?;
+        let (dockerfile_name, dockerfile) = dockerfile(request, &main)?;
+        let own_ignore = own_ignore(request, &main, &dockerfile_name)?;
+        let main = with_rules(main, own_ignore.as_ref().filter(|(_, text)| !text.is_empty()))?;
+        let mut contexts = BTreeMap::from([("context".to_owned(), Arc::new(main))]);
+        for (name, path) in &request.locals {
+            let context = Context::open(path).map_err(|e| Diagnostic::from_error(&e))?;
+            contexts.insert(name.clone(), Arc::new(with_rules(context, None)?));
+        }
+        let layouts = layouts(request)?;
+        Ok(Self { contexts, layouts, dockerfile_name, dockerfile, own_ignore })
+    }
+}
+
+/// Opens the OCI layouts, and pins each to a digest, as the frontend wants it.
+fn layouts(request: &mut Request) -> Result<BTreeMap<String, Arc<OciLayout>>, Diagnostic> {
+    let mut layouts = BTreeMap::new();
+    for (name, source) in &request.layouts {
+        let layout = OciLayout::open(&source.path).map_err(|e| Diagnostic::from_error(&e))?;
+        let digest = match &source.digest {
+            Some(digest) => digest.clone(),
+            None => layout.digest_of(source.tag.as_deref()).map_err(|e| Diagnostic::from_error(&e))?,
+        };
+        request.options.insert(format!("context:{name}"), format!("oci-layout://{name}@{digest}"));
+        layouts.insert(name.clone(), Arc::new(layout));
+    }
+    Ok(layouts)
+}
+
+/// Applies the ignore file that counts: the Dockerfile's own, else the context's.
+fn with_rules(context: Context, own: Option<&IgnoreFile>) -> Result<Context, Diagnostic> {
+    let common = ".dockerignore".to_owned();
+    let found = match own {
+        Some(own) => Some(own.clone()),
+        None => context.read_file(&common, MAX_FILE).map_err(|e| Diagnostic::from_error(&e))?.map(|text| (common, text)),
+    };
+    match found {
+        Some((name, text)) => context.with_rules(&name, &text).map_err(|e| Diagnostic::from_error(&e)),
+        None => Ok(context),
+    }
+}
+
+/// Reads `NAME.dockerignore` beside the Dockerfile.
+fn own_ignore(request: &Request, context: &Context, dockerfile: &str) -> Result<Option<IgnoreFile>, Diagnostic> {
+    let name = format!("{dockerfile}.dockerignore");
+    let text = match (&request.dockerfile, &request.context) {
+        (DockerfileSource::File(path), ContextSource::Directory(_)) => {
+            let place = beside_context(path, &request.context);
+            let parent = place.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let folder = Context::open(parent).map_err(|e| Diagnostic::from_error(&e))?;
+            folder.read_file(&name, MAX_FILE)
+        }
+        (DockerfileSource::Inline(_), _) => Ok(None),
+        _ => context.read_file(&name, MAX_FILE),
+    };
+    Ok(text.map_err(|e| Diagnostic::from_error(&e))?.map(|text| (name, text)))
+}
+
+fn main_context(source: &ContextSource, stations: &Stations) -> Result<Context, Diagnostic> {
+    let temporary = stations.store.path().join(stations.store.scratch().path());
+    let opened = match source {
+        ContextSource::Directory(path) => Context::open(path),
+        ContextSource::StdinTar { head } => {
+            let mut stream = Cursor::new(head.clone()).chain(std::io::stdin());
+            Context::from_archive(&mut stream, &temporary, &unpack)
+        }
+        ContextSource::Empty => Context::from_archive(&mut std::io::empty(), &temporary, &|_, _| Ok(())),
+    };
+    opened.map_err(|error| Diagnostic::from_error(&error))
+}
+
+/// The context's files are the caller's, whatever owners the archive names.
+fn unpack(stream: &mut (dyn Read + Send), dir: &Dir) -> std::io::Result<()> {
+    let options = ApplyOptions { form: Form::Plain, owner: Some((0, 0)), unmapped: Unmapped::Squash };
+    archive::extract(dir.reopen()?, OsStr::new(""), stream, options).map(drop).map_err(std::io::Error::other)
+}
+
+fn dockerfile(request: &Request, context: &Context) -> Result<(String, Vec<u8>), Diagnostic> {
+    match &request.dockerfile {
+        DockerfileSource::Inline(text) => Ok(("Dockerfile".into(), text.clone())),
+        DockerfileSource::File(path) => Ok((file_name(path), named_dockerfile(path, &request.context, context)?)),
+        DockerfileSource::Default => default_dockerfile(context),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// `Dockerfile`, else `dockerfile`, at the root of the context.
+fn default_dockerfile(context: &Context) -> Result<(String, Vec<u8>), Diagnostic> {
+    for name in ["Dockerfile", "dockerfile"] {
+        if let Some(text) = context.read_file(name, MAX_FILE).map_err(|e| Diagnostic::from_error(&e))? {
+            return Ok((name.into(), text));
+        }
+    }
+    let message = "failed to read dockerfile: open Dockerfile: no such file or directory";
+    Err(Diagnostic::new(Kind::Dockerfile, message).hinted("name the Dockerfile with --file, or the directory it is in as the context"))
+}
+
+/// A file the user names: of this machine, or of the context where that is a tar.
+fn named_dockerfile(path: &Path, source: &ContextSource, context: &Context) -> Result<Vec<u8>, Diagnostic> {
+    if !matches!(source, ContextSource::Directory(_)) {
+        let found = context.read_file(&path.to_string_lossy(), MAX_FILE).map_err(|e| Diagnostic::from_error(&e))?;
+        return found.ok_or_else(|| missing(path, &std::io::ErrorKind::NotFound.into()));
+    }
+    let place = beside_context(path, source);
+    let file = crate::sys::dir::open_without_waiting(&place).map_err(|error| missing(path, &error))?;
+    let regular = file.metadata().is_ok_and(|meta| meta.is_file());
+    if !regular {
+        return Err(Diagnostic::new(Kind::Dockerfile, format!("failed to read dockerfile: {} is not a regular file", path.display())));
+    }
+    let mut text = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| missing(path, &error))?;
+    if text.len() as u64 > MAX_FILE {
+        let message = format!("failed to read dockerfile: {} is larger than {MAX_FILE} bytes", path.display());
+        return Err(Diagnostic::new(Kind::Dockerfile, message));
+    }
+    Ok(text)
+}
+
+/// A name that is not there from the working directory is looked for in the context too.
+fn beside_context(path: &Path, source: &ContextSource) -> PathBuf {
+    match source {
+        ContextSource::Directory(context) if !path.exists() && context.join(path).exists() => context.join(path),
+        _ => path.to_owned(),
+    }
+}
+
+fn missing(path: &Path, error: &std::io::Error) -> Diagnostic {
+    Diagnostic::new(Kind::Dockerfile, format!("failed to read dockerfile: open {}: {error}", path.display()))
+}

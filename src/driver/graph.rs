@@ -1,0 +1,144 @@
+//! Definitions to the solver's graph, and the solver's news to progress events.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use crate::diag::{self, Diagnostic, Kind};
+use crate::digest::Digest;
+use crate::image::Platform;
+use crate::llb::{self, Definition, OpKind};
+use crate::ops::{self, Tree, Worker};
+use crate::progress::{Event, Sink, Vertex};
+use crate::solver::{self, CacheError, Completion, Graph, Observer};
+
+/// Adds the vertices of a definition to the graph.
+pub(super) fn add(
+    graph: &mut Graph<Tree>,
+    worker: &Arc<Worker>,
+    definition: &Definition,
+    platform: &Platform,
+) -> Result<(), Diagnostic> {
+    for vertex in &definition.vertices {
+        let failed = |message: String| Diagnostic::new(Kind::Build, message);
+        let op = ops::op_of(worker, vertex, platform).map_err(|error| Diagnostic::from_error(&error))?;
+        let inputs = vertex.op.inputs.iter().map(edge).collect::<Option<_>>();
+        let added = graph.add(solver::Vertex {
+            digest: vertex.digest.clone(),
+            name: name_of(vertex),
+            op,
+            inputs: inputs.ok_or_else(|| failed("an input has a negative index".into()))?,
+            ignore_cache: vertex.metadata.ignore_cache,
+        });
+        added.map_err(|error| failed(error.to_string()))?;
+    }
+    Ok(())
+}
+
+/// Returns the solver's edge of an LLB input.
+pub(super) fn edge(input: &llb::Input) -> Option<solver::Edge> {
+    Some(solver::Edge { vertex: input.digest.clone(), output: usize::try_from(input.index).ok()? })
+}
+
+/// Returns the name a step is shown with.
+pub(super) fn name_of(vertex: &llb::Vertex) -> String {
+    let named = vertex.metadata.description.get("llb.customname").cloned();
+    named.unwrap_or_else(|| match &vertex.op.kind {
+        Some(OpKind::Source(source)) => source.identifier.clone(),
+        _ => vertex.digest.to_string(),
+    })
+}
+
+/// Returns the steps whose layers are part of the result: those below it through what they change, not what they read.
+pub(super) fn result_steps(definition: &Definition) -> BTreeSet<Digest> {
+    let by_digest: BTreeMap<&Digest, &Arc<llb::Vertex>> = definition.vertices.iter().map(|v| (&v.digest, v)).collect();
+    let mut steps = BTreeSet::new();
+    let mut open: Vec<Digest> = definition.result.iter().map(|edge| edge.vertex.clone()).collect();
+    while let Some(digest) = open.pop() {
+        let Some(vertex) = by_digest.get(&digest) else { continue };
+        if steps.insert(digest) {
+            open.extend(bases(vertex).into_iter().filter_map(|i| vertex.op.inputs.get(i)).map(|i| i.digest.clone()));
+        }
+    }
+    steps
+}
+
+/// Indexes of the inputs whose layers stay in a vertex's result.
+fn bases(vertex: &llb::Vertex) -> Vec<usize> {
+    let indexes: Vec<i64> = match &vertex.op.kind {
+        Some(OpKind::Exec(op)) => op.mounts.iter().filter(|m| m.dest == "/").map(|m| m.input).collect(),
+        Some(OpKind::File(op)) => op.actions.iter().map(|action| action.input).collect(),
+        Some(OpKind::Merge(op)) => op.inputs.clone(),
+        Some(OpKind::Source(_) | OpKind::Diff(_)) | None => Vec::new(),
+    };
+    indexes.into_iter().filter_map(|index| usize::try_from(index).ok()).collect()
+}
+
+/// Turns the solver's news into events.
+pub(super) struct ProgressObserver {
+    sink: Arc<dyn Sink>,
+    vertices: Mutex<BTreeMap<Digest, Vertex>>,
+}
+
+impl fmt::Debug for ProgressObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProgressObserver").finish_non_exhaustive()
+    }
+}
+
+impl ProgressObserver {
+    /// Knows the vertices of the definitions.
+    pub(super) fn new<'a>(sink: Arc<dyn Sink>, definitions: impl Iterator<Item = &'a Definition>) -> Self {
+        let vertices = definitions.flat_map(|definition| &definition.vertices).map(|v| (v.digest.clone(), shown(v)));
+        Self { sink, vertices: Mutex::new(vertices.collect()) }
+    }
+
+    fn update(&self, digest: &Digest, change: impl FnOnce(&mut Vertex)) {
+        let mut vertices = self.vertices.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(vertex) = vertices.get_mut(digest) {
+            change(vertex);
+            self.sink.send(Event::Vertex(vertex.clone()));
+        }
+    }
+}
+
+fn shown(vertex: &llb::Vertex) -> Vertex {
+    Vertex {
+        digest: vertex.digest.clone(),
+        inputs: vertex.op.inputs.iter().map(|input| input.digest.clone()).collect(),
+        name: name_of(vertex),
+        started: None,
+        completed: None,
+        cached: false,
+        error: String::new(),
+    }
+}
+
+impl Observer for ProgressObserver {
+    fn started(&self, vertex: &Digest) {
+        let now = SystemTime::now();
+        self.update(vertex, |vertex| {
+            vertex.started = Some(now);
+            vertex.completed = None;
+        });
+    }
+
+    fn completed(&self, vertex: &Digest, completion: Completion<'_>) {
+        let now = SystemTime::now();
+        self.update(vertex, |vertex| {
+            vertex.started.get_or_insert(now);
+            vertex.completed = Some(now);
+            vertex.cached = matches!(completion, Completion::Cached);
+            vertex.error = match completion {
+                Completion::Cached | Completion::Ran => String::new(),
+                Completion::Failed(error) => std::error::Error::source(error).map_or_else(|| error.to_string(), diag::chain),
+                Completion::Canceled => "canceled".into(),
+            };
+        });
+    }
+
+    fn notice(&self, error: &CacheError) {
+        tracing::warn!("{}", diag::chain(error));
+    }
+}

@@ -1,0 +1,328 @@
+//! Results to where the user wants them, image by image and tree by tree.
+//!
+//! In: a solved build. Out: what the exporters write, then the metadata files, which are written last so that they speak only
+//! of what is there.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::packer::Packer;
+use super::steps::{Shown, Step};
+use super::{Build, Outcome, Setup};
+use crate::diag::{Diagnose, Diagnostic, Kind};
+use crate::digest::Digest;
+use crate::export::archive::{self, Archive};
+use crate::export::destination::{self, OutputFile};
+use crate::export::image::{CompressionChoice, EpochChoice, Shape};
+use crate::export::load::Loader;
+use crate::export::metadata::Metadata;
+use crate::export::stop::Stop;
+use crate::export::push::{Naming, PushEvent, Pusher};
+use crate::export::spec::{ArchiveFormat, Dest, ImageTarget, PushTarget, TreeTarget};
+use crate::export::{Blobs, ExportError, ExportLayer, ExportSpec, Image, ImageOptions, ImageResult, MediaTypes, assemble};
+use crate::export::{files, layout, tree, treetar};
+use crate::frontend::{Lowered, PlatformResult};
+use crate::image::Reference;
+use crate::image::media::Compression;
+use crate::ops::Tree;
+use crate::snapshot::{Chain, LayerId, View};
+use crate::store::Store;
+
+/// Returns whether any output wants layers as blobs.
+pub(super) fn need_blobs(setup: &Setup) -> bool {
+    setup.exports.iter().any(|export| image_of(export).is_some())
+}
+
+/// Returns how the layers of the build are compressed: as the first output that says so wants it.
+pub(super) fn compression(setup: &Setup) -> (Compression, Option<i32>) {
+    let choices = setup.exports.iter().filter_map(image_of).map(|target| target.options.compression.clone());
+    let chosen = choices.into_iter().find(|choice| choice.kind.is_some() || choice.level.is_some());
+    let CompressionChoice { kind, level, .. } = chosen.unwrap_or_default();
+    (kind.unwrap_or_default(), level)
+}
+
+fn image_of(export: &ExportSpec) -> Option<&ImageTarget> {
+    match export {
+        ExportSpec::Image(push) => Some(&push.image),
+        ExportSpec::Archive { image, .. } | ExportSpec::Layout { image, .. } | ExportSpec::Load(image) => Some(image),
+        ExportSpec::Local { .. } | ExportSpec::Tar { .. } | ExportSpec::CacheOnly => None,
+    }
+}
+
+/// Runs all outputs, one after the other, and writes the metadata files.
+pub(super) async fn export(
+    build: &Build,
+    lowered: &Lowered,
+    trees: Vec<Tree>,
+    packer: &Packer,
+    stop: Stop,
+) -> Result<Outcome, Diagnostic> {
+    let blobs = Arc::new(stop.blobs(StoreBlobs(Arc::clone(&build.stations.store))));
+    let exporter = Exporter { build, lowered, trees, packer, blobs, stop };
+    let mut metadata = Metadata::new();
+    for spec in &build.setup.exports {
+        exporter.one(spec, &mut metadata).await?;
+    }
+    let wrap = |error: ExportError| Diagnostic::from_error(&error);
+    let image_id = metadata.image_id().map(str::to_owned);
+    if let (Some(path), Some(id)) = (&build.setup.iidfile, &image_id) {
+        destination::write_file(path, id.as_bytes()).map_err(wrap)?;
+    }
+    if let Some(path) = &build.setup.metadata_file {
+        destination::write_file(path, &metadata.to_json()).map_err(wrap)?;
+    }
+    Ok(Outcome { image_id })
+}
+
+/// The blobs of the state directory.
+struct StoreBlobs(Arc<Store>);
+
+impl Blobs for StoreBlobs {
+    fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        match self.0.blob(digest) {
+            Ok(Some((file, _))) => Ok(Box::new(file)),
+            Ok(None) => Err(io::Error::new(io::ErrorKind::NotFound, format!("blob {digest} is not in the state directory"))),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+}
+
+struct Exporter<'a> {
+    build: &'a Build,
+    lowered: &'a Lowered,
+    trees: Vec<Tree>,
+    packer: &'a Packer,
+    blobs: Arc<dyn Blobs>,
+    stop: Stop,
+}
+
+impl Exporter<'_> {
+    async fn one(&self, spec: &ExportSpec, metadata: &mut Metadata) -> Result<(), Diagnostic> {
+        match spec {
+            ExportSpec::CacheOnly => Ok(()),
+            ExportSpec::Image(push) => self.image("exporting to image", &push.image, MediaTypes::Oci, metadata, |image, step| self.push(image, push, step)).await,
+            ExportSpec::Layout { dest, image: target } => {
+                let name = format!("exporting to oci image layout {}", dest.display());
+                self.image(&name, target, MediaTypes::Oci, metadata, |image, _| async move {
+                    let (names, dest, blobs) = (target.names.clone(), dest.clone(), Arc::clone(&self.blobs));
+                    blocking(move || layout::write(&image, &names, &*blobs, &dest)).await
+                })
+                .await
+            }
+            ExportSpec::Archive { format, dest, image: target } => {
+                let (name, types) = match format {
+                    ArchiveFormat::Oci => ("exporting to oci image format", MediaTypes::Oci),
+                    ArchiveFormat::Docker => ("exporting to docker image format", MediaTypes::Docker),
+                };
+                self.image(name, target, types, metadata, |image, step| self.archive(image, target, *format, dest, step)).await
+            }
+            ExportSpec::Load(target) => {
+                self.image("exporting to docker image format", target, MediaTypes::Docker, metadata, |image, step| self.load(image, target, step)).await
+            }
+            ExportSpec::Local { dest, tree } => self.local(dest, tree).await,
+            ExportSpec::Tar { dest, tree } => self.tar(dest, tree).await,
+        }
+    }
+
+    /// Makes an image's documents and hands it on.
+    async fn image<F: Future<Output = Result<(), Diagnostic>>>(
+        &self,
+        name: &str,
+        target: &ImageTarget,
+        types: MediaTypes,
+        metadata: &mut Metadata,
+        write: impl FnOnce(Arc<Image>, Step) -> F,
+    ) -> Result<(), Diagnostic> {
+        let work = |step: Step| async move {
+            let results = step.part("exporting layers", self.results()).await?;
+            let image = Arc::new(self.assemble(&results, types, &target.options).map_err(Shown)?);
+            self.report_documents(&image, &step).await;
+            write(Arc::clone(&image), step).await.map_err(Shown)?;
+            Ok(image)
+        };
+        let image = self.build.steps.run(name, work).await.map_err(|Shown(diagnostic)| diagnostic)?;
+        metadata.add_image(&image, &target.names);
+        Ok(())
+    }
+
+    fn assemble(&self, results: &[ImageResult], types: MediaTypes, options: &ImageOptions) -> Result<Image, Diagnostic> {
+        let shape = if self.lowered.multi_platform { Shape::Multi } else { Shape::Single };
+        assemble(results, shape, types, options).map_err(|error| Diagnostic::from_error(&error))
+    }
+
+    /// Logs must be able to tell which manifest and config a build made.
+    async fn report_documents(&self, image: &Image, step: &Step) {
+        for platform in &image.platforms {
+            let parts = [("manifest", &platform.manifest), ("config", &platform.config)];
+            for (kind, document) in parts {
+                let id = format!("exporting {kind} {}", document.descriptor.digest);
+                let _: Result<(), Shown> = step.part(&id, async { Ok(()) }).await;
+            }
+        }
+    }
+
+    async fn results(&self) -> Result<Vec<ImageResult>, Shown> {
+        let mut results = Vec::new();
+        for (result, tree) in self.lowered.results.iter().zip(&self.trees) {
+            results.push(self.image_result(result, tree).await.map_err(Shown)?);
+        }
+        Ok(results)
+    }
+
+    async fn image_result(&self, result: &PlatformResult, tree: &Tree) -> Result<ImageResult, Diagnostic> {
+        let mut layers = Vec::new();
+        for layer in self.chain(tree)?.layers() {
+            layers.push(self.layer(*layer).await?);
+        }
+        Ok(ImageResult {
+            platform: result.platform.clone(),
+            config: result.config.clone(),
+            base_config: result.base_config.clone(),
+            layers,
+            epoch: result.epoch,
+            inline_cache: None,
+        })
+    }
+
+    async fn layer(&self, layer: LayerId) -> Result<ExportLayer, Diagnostic> {
+        let blob = self.packer.blob(layer).await?;
+        let info = self.build.stations.snapshots.info(layer).map_err(|error| Diagnostic::from_error(&error))?;
+        Ok(ExportLayer {
+            diff_id: blob.diff_id,
+            digest: blob.digest,
+            size: blob.size,
+            compression: blob.compression,
+            created: info.created,
+            description: info.description,
+            origins: Vec::new(),
+        })
+    }
+
+    fn chain(&self, tree: &Tree) -> Result<Chain, Diagnostic> {
+        match tree {
+            Tree::Layers(chain) => Ok(chain.clone()),
+            Tree::Context(_) => Err(Diagnostic::new(Kind::Dockerfile, "a build context cannot be the result of a build")),
+        }
+    }
+
+    async fn push(&self, image: Arc<Image>, target: &PushTarget, step: Step) -> Result<(), Diagnostic> {
+        if !target.push {
+            return Ok(());
+        }
+        let reporter = step.clone();
+        let observer = Arc::new(move |event| match event {
+            PushEvent::Sent { blob, current, total } => reporter.progress(&format!("pushing {blob}"), current, total),
+            PushEvent::Blob { .. } | PushEvent::Named { .. } => {}
+        });
+        let client = Arc::clone(&self.build.stations.client);
+        let pusher = Pusher { client, blobs: Arc::clone(&self.blobs), observer };
+        let naming = if target.by_digest { Naming::Digest } else { Naming::Tags };
+        let names = &target.image.names;
+        let shown = names.iter().map(Reference::to_string).collect::<Vec<_>>().join(", ");
+        let part = format!("pushing {shown}");
+        step.part(&part, pusher.push(&image, names, naming)).await.map_err(|error| Diagnostic::from_error(&error))
+    }
+
+    async fn archive(
+        &self,
+        image: Arc<Image>,
+        target: &ImageTarget,
+        format: ArchiveFormat,
+        dest: &Dest,
+        step: Step,
+    ) -> Result<(), Diagnostic> {
+        let (names, dest, blobs) = (target.names.clone(), dest.clone(), Arc::clone(&self.blobs));
+        let work = move || {
+            let archive = Archive { image: &image, names: &names, format };
+            to_dest(&dest, |out, shown| archive::write(&archive, &*blobs, out, shown))
+        };
+        step.part("sending tarball", async { blocking(work).await.map_err(Shown) }).await.map_err(|Shown(d)| d)
+    }
+
+    async fn load(&self, image: Arc<Image>, target: &ImageTarget, step: Step) -> Result<(), Diagnostic> {
+        let loader = Loader::find(&self.build.setup.search_path).map_err(|error| Diagnostic::from_error(&error))?;
+        let (names, blobs, part) = (target.names.clone(), Arc::clone(&self.blobs), format!("importing to {}", loader.name));
+        let work = move || {
+            let archive = Archive { image: &image, names: &names, format: ArchiveFormat::Docker };
+            loader.load(&archive, &*blobs).map(|said| tracing::debug!(%said, "loaded"))
+        };
+        step.part(&part, async { blocking(work).await.map_err(Shown) }).await.map_err(|Shown(d)| d)
+    }
+
+    async fn local(&self, dest: &Path, target: &TreeTarget) -> Result<(), Diagnostic> {
+        let name = format!("exporting to client directory {}", dest.display());
+        let work = |_: Step| async {
+            let (views, trees) = self.views().map_err(Shown)?;
+            let (dest, target, epoch) = (dest.to_owned(), target.clone(), self.epoch(&target.epoch));
+            let stop = self.stop.clone();
+            let written = blocking(move || {
+                let _views = views;
+                files::write(&trees, &dest, &target, epoch, &stop)
+            });
+            let written = written.await.map_err(Shown)?;
+            for path in &written.skipped {
+                tracing::warn!("left out {}: devices and sockets are not written to a directory", path.display());
+            }
+            Ok(())
+        };
+        self.build.steps.run(&name, work).await.map_err(|Shown(diagnostic)| diagnostic)
+    }
+
+    async fn tar(&self, dest: &Dest, target: &TreeTarget) -> Result<(), Diagnostic> {
+        let work = |_: Step| async {
+            let (views, trees) = self.views().map_err(Shown)?;
+            let (dest, target, epoch) = (dest.clone(), target.clone(), self.epoch(&target.epoch));
+            let written = blocking(move || {
+                let _views = views;
+                to_dest(&dest, |out, shown| treetar::write(&trees, &target, epoch, out, shown))
+            });
+            written.await.map_err(Shown)
+        };
+        self.build.steps.run("exporting to client tarball", work).await.map_err(|Shown(diagnostic)| diagnostic)
+    }
+
+    fn epoch(&self, choice: &EpochChoice) -> Option<i64> {
+        choice.clone().resolve(self.lowered.results.first().and_then(|result| result.epoch))
+    }
+
+    fn views(&self) -> Result<(Vec<View>, Vec<tree::Tree>), Diagnostic> {
+        let (mut views, mut trees) = (Vec::new(), Vec::new());
+        for (result, tree) in self.lowered.results.iter().zip(&self.trees) {
+            let view = self.build.stations.snapshots.view(&self.chain(tree)?).map_err(|e| Diagnostic::from_error(&e))?;
+            let failed = |e: io::Error| Diagnostic::new(Kind::Machine, format!("failed to open the result: {e}"));
+            trees.push(tree::Tree { platform: result.platform.clone(), root: view.dir().reopen().map_err(failed)? });
+            views.push(view);
+        }
+        Ok((views, trees))
+    }
+}
+
+/// Opens the destination, has it written and gives it its name.
+fn to_dest(
+    dest: &Dest,
+    write: impl FnOnce(&mut dyn Write, &Path) -> Result<(), ExportError>,
+) -> Result<(), ExportError> {
+    match dest {
+        Dest::Stdout => {
+            let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
+            let shown = Path::new("standard output");
+            write(&mut out, shown)?;
+            out.flush().map_err(ExportError::write(shown))
+        }
+        Dest::File(path) => {
+            let mut out = io::BufWriter::with_capacity(1 << 20, OutputFile::create(path)?);
+            write(&mut out, path)?;
+            out.into_inner().map_err(|error| ExportError::write(path)(error.into_error()))?.commit()
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ExportError> + Send + 'static,
+) -> Result<T, Diagnostic> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(|error| Diagnostic::from_error(&error)),
+        Err(error) => Err(Diagnostic::new(Kind::Build, format!("an exporting thread ended unexpectedly: {error}"))),
+    }
+}

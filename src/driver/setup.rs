@@ -1,0 +1,100 @@
+//! What a build works with, opened in order: state directory, snapshots, registry client.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::diag::{Diagnostic, Kind, chain};
+use crate::export::ExportSpec;
+use crate::registry::auth_file::{AuthFile, HelperSearch};
+use crate::registry::{Client, ClientOptions, HostOptions, Proxies};
+use crate::layer::apply::Unmapped;
+use crate::snapshot::{SnapshotOptions, Snapshots};
+use crate::source::ImageSource;
+use crate::store::Store;
+use crate::sys::lock::FileLock;
+
+/// Settings of a build beyond what is built.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    /// State directory, absolute.
+    pub root: PathBuf,
+    /// Registry hosts: whether plain http is to be used, and whether certificates are not checked.
+    pub registries: BTreeMap<String, (bool, bool)>,
+    /// Files with registry credentials; the first that exists counts.
+    pub auth_files: Vec<PathBuf>,
+    /// Absolute directories in which helper programs are looked for.
+    pub search_path: Vec<PathBuf>,
+    /// HTTP proxies.
+    pub proxies: Proxies,
+    /// Steps that may run at once; none for as many as there are processors.
+    pub parallelism: Option<usize>,
+    /// Whether files of layers all get the one user id there is.
+    pub squash_ids: bool,
+    /// File for the image's digest.
+    pub iidfile: Option<PathBuf>,
+    /// File for metadata of the result.
+    pub metadata_file: Option<PathBuf>,
+    /// Where the result goes.
+    pub exports: Vec<ExportSpec>,
+}
+
+/// The stations that own state, opened.
+#[derive(Debug)]
+pub(super) struct Stations {
+    pub(super) store: Arc<Store>,
+    pub(super) snapshots: Arc<Snapshots>,
+    pub(super) client: Arc<Client>,
+    /// Held while the build runs, so that nobody removes what it uses.
+    _lock: FileLock,
+}
+
+impl Setup {
+    /// Makes the registry client.
+    pub(super) fn client(&self) -> Result<Arc<Client>, Diagnostic> {
+        let mut options = ClientOptions::new(Arc::new(self.credentials()?));
+        options.proxies = self.proxies.clone();
+        for (host, (http, insecure)) in &self.registries {
+            let host_options = HostOptions { http: *http, insecure: *insecure, ..HostOptions::default() };
+            options.hosts.insert(host.clone(), host_options);
+        }
+        for host in self.insecure_hosts() {
+            options.hosts.entry(host).or_default().insecure = true;
+        }
+        Client::new(options).map_err(|e| Diagnostic::from_error(&e))
+    }
+
+    /// Reads the first file with credentials that exists.
+    fn credentials(&self) -> Result<AuthFile, Diagnostic> {
+        let search = HelperSearch { directories: self.search_path.clone(), ..HelperSearch::default() };
+        let Some(file) = self.auth_files.iter().find(|file| file.exists()) else { return Ok(AuthFile::default()) };
+        AuthFile::load(file, search).map_err(|error| Diagnostic::new(Kind::Usage, chain(&error)))
+    }
+
+    /// Hosts that `registry.insecure=true` of an output speaks of.
+    fn insecure_hosts(&self) -> Vec<String> {
+        let pushes = self.exports.iter().filter_map(|export| match export {
+            ExportSpec::Image(push) if push.insecure => Some(push),
+            _ => None,
+        });
+        pushes.flat_map(|push| push.image.names.iter().map(|name| name.registry.clone())).collect()
+    }
+}
+
+impl Stations {
+    /// Opens the state directory and what lies in it.
+    pub(super) fn open(setup: &Setup) -> Result<Self, Diagnostic> {
+        let failed = |error: &dyn crate::diag::Diagnose| Diagnostic::from_error(error);
+        let store = Store::open(&setup.root).map_err(|e| failed(&e))?;
+        let lock = store.lock_shared().map_err(|e| failed(&e))?;
+        let unmapped = if setup.squash_ids { Unmapped::Squash } else { Unmapped::Refuse };
+        let options = SnapshotOptions { unmapped, ..SnapshotOptions::default() };
+        let snapshots = Snapshots::with_store(Arc::clone(&store), options).map_err(|e| failed(&e))?;
+        Ok(Self { store, snapshots, client: setup.client()?, _lock: lock })
+    }
+
+    /// Returns the source of registry images.
+    pub(super) fn images(&self) -> ImageSource {
+        ImageSource::new(Arc::clone(&self.client), Arc::clone(&self.store), Arc::clone(&self.snapshots))
+    }
+}

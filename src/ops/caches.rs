@@ -1,0 +1,141 @@
+//! Cache mounts: directories that outlive the build, one an id.
+//!
+//! In: an id and how it is shared. Out: a directory to mount, kept by a lock as long as the step runs.
+//!
+//! ```text
+//! ROOT/caches/HEX/N/lock     shared, or exclusive for `locked` and `private` users
+//! ROOT/caches/HEX/N/fs/      the directory; N counts the private copies, 0 is the one that is shared
+//! ```
+//!
+//! HEX is a hash, so that no id is ever a path. Locks die with their process.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::error::OpsError;
+use crate::diag::{Diagnose, Kind};
+use crate::digest::Digest;
+use crate::llb::{CacheOpt, Sharing};
+use crate::store::{Store, StoreError};
+use crate::sys::dir::Dir;
+use crate::sys::lock::FileLock;
+
+/// Time between two attempts to get a cache another step has locked.
+const RETRY: Duration = Duration::from_millis(20);
+/// Private copies of one cache; more steps at once than this wait.
+const COPIES: u32 = 256;
+
+/// A cache directory could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to open the cache {id:?}")]
+pub(super) struct CacheMountError {
+    id: String,
+    #[source]
+    source: io::Error,
+}
+
+impl Diagnose for CacheMountError {
+    fn kind(&self) -> Kind {
+        Kind::Machine
+    }
+}
+
+/// The cache directories of a state directory.
+#[derive(Debug)]
+pub struct CacheMounts {
+    dir: Dir,
+}
+
+/// A cache directory in use.
+#[derive(Debug)]
+pub(super) struct CacheUse {
+    id: String,
+    dir: Dir,
+    _lock: FileLock,
+}
+
+impl CacheMounts {
+    /// Opens the place where they are kept.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub fn open(store: &Store) -> Result<Self, StoreError> {
+        Ok(Self { dir: store.folder("caches")? })
+    }
+
+    /// Takes a cache into use; waits where its sharing says so, until `cancel` fires.
+    ///
+    /// `origin` tells caches of one id apart that start from different content.
+    pub(super) async fn acquire(
+        &self,
+        cache: &CacheOpt,
+        origin: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Result<CacheUse, CacheMountError>, OpsError> {
+        let hash = Digest::compute(format!("{}\0{origin}", cache.id));
+        loop {
+            match self.try_acquire(hash.hex(), cache) {
+                Ok(Some(held)) => return Ok(Ok(held)),
+                Ok(None) => {}
+                Err(source) => return Ok(Err(CacheMountError { id: cache.id.clone(), source })),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = cancel.cancelled() => return Err(OpsError::Canceled),
+            }
+        }
+    }
+
+    fn try_acquire(&self, hash: &str, cache: &CacheOpt) -> io::Result<Option<CacheUse>> {
+        let parent = ensure(&self.dir, OsStr::new(hash))?;
+        let copies = if cache.sharing == Sharing::Private { COPIES } else { 1 };
+        for copy in 0..copies {
+            let dir = ensure(&parent, &OsString::from(copy.to_string()))?;
+            let name = OsStr::new("lock");
+            let lock = match cache.sharing {
+                Sharing::Shared => FileLock::try_shared(&dir, name)?,
+                Sharing::Private | Sharing::Locked => FileLock::try_exclusive(&dir, name)?,
+            };
+            if let Some(lock) = lock {
+                return Ok(Some(CacheUse { id: cache.id.clone(), dir, _lock: lock }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn ensure(parent: &Dir, name: &OsStr) -> io::Result<Dir> {
+    match parent.make_dir(name, 0o700) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => parent.open_dir(name),
+    }
+}
+
+impl CacheUse {
+    /// Returns the directory; a new one is first filled by `fill`, and appears only when that is done.
+    pub(super) fn open<E: From<CacheMountError>>(&self, fill: impl FnOnce(&Dir) -> Result<(), E>) -> Result<OwnedFd, E> {
+        let name = OsStr::new("fs");
+        let failed = |source| CacheMountError { id: self.id.clone(), source };
+        if self.dir.try_stat(name).map_err(failed)?.is_none() {
+            let fresh = OsString::from(format!("new-{}", crate::sys::proc::own_pid()));
+            self.dir.remove_all(&fresh).map_err(failed)?;
+            self.dir.make_dir(&fresh, 0o755).map_err(failed)?;
+            fill(&self.dir.open_dir(&fresh).map_err(failed)?)?;
+            self.publish(&fresh, name).map_err(failed)?;
+        }
+        self.dir.open_dir(name).map(OwnedFd::from).map_err(|source| failed(source).into())
+    }
+
+    /// Of two steps that fill one cache at once, the second one's content goes.
+    fn publish(&self, fresh: &OsStr, name: &OsStr) -> io::Result<()> {
+        match self.dir.rename_new(fresh, &self.dir, name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.dir.remove_all(fresh),
+            result => result,
+        }
+    }
+}

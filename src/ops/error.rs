@@ -1,0 +1,74 @@
+//! Why an op failed.
+
+use crate::diag::{Diagnose, Kind};
+
+/// An op's failure; what a station says itself passes through unchanged.
+#[derive(Debug, thiserror::Error)]
+pub enum OpsError {
+    /// The process of a RUN ended otherwise than well.
+    #[error("process {command:?} did not complete successfully: {status}")]
+    Failed {
+        /// Program and arguments, joined by spaces.
+        command: String,
+        /// `exit code: 2`, or the signal that ended it.
+        status: String,
+    },
+    /// A secret that a step requires was not given.
+    #[error("secret {id}: not found")]
+    SecretMissing {
+        /// Its id.
+        id: String,
+    },
+    /// An ssh agent that a step requires was not given.
+    #[error("ssh agent {id}: not found")]
+    SshMissing {
+        /// Its id.
+        id: String,
+    },
+    /// The graph asks for something this version cannot do.
+    #[error("{what} is not there in this version of rbuild")]
+    Unsupported {
+        /// What: `a git source`.
+        what: String,
+    },
+    /// The graph contradicts itself.
+    #[error("invalid step: {reason}")]
+    Invalid {
+        /// How.
+        reason: String,
+    },
+    /// The copy of a tree could not be given its mode or owner.
+    #[error("failed to copy {path}")]
+    Copy {
+        /// Path in the tree.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A thread of this program ended unexpectedly.
+    #[error("a worker thread of this program ended unexpectedly")]
+    Thread(#[source] tokio::task::JoinError),
+    /// The build is being stopped.
+    #[error("canceled")]
+    Canceled,
+}
+
+impl Diagnose for OpsError {
+    fn kind(&self) -> Kind {
+        match self {
+            OpsError::Unsupported { .. } | OpsError::Invalid { .. } => Kind::Dockerfile,
+            OpsError::SecretMissing { .. } | OpsError::SshMissing { .. } => Kind::Usage,
+            OpsError::Copy { .. } => Kind::Machine,
+            OpsError::Failed { .. } | OpsError::Thread(_) | OpsError::Canceled => Kind::Build,
+        }
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            OpsError::SecretMissing { id } => vec![format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE")],
+            OpsError::SshMissing { id } => vec![format!("give it with --ssh {id}")],
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! RUN: an exec op as a process on snapshots.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use futures_util::future::BoxFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::blocking;
+use super::content::content_of;
+use crate::digest::Digest;
+use crate::exec::{ExecMount, ExecSpec, ExitStatusKind, MountSource, RootTree, SecretData, Stream, proxy_variables};
+use crate::llb::{ExecOp, FileOpt, Mount, MountType};
+use crate::ops::caches::CacheUse;
+use crate::ops::keys::{ContentPath, OpKey};
+use crate::ops::{OpsError, Tree, Worker};
+use crate::progress;
+use crate::snapshot::{Active, View};
+use crate::solver::{CacheMap, Op, OpError};
+
+/// Where a program is looked for when the step says nothing.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// An exec op of the graph.
+pub(super) struct ExecVertex {
+    pub(super) worker: Arc<Worker>,
+    pub(super) digest: Digest,
+    pub(super) name: String,
+    pub(super) op: ExecOp,
+    pub(super) key: OpKey,
+}
+
+/// A step that is ready to run.
+struct Prepared {
+    spec: ExecSpec,
+    kept: Kept,
+}
+
+/// What must stay alive while a step runs, and what becomes of it afterwards.
+#[derive(Default)]
+struct Kept {
+    /// What the step may change, with the output it becomes; none where changes are thrown away.
+    written: Vec<(Option<usize>, Active)>,
+    /// Outputs that are their input, because nothing could be written.
+    unchanged: Vec<(usize, Tree)>,
+    views: Vec<View>,
+    caches: Vec<CacheUse>,
+}
+
+impl Op<Tree> for ExecVertex {
+    fn cache_map(&self) -> BoxFuture<'_, Result<CacheMap, OpError>> {
+        Box::pin(async { Ok(self.key.map.clone()) })
+    }
+
+    fn content_key(&self, input: usize, result: Tree) -> BoxFuture<'_, Result<Option<Digest>, OpError>> {
+        let (worker, paths) = (Arc::clone(&self.worker), self.key.content[input].clone());
+        Box::pin(blocking(move || content_of(&worker, &result, paths.as_deref())))
+    }
+
+    fn exec(&self, inputs: Vec<Tree>, cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
+        Box::pin(self.run(inputs, cancel))
+    }
+}
+
+impl ExecVertex {
+    async fn run(&self, inputs: Vec<Tree>, cancel: CancellationToken) -> Result<Vec<Tree>, OpError> {
+        let caches = self.wait_for_caches(&inputs, &cancel).await?;
+        let (worker, op) = (Arc::clone(&self.worker), self.op.clone());
+        let prepared = blocking(move || Preparation { worker: &worker, op: &op, inputs: &inputs, kept: Kept::default() }.prepare(caches)).await?;
+        let Prepared { spec, kept } = prepared;
+        let command = spec.args.join(" ");
+        let outcome = self.worker.executor.run(spec, &|stream, data| self.log(stream, data), cancel).await?;
+        for notice in &outcome.notices {
+            self.log(Stream::Stderr, format!("{notice}\n").as_bytes());
+        }
+        if !self.is_success(outcome.status) {
+            return Err(OpsError::Failed { command, status: status_text(outcome.status) }.into());
+        }
+        let (worker, vertex, name) = (Arc::clone(&self.worker), self.digest.clone(), self.name.clone());
+        let outputs = blocking(move || commit(&worker, &vertex, kept, &name)).await?;
+        collect(outputs)
+    }
+
+    /// Caches with `locked` sharing are waited for here, where the build can still be stopped.
+    async fn wait_for_caches(&self, inputs: &[Tree], cancel: &CancellationToken) -> Result<Vec<CacheUse>, OpError> {
+        let mut held = Vec::new();
+        for mount in self.op.mounts.iter().filter(|m| m.mount_type == MountType::Cache) {
+            let cache = mount.cache.clone().unwrap_or_default();
+            let origin = self.origin(mount, inputs).await?;
+            held.push(self.worker.caches.acquire(&cache, &origin, cancel).await??);
+        }
+        Ok(held)
+    }
+
+    /// Tells what a cache starts with: the content of its input, so that a changed one starts anew.
+    async fn origin(&self, mount: &Mount, inputs: &[Tree]) -> Result<String, OpError> {
+        let Some(tree) = usize::try_from(mount.input).ok().and_then(|index| inputs.get(index)) else {
+            return Ok(String::new());
+        };
+        let path = ContentPath { path: mount.selector.clone(), follow: true, ..ContentPath::default() };
+        let (worker, tree) = (Arc::clone(&self.worker), tree.clone());
+        let digest = blocking(move || content_of(&worker, &tree, Some(&[path]))).await?;
+        Ok(digest.map_or_else(String::new, |digest| digest.to_string()))
+    }
+
+    fn log(&self, stream: Stream, data: &[u8]) {
+        let stream = match stream {
+            Stream::Stdout => progress::Stream::Stdout,
+            Stream::Stderr => progress::Stream::Stderr,
+        };
+        let log = progress::Log { vertex: self.digest.clone(), stream, data: data.to_vec(), timestamp: SystemTime::now() };
+        self.worker.sink.send(progress::Event::Log(log));
+    }
+
+    fn is_success(&self, status: ExitStatusKind) -> bool {
+        match status {
+            ExitStatusKind::Exited(code) if self.op.meta.valid_exit_codes.is_empty() => code == 0,
+            ExitStatusKind::Exited(code) => self.op.meta.valid_exit_codes.contains(&i32::from(code)),
+            ExitStatusKind::Signaled(_) => false,
+        }
+    }
+}
+
+fn status_text(status: ExitStatusKind) -> String {
+    match status {
+        ExitStatusKind::Exited(code) => format!("exit code: {code}"),
+        ExitStatusKind::Signaled(signal) => format!("killed by signal {signal} (exit code: {})", 128 + signal),
+    }
+}
+
+/// Seals what the step wrote; what was thrown away just goes, and caches are free for others.
+fn commit(worker: &Worker, vertex: &Digest, kept: Kept, name: &str) -> Result<Vec<(usize, Tree)>, OpError> {
+    let mut outputs = kept.unchanged;
+    drop((kept.views, kept.caches));
+    for (output, active) in kept.written {
+        let Some(output) = output else { continue };
+        let chain = worker.snapshots.commit(active, name)?;
+        worker.made(vertex, &chain);
+        outputs.push((output, Tree::Layers(chain)));
+    }
+    Ok(outputs)
+}
+
+/// Puts outputs in order; a gap would be an op that promises what it does not give.
+fn collect(mut outputs: Vec<(usize, Tree)>) -> Result<Vec<Tree>, OpError> {
+    outputs.sort_by_key(|(output, _)| *output);
+    if outputs.iter().enumerate().any(|(at, (output, _))| at != *output) {
+        return Err(OpsError::Invalid { reason: "the outputs of its mounts are not numbered 0, 1, 2, …".into() }.into());
+    }
+    Ok(outputs.into_iter().map(|(_, tree)| tree).collect())
+}
+
+/// Turns mounts into descriptors.
+struct Preparation<'a> {
+    worker: &'a Worker,
+    op: &'a ExecOp,
+    inputs: &'a [Tree],
+    kept: Kept,
+}
+
+impl Preparation<'_> {
+    fn prepare(mut self, caches: Vec<CacheUse>) -> Result<Prepared, OpError> {
+        let root = self.op.mounts.iter().find(|m| m.dest == "/");
+        let root = self.root(root.ok_or_else(|| invalid("it has no root file system"))?)?;
+        let mut caches = caches.into_iter();
+        let mut mounts = Vec::new();
+        for mount in self.op.mounts.iter().filter(|m| m.dest != "/") {
+            let source = match mount.mount_type {
+                MountType::Bind => Some(self.bind(mount)?),
+                MountType::Tmpfs => Some(MountSource::Tmpfs { size: mount.tmpfs_size.unwrap_or(0).max(0) as u64 }),
+                MountType::Secret => self.secret(mount)?,
+                MountType::Ssh => self.ssh(mount)?,
+                MountType::Cache => {
+                    let held = caches.next().ok_or_else(|| invalid("a cache mount was not acquired"))?;
+                    Some(self.cache(mount, held)?)
+                }
+            };
+            if let Some(source) = source {
+                mounts.push(ExecMount { dest: mount.dest.clone(), readonly: mount.readonly, source });
+            }
+        }
+        Ok(Prepared { spec: self.spec(root, mounts)?, kept: self.kept })
+    }
+
+    fn spec(&self, root: RootTree, mounts: Vec<ExecMount>) -> Result<ExecSpec, OpError> {
+        let meta = &self.op.meta;
+        Ok(ExecSpec {
+            args: meta.args.clone(),
+            env: self.environment()?,
+            cwd: meta.cwd.clone(),
+            user: meta.user.clone(),
+            hostname: meta.hostname.clone(),
+            extra_hosts: meta.extra_hosts.iter().map(|h| (h.host.clone(), h.ip.clone())).collect(),
+            network: self.op.network,
+            security: self.op.security,
+            ulimits: meta.ulimit.clone(),
+            shm_size: 0,
+            root,
+            mounts,
+        })
+    }
+
+    fn input(&self, mount: &Mount) -> Result<Tree, OpsError> {
+        if mount.input < 0 {
+            return Ok(Tree::empty());
+        }
+        let input = usize::try_from(mount.input).ok().and_then(|index| self.inputs.get(index));
+        input.cloned().ok_or_else(|| invalid("a mount names an input it does not have"))
+    }
+
+    fn root(&mut self, mount: &Mount) -> Result<RootTree, OpError> {
+        let tree = self.input(mount)?;
+        let output = usize::try_from(mount.output).ok();
+        let active = self.worker.snapshots.prepare(&self.worker.layers_of(&tree)?)?;
+        let root = RootTree { tree: active.mount()?, readonly: mount.readonly };
+        // Even a read-only root gets mount points made, which must not reach the input.
+        match (mount.readonly, output) {
+            (true, Some(output)) => {
+                self.kept.unchanged.push((output, tree));
+                self.kept.written.push((None, active));
+            }
+            (_, output) => self.kept.written.push((output, active)),
+        }
+        Ok(root)
+    }
+
+    fn bind(&mut self, mount: &Mount) -> Result<MountSource, OpError> {
+        let tree = self.input(mount)?;
+        let chain = self.worker.layers_of(&tree)?;
+        let selector = mount.selector.clone();
+        let output = usize::try_from(mount.output).ok();
+        if mount.readonly {
+            let view = self.worker.snapshots.view(&chain)?;
+            let source = MountSource::Tree { tree: view.mount()?, selector };
+            self.kept.views.push(view);
+            self.kept.unchanged.extend(output.map(|output| (output, tree)));
+            return Ok(source);
+        }
+        let active = self.worker.snapshots.prepare(&chain)?;
+        let source = MountSource::Tree { tree: active.mount()?, selector };
+        self.kept.written.push((output, active));
+        Ok(source)
+    }
+
+    fn cache(&mut self, mount: &Mount, held: CacheUse) -> Result<MountSource, OpError> {
+        let dir = held.open(|dir| match mount.input {
+            ..0 => Ok(()),
+            _ => super::file::copy_tree(self.worker, &self.input(mount)?, &mount.selector, dir),
+        })?;
+        let source = MountSource::HostDir { dir, selector: String::new() };
+        self.kept.caches.push(held);
+        Ok(source)
+    }
+
+    fn secret(&self, mount: &Mount) -> Result<Option<MountSource>, OpError> {
+        let FileOpt { id, uid, gid, mode, optional } = mount.secret.clone().unwrap_or_default();
+        let data = self.secret_data(&id, optional)?;
+        Ok(data.map(|data| MountSource::Secret { data, uid, gid, mode }))
+    }
+
+    fn secret_data(&self, id: &str, optional: bool) -> Result<Option<SecretData>, OpError> {
+        match self.worker.secrets.get(id) {
+            Some(secret) => Ok(Some(SecretData::new(secret.expose().to_vec()))),
+            None if optional => Ok(None),
+            None => Err(OpsError::SecretMissing { id: id.into() }.into()),
+        }
+    }
+
+    fn ssh(&self, mount: &Mount) -> Result<Option<MountSource>, OpError> {
+        let FileOpt { id, optional, .. } = mount.ssh.clone().unwrap_or_default();
+        let id = if id.is_empty() { "default".to_owned() } else { id };
+        if optional {
+            return Ok(None);
+        }
+        Err(OpsError::SshMissing { id }.into())
+    }
+
+    /// The step's own variables, then proxies in both spellings, then secrets; a path where there is none.
+    fn environment(&self) -> Result<Vec<String>, OpError> {
+        let mut env = self.op.meta.env.clone();
+        if let Some(proxy) = &self.op.meta.proxy_env {
+            env.extend(proxy_variables(proxy));
+        }
+        for secret in &self.op.secret_env {
+            if let Some(data) = self.secret_data(&secret.id, secret.optional)? {
+                let value = String::from_utf8_lossy(data.bytes()).into_owned();
+                env.push(format!("{}={value}", secret.name));
+            }
+        }
+        if !env.iter().any(|variable| variable.starts_with("PATH=")) {
+            env.push(DEFAULT_PATH.into());
+        }
+        Ok(env)
+    }
+}
+
+fn invalid(reason: &str) -> OpsError {
+    OpsError::Invalid { reason: reason.into() }
+}

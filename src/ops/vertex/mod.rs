@@ -1,0 +1,50 @@
+//! LLB vertices as the solver's ops.
+
+mod content;
+mod exec;
+mod file;
+mod merge;
+mod source;
+
+pub(super) use file::copy_tree;
+
+use std::sync::Arc;
+
+use crate::image::Platform;
+use crate::llb::{OpKind, Vertex};
+use crate::ops::{OpsError, Tree, Worker, keys};
+use crate::solver::{Op, OpError};
+
+/// Makes the solver's op of a vertex.
+///
+/// # Errors
+///
+/// When the vertex asks for something this version cannot do.
+pub fn op_of(worker: &Arc<Worker>, vertex: &Vertex, default_platform: &Platform) -> Result<Arc<dyn Op<Tree>>, OpsError> {
+    let worker = Arc::clone(worker);
+    let platform = vertex.op.platform.clone().unwrap_or_else(|| default_platform.clone()).normalized();
+    let name = vertex.metadata.description.get("llb.customname").cloned().unwrap_or_default();
+    let inputs = vertex.op.inputs.len();
+    let digest = vertex.digest.clone();
+    Ok(match &vertex.op.kind {
+        Some(OpKind::Exec(op)) => {
+            let key = keys::exec(op, &platform, inputs);
+            Arc::new(exec::ExecVertex { worker, digest, name, op: (**op).clone(), key })
+        }
+        Some(OpKind::File(op)) => Arc::new(file::FileVertex::new(worker, digest, name, op.clone(), inputs)),
+        Some(OpKind::Source(op)) => source::op_of(worker, digest, op, platform)?,
+        Some(OpKind::Merge(op)) => Arc::new(merge::MergeVertex { worker, op: op.clone() }),
+        Some(OpKind::Diff(_)) => return Err(OpsError::Unsupported { what: "a diff step".into() }),
+        None => return Err(OpsError::Invalid { reason: "it has no kind".into() }),
+    })
+}
+
+/// Runs blocking work on a thread that may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, OpError> + Send + 'static,
+) -> Result<T, OpError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(OpsError::Thread(error).into()),
+    }
+}

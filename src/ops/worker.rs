@@ -1,0 +1,110 @@
+//! What the ops of one build share: the state directory's stations, the contexts, the executor, secrets, and where news go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::caches::CacheMounts;
+use super::{Tree, vertex};
+use crate::digest::Digest;
+use crate::exec::Executor;
+use crate::image::Platform;
+use crate::progress::Sink;
+use crate::secrets::Secret;
+use crate::snapshot::{Chain, LayerId, Snapshots};
+use crate::solver::OpError;
+use crate::source::local::Context;
+use crate::source::{ImageSource, OciLayout, ResolvedImage};
+use crate::store::Store;
+
+/// Told of each layer a step made, at once, so that its blob can be made while later steps run.
+pub trait LayerObserver: Send + Sync {
+    /// Takes a new layer and the step that made it.
+    fn layer(&self, vertex: &Digest, layer: LayerId);
+}
+
+/// Secrets by id.
+#[derive(Clone, Default)]
+pub struct Secrets(BTreeMap<String, Arc<Secret>>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl Secrets {
+    /// Adds a secret.
+    pub fn insert(&mut self, id: String, secret: Secret) {
+        self.0.insert(id, Arc::new(secret));
+    }
+
+    /// Returns the secret of an id.
+    pub fn get(&self, id: &str) -> Option<&Secret> {
+        self.0.get(id).map(Arc::as_ref)
+    }
+}
+
+/// What the ops of one build share.
+pub struct Worker {
+    /// Blobs.
+    pub store: Arc<Store>,
+    /// Trees.
+    pub snapshots: Arc<Snapshots>,
+    /// Processes.
+    pub executor: Executor,
+    /// Images of registries.
+    pub images: ImageSource,
+    /// Images the frontend resolved, by source identifier and platform.
+    pub resolved: BTreeMap<(String, Platform), ResolvedImage>,
+    /// OCI layouts by store name.
+    pub layouts: BTreeMap<String, Arc<OciLayout>>,
+    /// Local contexts by name.
+    pub contexts: BTreeMap<String, Arc<Context>>,
+    /// Secrets.
+    pub secrets: Secrets,
+    /// Directories that outlive the build.
+    pub caches: CacheMounts,
+    /// Where logs and status go.
+    pub sink: Arc<dyn Sink>,
+    /// Told of new layers.
+    pub layers: Arc<dyn LayerObserver>,
+    /// Contexts that were copied into layers because a step mounts them, by address of the context.
+    pub materialised: Materialised,
+}
+
+/// Contexts as layers, each made once a build.
+#[derive(Debug, Default)]
+pub struct Materialised(Mutex<Vec<(Arc<Context>, Chain)>>);
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("resolved", &self.resolved.keys()).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Reports the top layer of a chain a step has made.
+    pub(super) fn made(&self, vertex: &Digest, chain: &Chain) {
+        if let Some(layer) = chain.top() {
+            self.layers.layer(vertex, layer);
+        }
+    }
+
+    /// Returns a tree as layers; a context is copied into one, without what its rules ignore.
+    pub(super) fn layers_of(&self, tree: &Tree) -> Result<Chain, OpError> {
+        let context = match tree {
+            Tree::Layers(chain) => return Ok(chain.clone()),
+            Tree::Context(context) => context,
+        };
+        let mut made = self.materialised.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, chain)) = made.iter().find(|(known, _)| Arc::ptr_eq(known, context)) {
+            return Ok(chain.clone());
+        }
+        let active = self.snapshots.prepare(&Chain::empty())?;
+        vertex::copy_tree(self, tree, "/", &active.dir()?)?;
+        let chain = self.snapshots.commit(active, "build context")?;
+        made.push((Arc::clone(context), chain.clone()));
+        Ok(chain)
+    }
+}
