@@ -88,7 +88,7 @@ impl Raw {
         let (word, rest) = split_once_blank(line.trim());
         let (flags, text) = flags::split(rest.unwrap_or_default(), escape);
         let text = text.trim();
-        let keyword = word.to_uppercase();
+        let keyword = word.to_ascii_uppercase();
         let body = match keyword.as_str() {
             "ENV" | "LABEL" => Body::Pairs(args::key_values(text, &keyword, escape)?),
             "ARG" => Body::Args(Args { items: args::words(text, escape), json: false }),

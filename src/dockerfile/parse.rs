@@ -21,6 +21,9 @@ use super::text::split_once_blank;
 /// Largest Dockerfile, in bytes.
 pub const MAX_FILE: usize = 16 << 20;
 
+/// Most mistakes reported of one file; behind them nothing is read.
+pub const MAX_ERRORS: usize = 1000;
+
 /// Parses a Dockerfile. Mistakes come sorted by line; warnings go to `lint`, also when there are mistakes.
 pub fn parse(name: &str, text: &[u8], lint: &mut Linter) -> Result<Dockerfile, Vec<ParseError>> {
     if text.is_empty() {
@@ -112,7 +115,7 @@ impl Assembly {
     fn read(&mut self, text: &str, lint: &mut Linter) -> char {
         let mut reader = Reader::new(text.strip_prefix('\u{feff}').unwrap_or(text));
         let mut found = false;
-        loop {
+        while self.errors.len() < MAX_ERRORS {
             match reader.next_instruction() {
                 Ok(None) => break,
                 Ok(Some(line)) => {

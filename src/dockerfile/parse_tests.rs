@@ -188,6 +188,7 @@ fn limits_are_errors() {
     assert_eq!(errors(&long), [(2, "dockerfile line greater than max allowed size of 65535".to_owned())]);
     let body = format!("FROM x\nRUN <<E\n{}\nE\n", "a".repeat(70_000));
     assert_eq!(errors(&body), [(3, "dockerfile line greater than max allowed size of 65535".to_owned())]);
+    assert_eq!(errors(&"BAD\n".repeat(2000)).len(), MAX_ERRORS);
     let big = "#\n".repeat(MAX_FILE / 2 + 1);
     assert_eq!(errors(&big), [(0, "the Dockerfile is larger than 16 MiB".to_owned())]);
 }

@@ -15,6 +15,10 @@ pub enum Case {
 
 /// Returns the nearest option, or none if an option is the word itself or all are far.
 pub fn nearest(word: &str, options: &[&str], case: Case) -> Option<String> {
+    // Distance takes time; no option is near a word that is this much longer.
+    if options.iter().all(|option| word.len() > 4 * (option.len() + 2)) {
+        return None;
+    }
     let exact = |option: &&str| match case {
         Case::Sensitive => *option == word,
         Case::Insensitive => option.to_lowercase() == word.to_lowercase(),
