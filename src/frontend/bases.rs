@@ -11,6 +11,7 @@ use super::contexts::{ContextAnswer, ContextPlan, ContextValue, read_config};
 use super::error::Problem;
 use super::graph::NodeKind;
 use super::lowering::Lowering;
+use super::nearest;
 use super::plan::SCRATCH;
 use super::stage::{Command, StageId, State};
 use super::{image, names, sources};
@@ -18,7 +19,6 @@ use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::InstructionKind;
 use crate::dockerfile::lint::Rule;
 use crate::dockerfile::parse::parse_onbuild;
-use crate::dockerfile::suggestion::{self, Case};
 use crate::image::{ImageConfig, Platform, Reference};
 use crate::llb::OpMetadata;
 
@@ -181,7 +181,7 @@ impl Lowering<'_> {
         let mut options: Vec<String> = self.stages.displays().into_iter().map(str::to_owned).collect();
         options.extend(COMMON.iter().flat_map(|name| [(*name).to_owned(), format!("{name}:latest")]));
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let near = suggestion::suffix(written, &options, Case::Sensitive);
+        let near = nearest::suffix(written, &options);
         let cause = &problem.message;
         let message = format!("{written}: failed to resolve source metadata for {reference}: {cause}{near}");
         Problem { message, ..problem.clone() }

@@ -257,8 +257,8 @@ impl Lowering<'_> {
         let text = names::text(&self.lexer, &at.source.text, &stage.state.env);
         let platform = stage.platform_or(&self.target_platform);
         let link_name = names::current(stage, &format!("LINK {text}"), self.shown(platform));
-        // Unique within this lowering, and the same in the next.
-        let id = format!("link-{}-{}", at.stage.0, stage.index);
+        // Unique among the platforms of a request, and the same the next time.
+        let id = format!("link-{}-{}-{}", self.target_platform, at.stage.0, stage.index);
         let mut group = ProgressGroup { id, name: common.name.clone(), weak: true };
         let mut merge_metadata = self.metadata(at.stage, &link_name);
         metadata.progress_group = Some(group.clone());

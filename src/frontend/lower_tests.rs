@@ -97,6 +97,12 @@ fn says_what_is_wrong_and_where() {
             1,
             "empty platform value from expression $BULIDPLATFORM (did you mean BUILDPLATFORM?)",
         ),
+        (
+            "ARG MY_ARCH\nFROM --platform=linux/${MYARCH} x",
+            2,
+            "failed to parse platform linux/${MYARCH}: \"\" is an invalid component of \"linux/\": platform specifier \
+             component must match \"^[A-Za-z0-9_.-]+$\": invalid argument",
+        ),
         ("FROM a\nCOPY --from=9 . .", 2, "invalid stage index 9"),
         ("FROM a\nCOPY --from=0 . .", 2, "circular dependency detected on stage: stage-0"),
         (
@@ -243,4 +249,50 @@ fn large_files_lower_in_linear_time() {
     let large = time(&text(300, 6));
     // Ten times the instructions; quadratic growth would be a hundredfold.
     assert!(large < small * 40 + Duration::from_millis(50), "{small:?} {large:?}");
+}
+
+mod any_input {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LINES: [&str; 20] = [
+        "FROM a AS b",
+        "FROM b",
+        "FROM scratch",
+        "FROM --platform=$X c",
+        "ARG X=1 Y",
+        "ENV X=$Y Z=\"${X:-q}\"",
+        "COPY --from=b /x y/",
+        "COPY --link --chown=u:g a* .",
+        "ADD --checksum=sha256:x https://h/x /",
+        "RUN <<E\n#!/x\nE",
+        "RUN --mount=type=cache,target=$X,uid=1 --mount=type=ssh --mount=type=secret,id=i,env=E x",
+        "WORKDIR $X/..",
+        "USER $Y:",
+        "EXPOSE $X-$Z 1-3/udp",
+        "VOLUME /$X",
+        "HEALTHCHECK --interval=1s CMD x",
+        "ENTRYPOINT []",
+        "CMD x",
+        "ONBUILD COPY --from=b $X /",
+        "COPY --parents --exclude=$X a/./b/** /w/",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn is_lowered_or_refused_the_same_way_twice(
+            picks in proptest::collection::vec(0..LINES.len(), 0..12),
+            value in "[a-z0-9./:$\\\\{}\"'<*-]{0,6}",
+        ) {
+            let text: String = std::iter::once("FROM a\n".to_owned()).chain(picks.iter().map(|p| format!("{}\n", LINES[*p]))).collect();
+            let options = [("build-arg:X", value.as_str()), ("platform", "linux/amd64,linux/arm64")];
+            let digests = || match run(&World::default(), &text, &options) {
+                Ok(lowered) => lowered.results.iter().filter_map(|r| r.definition.last_op()).map(|(d, _)| d.to_string()).collect(),
+                Err(error) => vec![error.to_string()],
+            };
+            prop_assert_eq!(digests(), digests());
+        }
+    }
 }

@@ -13,12 +13,12 @@ use super::contexts::MainContext;
 use super::env::EnvList;
 use super::error::Problem;
 use super::graph::Graph;
+use super::nearest;
 use super::options::Options;
 use super::stage::{StageId, Stages};
 use super::{PlatformResult, image};
 use crate::dockerfile::instruction::{Dockerfile, SourceLine};
 use crate::dockerfile::lint::{Linter, Rule};
-use crate::dockerfile::suggestion::{self, Case};
 use crate::dockerfile::word::{Env, Lexer, WordError};
 use crate::image::{ImageConfig, Platform, Reference};
 
@@ -195,7 +195,7 @@ impl<'a> Lowering<'a> {
         let env = stage.state.env.ordered();
         let options: Vec<&str> = env.iter().map(|(name, _)| *name).collect();
         for name in names {
-            let near = suggestion::nearest(&name, &options, Case::Sensitive);
+            let near = nearest::nearest(&name, &options);
             let near = near.map(|near| format!(" (did you mean ${near}?)")).unwrap_or_default();
             self.lint.instruction(Rule::UndefinedVar, source, format!("Usage of undefined variable '${name}'{near}"));
         }

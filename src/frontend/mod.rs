@@ -28,6 +28,7 @@ mod lowering;
 mod metadata;
 mod mounts;
 mod names;
+mod nearest;
 mod options;
 mod paths;
 mod plan;

@@ -9,15 +9,14 @@ use std::str::FromStr;
 
 use super::error::Problem;
 use super::lowering::Lowering;
+use super::nearest;
 use super::stage::{Command, Stage, StageId};
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{self, Instruction, InstructionKind, RunInstruction};
 use crate::dockerfile::lint::Rule;
 use crate::dockerfile::mount;
-use crate::dockerfile::suggestion::{self, Case};
 use crate::dockerfile::word::{Expanded, Lexer};
 use crate::image::Platform;
-use crate::image::platform::PlatformError;
 
 /// The base with no content.
 pub(crate) const SCRATCH: &str = "scratch";
@@ -78,17 +77,15 @@ impl<'a> Lowering<'a> {
         if expanded.text.is_empty() {
             return Err(Problem::new(format!("empty platform value from expression {text}{near}")));
         }
-        Platform::from_str(&expanded.text).map_err(|e| {
-            // Go's error class is part of its text.
-            let class = if matches!(e, PlatformError::Unknown { .. }) { "" } else { ": invalid argument" };
-            Problem::new(format!("failed to parse platform {text}: {e}{class}{near}"))
-        })
+        // The class of the error is part of its text in Go.
+        Platform::from_str(&expanded.text)
+            .map_err(|e| Problem::new(format!("failed to parse platform {text}: {e}: invalid argument{near}")))
     }
 
     fn nearest_global(&self, names: &BTreeSet<String>) -> String {
         let options = self.globals.env.ordered();
         let options: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
-        let near = names.iter().map(|name| suggestion::suffix(name, &options, Case::Sensitive));
+        let near = names.iter().map(|name| nearest::suffix(name, &options));
         near.into_iter().find(|near| !near.is_empty()).unwrap_or_default()
     }
 
@@ -96,7 +93,7 @@ impl<'a> Lowering<'a> {
         for name in names.iter().filter(|name| !self.globals.knows(name)).collect::<Vec<_>>() {
             let options = self.globals.names();
             let options: Vec<&str> = options.iter().map(String::as_str).collect();
-            let near = suggestion::suffix(name, &options, Case::Sensitive);
+            let near = nearest::suffix(name, &options);
             let message = format!("FROM argument '{name}' is not declared{near}");
             self.lint.instruction(Rule::UndefinedArgInFrom, &parsed.source, message);
         }

@@ -9,10 +9,10 @@ use super::graph::NodeId;
 use crate::diag::LineRange;
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{Instruction, SourceLine};
-use crate::dockerfile::suggestion::{self, Case};
 use crate::image::{ImageConfig, Platform};
 
 use super::error::Problem;
+use super::nearest;
 
 /// Index of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -183,7 +183,7 @@ impl<'a> Stages<'a> {
             return Ok(StageId(self.list.len().saturating_sub(1)));
         }
         self.by_name(name).ok_or_else(|| {
-            let near = suggestion::suffix(name, &self.displays(), Case::Insensitive);
+            let near = nearest::suffix(name, &self.displays());
             Problem::usage(format!("target stage {} could not be found{near}", quote(name)))
         })
     }
