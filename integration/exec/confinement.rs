@@ -95,6 +95,21 @@ fn e13_the_filter_is_on_and_refuses_namespaces_and_mounts() {
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")]
+fn e13_the_kernel_answers_as_the_table_says() {
+    let rootfs = Rootfs::new();
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/exec/probe.c");
+    let program = rootfs.path("bin/probe");
+    let built = std::process::Command::new("cc").args(["-static", "-O1", source, "-o"]).arg(&program).output();
+    let built = built.expect("a C compiler is installed");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let expected = "socket alg -1 -1\nsocket vsock -1 -1\nclone newuser -1\nclone3 -38\nunshare -1\nkeyctl -1\n\
+                    io_uring_setup -1\nbpf -1\nx32 getpid -38\nbeyond -38\ngetpid 1\ni386 unshare -1\n\
+                    i386 socket alg -1\ni386 mount -1\ni386 beyond -38\n";
+    assert_eq!(Step::new(&rootfs, "").args(&["/bin/probe"]).output(), expected);
+}
+
+#[test]
 fn e14_cgroups_cannot_be_written() {
     let rootfs = Rootfs::new();
     let script = "(find /sys/fs /sys/kernel -type f; find /sys -maxdepth 4 -type f) 2>/dev/null | head -n 2000 | while read f; do \
