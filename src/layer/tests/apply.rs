@@ -288,7 +288,13 @@ fn archives_are_known_by_content() {
         out.write_all(&tar).expect("write");
         out.finish().expect("finish")
     };
-    let cases = [(tar.clone(), true), (gzip, true), (b"just text".to_vec(), false), (Vec::new(), false), (vec![0; 1024], false)];
+    let cases = [
+        (tar.clone(), true),
+        (gzip, true),
+        (b"just text".to_vec(), false),
+        (Vec::new(), false),
+        (vec![0; 1024], false),
+    ];
     for (bytes, expected) in cases {
         let mut file = std::io::Cursor::new(bytes);
         file.set_position(3);
@@ -304,7 +310,8 @@ fn archives_unpack_into_a_live_tree() {
     std::fs::create_dir_all(scene.root().join("app/kept")).expect("mkdir");
     std::os::unix::fs::symlink("/etc", scene.root().join("app/link")).expect("symlink");
     std::os::unix::fs::symlink(&host, scene.root().join("app/host")).expect("symlink");
-    let tar = Tar::default().file("link/f", "1").file("host/g", "2").dir("kept").hard("h", "link/f").file("new/.wh.x", "3");
+    let tar =
+        Tar::default().file("link/f", "1").file("host/g", "2").dir("kept").hard("h", "link/f").file("new/.wh.x", "3");
     let root = Dir::open(&scene.root()).expect("open");
     let options = ApplyOptions { form: Form::Plain, owner: None, unmapped: Unmapped::Refuse };
     crate::layer::archive::extract(root, OsStr::new("/app"), &tar.bytes()[..], options).expect("extract");
