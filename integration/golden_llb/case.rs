@@ -59,6 +59,11 @@ impl Case {
     }
 
     fn compare(&self, lowered: &Lowered, differences: &mut Vec<String>) {
+        let files = std::fs::read_dir(&self.path).expect("case").map(|e| e.expect("entry").file_name());
+        let expected = files.filter(|name| name.to_string_lossy().starts_with("llb")).count();
+        if expected != lowered.results.len() {
+            differences.push(format!("{} definitions, expected {expected}", lowered.results.len()));
+        }
         let single = lowered.results.len() == 1 && self.path.join("llb.json").exists();
         for result in &lowered.results {
             let suffix = match single {

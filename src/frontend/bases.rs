@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::{join, join_all, try_join_all};
 
 use super::bridge::ResolvedImage;
 use super::contexts::{ContextAnswer, ContextPlan, ContextValue, read_config};
@@ -66,8 +66,8 @@ impl Lowering<'_> {
             let lines = stage.source.lines.clone();
             jobs.extend(self.plan_base(id, reachable[id.0]).map_err(|p| p.at(&lines))?);
         }
-        let images = self.ask_images(&jobs).await;
-        let answers = self.ask_contexts(&jobs).await?;
+        let (images, answers) = join(self.ask_images(&jobs), self.ask_contexts(&jobs)).await;
+        let answers = answers?;
         for (job, answer) in jobs.into_iter().zip(answers) {
             let id = job.stage();
             let lines = self.stages.get(id).source.lines.clone();
