@@ -2,8 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop with the place")]
 
+mod compare;
+mod debian;
+mod errors;
 mod exec;
 mod export;
+mod faults;
+mod features;
 mod layers;
 mod registry;
+mod security;
 mod support;

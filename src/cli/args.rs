@@ -214,14 +214,19 @@ impl AbsentArgs {
         let off = |value: &Option<String>| value.as_deref().is_none_or(|v| v == "false");
         let table: [(&str, bool, &str); 7] = [
             ("attest", self.attest.is_empty(), "attestations are not made by this version"),
-            ("provenance", off(&self.provenance), "attestations are not made by this version; leave it out or say `false`"),
+            (
+                "provenance",
+                off(&self.provenance),
+                "attestations are not made by this version; leave it out or say `false`",
+            ),
             ("sbom", off(&self.sbom), "attestations are not made by this version; leave it out or say `false`"),
             ("check", !self.check, "checks without a build are not there in this version"),
             ("call", self.call.as_deref().is_none_or(|c| c == "build"), "only `build` can be called in this version"),
             ("cgroup-parent", self.cgroup_parent.is_none(), "cgroups are not used by this version"),
             ("device", self.device.is_empty(), "devices are not passed by this version"),
         ];
-        let builder = self.builder.as_ref().map(|_| "`--builder` is refused: rbuild is its own builder, leave it out".into());
+        let builder =
+            self.builder.as_ref().map(|_| "`--builder` is refused: rbuild is its own builder, leave it out".into());
         let refuse = |(name, _, why): &(&str, bool, &str)| format!("`--{name}` is refused: {why}");
         table.iter().find(|(_, fine, _)| !fine).map(refuse).or(builder)
     }

@@ -19,7 +19,9 @@ pub(super) fn dump_llb(args: &BuildArgs, environment: &Environment) -> Result<()
     for line in lines {
         match writeln!(out, "{line}") {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) => return Err(Diagnostic::new(Kind::Machine, format!("failed to write to standard output: {error}"))),
+            Err(error) => {
+                return Err(Diagnostic::new(Kind::Machine, format!("failed to write to standard output: {error}")));
+            }
             Ok(()) => {}
         }
     }

@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Environment, Settings};
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::{self, Outcome, Request, Setup};
-use crate::progress::Sink;
 use crate::export::ExportSpec;
+use crate::progress::Sink;
 use crate::registry::Proxies;
 use crate::rootless;
 use args::{BuildArgs, Cli, Command, DebugCommand};
@@ -81,7 +81,9 @@ fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> 
     let squash = entered.mode == rootless::Mode::SingleId;
     let setup = setup(args, environment, &prepared, squash);
     if setup.exports.is_empty() {
-        warn("no output is asked for: the result stays in the state directory; --push, --load or --output say where it should go");
+        warn(
+            "no output is asked for: the result stays in the state directory; --push, --load or --output say where it should go",
+        );
     }
     let result = on_runtime(sink, |sink, cancel| driver::build(setup, prepared.request, sink, cancel));
     screen.finish();
@@ -156,7 +158,8 @@ fn warn(text: &str) {
 fn start_tracing(debug: bool) {
     let level = if debug { tracing::Level::DEBUG } else { tracing::Level::WARN };
     let filter = tracing_subscriber::filter::EnvFilter::new(format!("warn,rbuild={level}"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().finish();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().finish();
     // A second subscriber can only come from a second call in one process, as in tests; the first stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }

@@ -71,7 +71,9 @@ fn secrets(args: &BuildArgs, environment: &Environment) -> Result<Secrets, Diagn
 pub(super) fn exports(args: &BuildArgs) -> Result<Vec<ExportSpec>, Diagnostic> {
     let parse = |text: &String| ExportSpec::parse(text).map_err(|error| Diagnostic::from_error(&error));
     let names = names(args)?;
-    let named_push = |text: &str| if names.is_empty() { text.to_owned() } else { format!("{text},\"name={}\"", args.tags.join(",")) };
+    let named_push = |text: &str| {
+        if names.is_empty() { text.to_owned() } else { format!("{text},\"name={}\"", args.tags.join(",")) }
+    };
     let mut exports = args.outputs.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
     let pushes = exports.iter_mut().filter_map(|export| match export {
         ExportSpec::Image(target) => Some(target),
@@ -113,7 +115,9 @@ fn names(args: &BuildArgs) -> Result<Vec<Reference>, Diagnostic> {
     let parse = |tag: &String| {
         let reference = tag.parse::<Reference>().map_err(|e| usage(format!("invalid value of --tag: {e}")))?;
         match reference.digest {
-            Some(_) => Err(usage(format!("invalid value of --tag: {tag:?} has a digest, which only the build can tell"))),
+            Some(_) => {
+                Err(usage(format!("invalid value of --tag: {tag:?} has a digest, which only the build can tell")))
+            }
             None => Ok(reference.with_default_tag()),
         }
     };
@@ -141,13 +145,12 @@ fn usage(message: String) -> Diagnostic {
 
 /// Until there are backends, asking for one is refused by name.
 fn refuse_caches(args: &BuildArgs) -> Result<(), Diagnostic> {
-    let asked = args.cache_from.iter().map(|v| ("--cache-from", v)).chain(args.cache_to.iter().map(|v| ("--cache-to", v)));
-    for (flag, value) in asked {
-        let kind = cache_kind(flag, value)?;
-        let message = format!("`{flag} {value}` is refused: no cache backend of type `{kind}` is there in this version");
-        return Err(usage(message).hinted("steps are cached in the state directory (--root), which needs no flag"));
-    }
-    Ok(())
+    let mut asked =
+        args.cache_from.iter().map(|v| ("--cache-from", v)).chain(args.cache_to.iter().map(|v| ("--cache-to", v)));
+    let Some((flag, value)) = asked.next() else { return Ok(()) };
+    let kind = cache_kind(flag, value)?;
+    let message = format!("`{flag} {value}` is refused: no cache backend of type `{kind}` is there in this version");
+    Err(usage(message).hinted("steps are cached in the state directory (--root), which needs no flag"))
 }
 
 /// Returns the type a cache flag names; a bare word is a registry reference.
@@ -173,7 +176,8 @@ fn entitlements(args: &BuildArgs) -> Result<Vec<String>, Diagnostic> {
     for name in &granted {
         if !ENTITLEMENTS.contains(&name.as_str()) {
             let near = suggest(name, ENTITLEMENTS.iter().copied());
-            let hint = near.map_or_else(|| format!("one of {}", ENTITLEMENTS.join(", ")), |n| format!("did you mean {n}?"));
+            let hint =
+                near.map_or_else(|| format!("one of {}", ENTITLEMENTS.join(", ")), |n| format!("did you mean {n}?"));
             return Err(usage(format!("unknown entitlement {name:?} for --allow")).hinted(hint));
         }
     }
@@ -191,7 +195,8 @@ fn sources(args: &BuildArgs, stdin: &mut dyn Read) -> Result<(ContextSource, Doc
         ("-", false) => stdin_context(args, stdin),
         (path, true) => Ok((directory(path)?, DockerfileSource::Inline(read_dockerfile(&mut Vec::new(), stdin)?))),
         (path, false) => {
-            let file = args.file.as_ref().map_or(DockerfileSource::Default, |f| DockerfileSource::File(PathBuf::from(f)));
+            let file =
+                args.file.as_ref().map_or(DockerfileSource::Default, |f| DockerfileSource::File(PathBuf::from(f)));
             Ok((directory(path)?, file))
         }
     }

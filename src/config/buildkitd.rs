@@ -121,7 +121,9 @@ mod tests {
 
     #[test]
     fn errors_name_the_line() {
-        for (text, line) in [("a = \n", 1), ("\n[registry.x]\nhttp = 1\n", 3), ("[worker.oci]\nmax-parallelism = 0\n", 2)] {
+        for (text, line) in
+            [("a = \n", 1), ("\n[registry.x]\nhttp = 1\n", 3), ("[worker.oci]\nmax-parallelism = 0\n", 2)]
+        {
             let error = parse("b.toml", text).expect_err(text);
             assert_eq!(error.locations()[0].ranges[0].start, line, "{text}");
         }

@@ -14,7 +14,6 @@ pub struct Environment {
 
 impl Environment {
     /// Reads the environment of this process; `root_user` says whether it was started by uid 0.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
     pub fn read(root_user: bool) -> Self {
         Self { variables: std::env::vars_os().collect(), root_user }
     }

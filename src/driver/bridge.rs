@@ -64,7 +64,8 @@ impl Bridge for DriverBridge {
         _mode: ResolveMode,
     ) -> Answer<'a, ResolvedImage> {
         Box::pin(async move {
-            let cell = self.cell(format!("docker-image://{}", Reference { digest: None, ..reference.clone() }), platform);
+            let cell =
+                self.cell(format!("docker-image://{}", Reference { digest: None, ..reference.clone() }), platform);
             let name = format!("[internal] load metadata for {reference}");
             let work = || self.steps.run(&name, |_| self.images.resolve(reference, platform));
             let image = cell.get_or_try_init(work).await.map_err(|error| BridgeError::from_error(&error))?;
@@ -79,7 +80,11 @@ impl Bridge for DriverBridge {
         platform: &'a Platform,
     ) -> Answer<'a, ResolvedImage> {
         Box::pin(async move {
-            let unknown = || BridgeError { kind: Kind::Usage, message: format!("unknown OCI layout {store:?}"), hints: Vec::new() };
+            let unknown = || BridgeError {
+                kind: Kind::Usage,
+                message: format!("unknown OCI layout {store:?}"),
+                hints: Vec::new(),
+            };
             let layout = self.layouts.get(store).ok_or_else(unknown)?;
             let cell = self.cell(format!("oci-layout://{store}"), platform);
             let name = format!("[context {store}] load metadata for {reference}");
@@ -118,5 +123,9 @@ impl Bridge for DriverBridge {
 /// Sources beyond images and directories are refused before anything is built.
 fn absent(what: &str) -> BridgeError {
     let message = format!("{what}: http and git sources are not there in this version of rbuild");
-    BridgeError { kind: Kind::Dockerfile, message, hints: vec!["fetch it before the build and COPY it from the context".into()] }
+    BridgeError {
+        kind: Kind::Dockerfile,
+        message,
+        hints: vec!["fetch it before the build and COPY it from the context".into()],
+    }
 }

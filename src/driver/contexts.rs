@@ -6,10 +6,10 @@ use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::bridge::IgnoreFile;
 use super::request::{ContextSource, DockerfileSource, Request};
 use super::setup::Stations;
 use crate::diag::{Diagnostic, Kind};
-use super::bridge::IgnoreFile;
 use crate::layer::apply::{ApplyOptions, Form, Unmapped};
 use crate::layer::archive;
 use crate::source::OciLayout;
@@ -68,7 +68,9 @@ fn with_rules(context: Context, own: Option<&IgnoreFile>) -> Result<Context, Dia
     let common = ".dockerignore".to_owned();
     let found = match own {
         Some(own) => Some(own.clone()),
-        None => context.read_file(&common, MAX_FILE).map_err(|e| Diagnostic::from_error(&e))?.map(|text| (common, text)),
+        None => {
+            context.read_file(&common, MAX_FILE).map_err(|e| Diagnostic::from_error(&e))?.map(|text| (common, text))
+        }
     };
     match found {
         Some((name, text)) => context.with_rules(&name, &text).map_err(|e| Diagnostic::from_error(&e)),
@@ -131,7 +133,8 @@ fn default_dockerfile(context: &Context) -> Result<(String, Vec<u8>), Diagnostic
         }
     }
     let message = "failed to read dockerfile: open Dockerfile: no such file or directory";
-    Err(Diagnostic::new(Kind::Dockerfile, message).hinted("name the Dockerfile with --file, or the directory it is in as the context"))
+    Err(Diagnostic::new(Kind::Dockerfile, message)
+        .hinted("name the Dockerfile with --file, or the directory it is in as the context"))
 }
 
 /// A file the user names: of this machine, or of the context where that is a tar.
@@ -144,7 +147,10 @@ fn named_dockerfile(path: &Path, source: &ContextSource, context: &Context) -> R
     let file = crate::sys::dir::open_without_waiting(&place).map_err(|error| missing(path, &error))?;
     let regular = file.metadata().is_ok_and(|meta| meta.is_file());
     if !regular {
-        return Err(Diagnostic::new(Kind::Dockerfile, format!("failed to read dockerfile: {} is not a regular file", path.display())));
+        return Err(Diagnostic::new(
+            Kind::Dockerfile,
+            format!("failed to read dockerfile: {} is not a regular file", path.display()),
+        ));
     }
     let mut text = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| missing(path, &error))?;

@@ -132,7 +132,9 @@ impl Observer for ProgressObserver {
             vertex.cached = matches!(completion, Completion::Cached);
             vertex.error = match completion {
                 Completion::Cached | Completion::Ran => String::new(),
-                Completion::Failed(error) => std::error::Error::source(error).map_or_else(|| error.to_string(), diag::chain),
+                Completion::Failed(error) => {
+                    std::error::Error::source(error).map_or_else(|| error.to_string(), diag::chain)
+                }
                 Completion::Canceled => "canceled".into(),
             };
         });

@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::diag::{Diagnose, Diagnostic, Kind, Location};
+use crate::diag::{Diagnostic, Kind, Location};
 use crate::digest::Digest;
 use crate::exec::{Entitlements, ExecOptions, Executor};
 use crate::export::stop::Stop;
@@ -117,7 +117,10 @@ async fn prepare(
     let stations = Stations::open(&setup)?;
     let name = request.options.get("filename").map_or("Dockerfile", String::as_str);
     let title = format!("[internal] load build definition from {name}");
-    let inputs = steps.run(&title, |_| async { Inputs::open(&mut request, &stations).map_err(Shown) }).await.map_err(|Shown(d)| d)?;
+    let inputs = steps
+        .run(&title, |_| async { Inputs::open(&mut request, &stations).map_err(Shown) })
+        .await
+        .map_err(|Shown(d)| d)?;
     let images = stations.images();
     let bridge = DriverBridge {
         steps: steps.clone(),
@@ -213,7 +216,9 @@ impl Build {
         let request = solver::Request {
             graph,
             targets: edges.iter().flatten().cloned().collect(),
-            stores: vec![Arc::new(records.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?)],
+            stores: vec![Arc::new(
+                records.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?,
+            )],
             observer,
             cancel,
             parallelism: self.setup.parallelism.unwrap_or_else(processors),
@@ -238,12 +243,15 @@ impl Build {
         let vertices = lowered.results.iter().flat_map(|result| &result.definition.vertices);
         let failed = error.vertex().and_then(|digest| vertices.into_iter().find(|v| v.digest == *digest));
         if let Some(vertex) = failed.filter(|vertex| !vertex.lines.is_empty()) {
-            diagnostic.locations.insert(0, Location {
-                file: self.dockerfile.0.clone(),
-                text: Arc::clone(&self.dockerfile.1),
-                ranges: vertex.lines.clone(),
-                mark: None,
-            });
+            diagnostic.locations.insert(
+                0,
+                Location {
+                    file: self.dockerfile.0.clone(),
+                    text: Arc::clone(&self.dockerfile.1),
+                    ranges: vertex.lines.clone(),
+                    mark: None,
+                },
+            );
         }
         diagnostic.message = format!("failed to solve: {}", diagnostic.message);
         diagnostic

@@ -10,17 +10,19 @@ use std::sync::Arc;
 use super::packer::Packer;
 use super::steps::{Shown, Step};
 use super::{Build, Outcome, Setup};
-use crate::diag::{Diagnose, Diagnostic, Kind};
+use crate::diag::{Diagnostic, Kind};
 use crate::digest::Digest;
 use crate::export::archive::{self, Archive};
 use crate::export::destination::{self, OutputFile};
 use crate::export::image::{CompressionChoice, EpochChoice, Shape};
 use crate::export::load::Loader;
 use crate::export::metadata::Metadata;
-use crate::export::stop::Stop;
 use crate::export::push::{Naming, PushEvent, Pusher};
 use crate::export::spec::{ArchiveFormat, Dest, ImageTarget, PushTarget, TreeTarget};
-use crate::export::{Blobs, ExportError, ExportLayer, ExportSpec, Image, ImageOptions, ImageResult, MediaTypes, assemble};
+use crate::export::stop::Stop;
+use crate::export::{
+    Blobs, ExportError, ExportLayer, ExportSpec, Image, ImageOptions, ImageResult, MediaTypes, assemble,
+};
 use crate::export::{files, layout, tree, treetar};
 use crate::frontend::{Lowered, PlatformResult};
 use crate::image::Reference;
@@ -36,7 +38,7 @@ pub(super) fn need_blobs(setup: &Setup) -> bool {
 
 /// Returns how the layers of the build are compressed: as the first output that says so wants it.
 pub(super) fn compression(setup: &Setup) -> (Compression, Option<i32>) {
-    let choices = setup.exports.iter().filter_map(image_of).map(|target| target.options.compression.clone());
+    let choices = setup.exports.iter().filter_map(image_of).map(|target| target.options.compression);
     let chosen = choices.into_iter().find(|choice| choice.kind.is_some() || choice.level.is_some());
     let CompressionChoice { kind, level, .. } = chosen.unwrap_or_default();
     (kind.unwrap_or_default(), level)
@@ -82,10 +84,19 @@ impl Blobs for StoreBlobs {
     fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
         match self.0.blob(digest) {
             Ok(Some((file, _))) => Ok(Box::new(file)),
-            Ok(None) => Err(io::Error::new(io::ErrorKind::NotFound, format!("blob {digest} is not in the state directory"))),
+            Ok(None) => {
+                Err(io::Error::new(io::ErrorKind::NotFound, format!("blob {digest} is not in the state directory")))
+            }
             Err(error) => Err(io::Error::other(error)),
         }
     }
+}
+
+/// An image to be made: the step's name, names and options, and the media types where the options name none.
+struct Job<'a> {
+    name: String,
+    target: &'a ImageTarget,
+    types: MediaTypes,
 }
 
 struct Exporter<'a> {
@@ -101,24 +112,26 @@ impl Exporter<'_> {
     async fn one(&self, spec: &ExportSpec, metadata: &mut Metadata) -> Result<(), Diagnostic> {
         match spec {
             ExportSpec::CacheOnly => Ok(()),
-            ExportSpec::Image(push) => self.image("exporting to image", &push.image, MediaTypes::Oci, metadata, |image, step| self.push(image, push, step)).await,
+            ExportSpec::Image(push) => {
+                let job = Job { name: "exporting to image".into(), target: &push.image, types: MediaTypes::Oci };
+                self.image(&job, metadata, |image, step| self.push(image, push, step)).await
+            }
             ExportSpec::Layout { dest, image: target } => {
                 let name = format!("exporting to oci image layout {}", dest.display());
-                self.image(&name, target, MediaTypes::Oci, metadata, |image, _| async move {
-                    let (names, dest, blobs) = (target.names.clone(), dest.clone(), Arc::clone(&self.blobs));
-                    blocking(move || layout::write(&image, &names, &*blobs, &dest)).await
-                })
-                .await
+                let job = Job { name, target, types: MediaTypes::Oci };
+                self.image(&job, metadata, |image, _| self.layout(image, target, dest)).await
             }
             ExportSpec::Archive { format, dest, image: target } => {
                 let (name, types) = match format {
                     ArchiveFormat::Oci => ("exporting to oci image format", MediaTypes::Oci),
                     ArchiveFormat::Docker => ("exporting to docker image format", MediaTypes::Docker),
                 };
-                self.image(name, target, types, metadata, |image, step| self.archive(image, target, *format, dest, step)).await
+                let job = Job { name: name.into(), target, types };
+                self.image(&job, metadata, |image, step| self.archive(image, &job, (*format, dest), step)).await
             }
             ExportSpec::Load(target) => {
-                self.image("exporting to docker image format", target, MediaTypes::Docker, metadata, |image, step| self.load(image, target, step)).await
+                let job = Job { name: "exporting to docker image format".into(), target, types: MediaTypes::Docker };
+                self.image(&job, metadata, |image, step| self.load(image, target, step)).await
             }
             ExportSpec::Local { dest, tree } => self.local(dest, tree).await,
             ExportSpec::Tar { dest, tree } => self.tar(dest, tree).await,
@@ -128,25 +141,33 @@ impl Exporter<'_> {
     /// Makes an image's documents and hands it on.
     async fn image<F: Future<Output = Result<(), Diagnostic>>>(
         &self,
-        name: &str,
-        target: &ImageTarget,
-        types: MediaTypes,
+        job: &Job<'_>,
         metadata: &mut Metadata,
         write: impl FnOnce(Arc<Image>, Step) -> F,
     ) -> Result<(), Diagnostic> {
         let work = |step: Step| async move {
             let results = step.part("exporting layers", self.results()).await?;
-            let image = Arc::new(self.assemble(&results, types, &target.options).map_err(Shown)?);
+            let image = Arc::new(self.assemble(&results, job.types, &job.target.options).map_err(Shown)?);
             self.report_documents(&image, &step).await;
             write(Arc::clone(&image), step).await.map_err(Shown)?;
             Ok(image)
         };
-        let image = self.build.steps.run(name, work).await.map_err(|Shown(diagnostic)| diagnostic)?;
-        metadata.add_image(&image, &target.names);
+        let image = self.build.steps.run(&job.name, work).await.map_err(|Shown(diagnostic)| diagnostic)?;
+        metadata.add_image(&image, &job.target.names);
         Ok(())
     }
 
-    fn assemble(&self, results: &[ImageResult], types: MediaTypes, options: &ImageOptions) -> Result<Image, Diagnostic> {
+    async fn layout(&self, image: Arc<Image>, target: &ImageTarget, dest: &Path) -> Result<(), Diagnostic> {
+        let (names, dest, blobs) = (target.names.clone(), dest.to_owned(), Arc::clone(&self.blobs));
+        blocking(move || layout::write(&image, &names, &*blobs, &dest)).await
+    }
+
+    fn assemble(
+        &self,
+        results: &[ImageResult],
+        types: MediaTypes,
+        options: &ImageOptions,
+    ) -> Result<Image, Diagnostic> {
         let shape = if self.lowered.multi_platform { Shape::Multi } else { Shape::Single };
         assemble(results, shape, types, options).map_err(|error| Diagnostic::from_error(&error))
     }
@@ -202,7 +223,9 @@ impl Exporter<'_> {
     fn chain(&self, tree: &Tree) -> Result<Chain, Diagnostic> {
         match tree {
             Tree::Layers(chain) => Ok(chain.clone()),
-            Tree::Context(_) => Err(Diagnostic::new(Kind::Dockerfile, "a build context cannot be the result of a build")),
+            Tree::Context(_) => {
+                Err(Diagnostic::new(Kind::Dockerfile, "a build context cannot be the result of a build"))
+            }
         }
     }
 
@@ -227,12 +250,11 @@ impl Exporter<'_> {
     async fn archive(
         &self,
         image: Arc<Image>,
-        target: &ImageTarget,
-        format: ArchiveFormat,
-        dest: &Dest,
+        job: &Job<'_>,
+        (format, dest): (ArchiveFormat, &Dest),
         step: Step,
     ) -> Result<(), Diagnostic> {
-        let (names, dest, blobs) = (target.names.clone(), dest.clone(), Arc::clone(&self.blobs));
+        let (names, dest, blobs) = (job.target.names.clone(), dest.clone(), Arc::clone(&self.blobs));
         let work = move || {
             let archive = Archive { image: &image, names: &names, format };
             to_dest(&dest, |out, shown| archive::write(&archive, &*blobs, out, shown))
@@ -242,7 +264,8 @@ impl Exporter<'_> {
 
     async fn load(&self, image: Arc<Image>, target: &ImageTarget, step: Step) -> Result<(), Diagnostic> {
         let loader = Loader::find(&self.build.setup.search_path).map_err(|error| Diagnostic::from_error(&error))?;
-        let (names, blobs, part) = (target.names.clone(), Arc::clone(&self.blobs), format!("importing to {}", loader.name));
+        let (names, blobs, part) =
+            (target.names.clone(), Arc::clone(&self.blobs), format!("importing to {}", loader.name));
         let work = move || {
             let archive = Archive { image: &image, names: &names, format: ArchiveFormat::Docker };
             loader.load(&archive, &*blobs).map(|said| tracing::debug!(%said, "loaded"))
@@ -254,7 +277,7 @@ impl Exporter<'_> {
         let name = format!("exporting to client directory {}", dest.display());
         let work = |_: Step| async {
             let (views, trees) = self.views().map_err(Shown)?;
-            let (dest, target, epoch) = (dest.to_owned(), target.clone(), self.epoch(&target.epoch));
+            let (dest, target, epoch) = (dest.to_owned(), *target, self.epoch(target.epoch));
             let stop = self.stop.clone();
             let written = blocking(move || {
                 let _views = views;
@@ -272,7 +295,7 @@ impl Exporter<'_> {
     async fn tar(&self, dest: &Dest, target: &TreeTarget) -> Result<(), Diagnostic> {
         let work = |_: Step| async {
             let (views, trees) = self.views().map_err(Shown)?;
-            let (dest, target, epoch) = (dest.clone(), target.clone(), self.epoch(&target.epoch));
+            let (dest, target, epoch) = (dest.clone(), *target, self.epoch(target.epoch));
             let written = blocking(move || {
                 let _views = views;
                 to_dest(&dest, |out, shown| treetar::write(&trees, &target, epoch, out, shown))
@@ -282,14 +305,15 @@ impl Exporter<'_> {
         self.build.steps.run("exporting to client tarball", work).await.map_err(|Shown(diagnostic)| diagnostic)
     }
 
-    fn epoch(&self, choice: &EpochChoice) -> Option<i64> {
-        choice.clone().resolve(self.lowered.results.first().and_then(|result| result.epoch))
+    fn epoch(&self, choice: EpochChoice) -> Option<i64> {
+        choice.resolve(self.lowered.results.first().and_then(|result| result.epoch))
     }
 
     fn views(&self) -> Result<(Vec<View>, Vec<tree::Tree>), Diagnostic> {
         let (mut views, mut trees) = (Vec::new(), Vec::new());
         for (result, tree) in self.lowered.results.iter().zip(&self.trees) {
-            let view = self.build.stations.snapshots.view(&self.chain(tree)?).map_err(|e| Diagnostic::from_error(&e))?;
+            let view =
+                self.build.stations.snapshots.view(&self.chain(tree)?).map_err(|e| Diagnostic::from_error(&e))?;
             let failed = |e: io::Error| Diagnostic::new(Kind::Machine, format!("failed to open the result: {e}"));
             trees.push(tree::Tree { platform: result.platform.clone(), root: view.dir().reopen().map_err(failed)? });
             views.push(view);

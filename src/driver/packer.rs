@@ -68,7 +68,9 @@ impl Packer {
     async fn pack(&self, layer: LayerId) -> Result<BlobInfo, Diagnostic> {
         let _slot = self.0.slots.acquire().await;
         let shared = Arc::clone(&self.0);
-        let work = move || shared.snapshots.pack(layer, PackOptions { level: shared.level, ..PackOptions::new(shared.compression) });
+        let work = move || {
+            shared.snapshots.pack(layer, PackOptions { level: shared.level, ..PackOptions::new(shared.compression) })
+        };
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => result.map_err(|error| Diagnostic::from_error(&error)),
             Err(error) => Err(Diagnostic::new(Kind::Build, format!("failed to pack layer {layer}: {error}"))),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::diag::{Diagnostic, Kind, chain};
 use crate::export::ExportSpec;
+use crate::layer::apply::Unmapped;
 use crate::registry::auth_file::{AuthFile, HelperSearch};
 use crate::registry::{Client, ClientOptions, HostOptions, Proxies};
-use crate::layer::apply::Unmapped;
 use crate::snapshot::{SnapshotOptions, Snapshots};
 use crate::source::ImageSource;
 use crate::store::Store;

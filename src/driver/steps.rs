@@ -70,11 +70,6 @@ impl Steps {
 }
 
 impl Step {
-    /// Returns the identity of the step, for what reports under it.
-    pub(super) fn digest(&self) -> &Digest {
-        &self.vertex.digest
-    }
-
     /// Runs `work` as a part of the step, shown as a line with its duration.
     ///
     /// # Errors

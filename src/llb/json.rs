@@ -57,7 +57,7 @@ pub fn lines(definition: &Definition) -> Vec<String> {
 
 fn metadata(metadata: &OpMetadata) -> Value {
     let group = metadata.progress_group.as_ref().map(|g| json!({ "id": g.id, "name": g.name, "weak": g.weak }));
-    let ignore = metadata.ignore_cache.then(|| json!(true));
+    let ignore = metadata.ignore_cache.then_some(Value::Bool(true));
     let description = (!metadata.description.is_empty()).then(|| json!(metadata.description));
     Object::new().some("description", description).some("ignoreCache", ignore).some("progressGroup", group).done()
 }

@@ -118,7 +118,10 @@ fn ensure(parent: &Dir, name: &OsStr) -> io::Result<Dir> {
 
 impl CacheUse {
     /// Returns the directory; a new one is first filled by `fill`, and appears only when that is done.
-    pub(super) fn open<E: From<CacheMountError>>(&self, fill: impl FnOnce(&Dir) -> Result<(), E>) -> Result<OwnedFd, E> {
+    pub(super) fn open<E: From<CacheMountError>>(
+        &self,
+        fill: impl FnOnce(&Dir) -> Result<(), E>,
+    ) -> Result<OwnedFd, E> {
         let name = OsStr::new("fs");
         let failed = |source| CacheMountError { id: self.id.clone(), source };
         if self.dir.try_stat(name).map_err(failed)?.is_none() {

@@ -66,7 +66,9 @@ impl Diagnose for OpsError {
 
     fn hints(&self) -> Vec<String> {
         match self {
-            OpsError::SecretMissing { id } => vec![format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE")],
+            OpsError::SecretMissing { id } => {
+                vec![format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE")]
+            }
             OpsError::SshMissing { id } => vec![format!("give it with --ssh {id}")],
             _ => Vec::new(),
         }

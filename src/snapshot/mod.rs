@@ -142,6 +142,7 @@ impl Snapshots {
         let failed = |source| SnapshotError::Commit { source };
         let (parent, work, found) = self.seal(active)?;
         let info = LayerInfo {
+            created: Some(now()),
             description: description.to_owned(),
             size: found.size,
             hides: found.hides,
@@ -370,6 +371,12 @@ fn choose(store: &Store, snapshots: &Dir, kind: SnapshotKind) -> Result<Option<M
 fn highest(dir: &Dir) -> io::Result<u64> {
     let names = dir.names()?;
     Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).max().unwrap_or(0))
+}
+
+/// The time a layer is sealed, as its history shows it: RFC 3339 in UTC with nanoseconds.
+fn now() -> String {
+    let format = &time::format_description::well_known::Rfc3339;
+    time::OffsetDateTime::now_utc().format(format).expect("a time of this millennium")
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub enum Completion<'a> {
 /// A vertex may be completed as cached and start later all the same: when its result turns out to be needed after all. The
 /// newest news is the valid one.
 pub trait Observer: Send + Sync {
-    /// Called when a vertex begins to run or its result to be loaded.
+    /// Called when a vertex begins to run; loading a cached result is no run.
     fn started(&self, vertex: &Digest);
 
     /// Called when a vertex is done; a cached one that nobody evaluated was never started.

@@ -342,7 +342,6 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
 
     fn start_load(&mut self, v: usize) {
         self.table.nodes[v].enter(Step::Loading);
-        self.observer.started(&self.table.graph.vertex(v).digest);
         let hits = self.table.nodes[v].outputs.iter().filter_map(|(&o, output)| Some((o, output.hit.clone()?)));
         let hits: Vec<_> = hits.filter_map(|(o, hit)| Some((o, self.table.stores[hit.store].clone()?, hit))).collect();
         self.tasks.load(v, hits);

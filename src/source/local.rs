@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn an_archive_is_a_context_while_it_is_used() {
         let temp = tempfile::tempdir().expect("temp dir");
-        let unpack = |stream: &mut dyn Read, dir: &Dir| {
+        let unpack = |stream: &mut (dyn Read + Send), dir: &Dir| {
             let mut file = dir.create_file(OsStr::new("f"), 0o644)?;
             io::copy(stream, &mut file).map(drop)
         };
@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(context.read_file("f", 10).expect("read").as_deref(), Some(&b"data"[..]));
         drop(context);
         assert_eq!(std::fs::read_dir(temp.path()).expect("list").count(), 0);
-        let refuse = |_: &mut dyn Read, _: &Dir| Err(io::Error::other("no archive"));
+        let refuse = |_: &mut (dyn Read + Send), _: &Dir| Err(io::Error::other("no archive"));
         assert!(Context::from_archive(&mut &b""[..], temp.path(), &refuse).is_err());
         assert_eq!(std::fs::read_dir(temp.path()).expect("list").count(), 0);
     }

@@ -16,7 +16,9 @@ pub(super) fn content_of(
     let Some(paths) = paths else { return Ok(None) };
     let selectors: Vec<Selector> = paths.iter().map(selector).collect();
     let digest = match tree {
-        Tree::Context(context) => content_digest(&context.tree(), &selectors).map_err(|error| missing(context, error))?,
+        Tree::Context(context) => {
+            content_digest(&context.tree(), &selectors).map_err(|error| missing(context, error))?
+        }
         Tree::Layers(chain) if chain.is_empty() => scratch_digest(&selectors)?,
         Tree::Layers(chain) => {
             let view = worker.snapshots.view(chain)?;

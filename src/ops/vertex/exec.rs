@@ -66,7 +66,10 @@ impl ExecVertex {
     async fn run(&self, inputs: Vec<Tree>, cancel: CancellationToken) -> Result<Vec<Tree>, OpError> {
         let caches = self.wait_for_caches(&inputs, &cancel).await?;
         let (worker, op) = (Arc::clone(&self.worker), self.op.clone());
-        let prepared = blocking(move || Preparation { worker: &worker, op: &op, inputs: &inputs, kept: Kept::default() }.prepare(caches)).await?;
+        let prepared = blocking(move || {
+            Preparation { worker: &worker, op: &op, inputs: &inputs, kept: Kept::default() }.prepare(caches)
+        })
+        .await?;
         let Prepared { spec, kept } = prepared;
         let command = spec.args.join(" ");
         let outcome = self.worker.executor.run(spec, &|stream, data| self.log(stream, data), cancel).await?;
@@ -108,7 +111,8 @@ impl ExecVertex {
             Stream::Stdout => progress::Stream::Stdout,
             Stream::Stderr => progress::Stream::Stderr,
         };
-        let log = progress::Log { vertex: self.digest.clone(), stream, data: data.to_vec(), timestamp: SystemTime::now() };
+        let log =
+            progress::Log { vertex: self.digest.clone(), stream, data: data.to_vec(), timestamp: SystemTime::now() };
         self.worker.sink.send(progress::Event::Log(log));
     }
 

@@ -164,8 +164,19 @@ impl Run<'_> {
         Ok(self.worker.snapshots.view(chain)?)
     }
 
-    fn act(&self, action: &FileAction, dest: &Dir, source: Option<&checksum::Tree<'_>>) -> Result<Vec<String>, FileOpError> {
-        let trees = Trees { dest, source, owners: dest, is_archive: &file::archive::is_archive, unpack: &file::archive::unpack };
+    fn act(
+        &self,
+        action: &FileAction,
+        dest: &Dir,
+        source: Option<&checksum::Tree<'_>>,
+    ) -> Result<Vec<String>, FileOpError> {
+        let trees = Trees {
+            dest,
+            source,
+            owners: dest,
+            is_archive: &file::archive::is_archive,
+            unpack: &file::archive::unpack,
+        };
         file::apply(&action.kind, &trees)
     }
 
@@ -189,7 +200,10 @@ pub(crate) fn copy_tree(worker: &Worker, tree: &Tree, path: &str, dest: &Dir) ->
             ..CopyAction::default()
         });
         let nothing = |_: &File| Ok(false);
-        file::apply(&action, &Trees { dest, source: Some(source), owners: dest, is_archive: &nothing, unpack: &file::archive::unpack })?;
+        file::apply(
+            &action,
+            &Trees { dest, source: Some(source), owners: dest, is_archive: &nothing, unpack: &file::archive::unpack },
+        )?;
         Ok(())
     };
     let own = |source: &checksum::Tree<'_>| -> Result<(), OpError> {

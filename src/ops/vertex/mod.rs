@@ -20,7 +20,11 @@ use crate::solver::{Op, OpError};
 /// # Errors
 ///
 /// When the vertex asks for something this version cannot do.
-pub fn op_of(worker: &Arc<Worker>, vertex: &Vertex, default_platform: &Platform) -> Result<Arc<dyn Op<Tree>>, OpsError> {
+pub fn op_of(
+    worker: &Arc<Worker>,
+    vertex: &Vertex,
+    default_platform: &Platform,
+) -> Result<Arc<dyn Op<Tree>>, OpsError> {
     let worker = Arc::clone(worker);
     let platform = vertex.op.platform.clone().unwrap_or_else(|| default_platform.clone()).normalized();
     let name = vertex.metadata.description.get("llb.customname").cloned().unwrap_or_default();
@@ -40,9 +44,7 @@ pub fn op_of(worker: &Arc<Worker>, vertex: &Vertex, default_platform: &Platform)
 }
 
 /// Runs blocking work on a thread that may wait for the disk.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, OpError> + Send + 'static,
-) -> Result<T, OpError> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, OpError> + Send + 'static) -> Result<T, OpError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(OpsError::Thread(error).into()),

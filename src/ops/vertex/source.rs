@@ -25,7 +25,8 @@ pub(super) fn op_of(
     let unresolved = || OpsError::Invalid { reason: format!("{} was not resolved", op.identifier) };
     match scheme {
         "docker-image" | "oci-layout" => {
-            let image = worker.resolved.get(&(op.identifier.clone(), platform.clone())).cloned().ok_or_else(unresolved)?;
+            let image =
+                worker.resolved.get(&(op.identifier.clone(), platform.clone())).cloned().ok_or_else(unresolved)?;
             let store = op.attrs.get("oci.store").map_or("", String::as_str);
             let layout = worker.layouts.get(store).filter(|_| scheme == "oci-layout").cloned();
             Ok(Arc::new(ImageVertex { worker, digest, image, layout, platform }))
@@ -71,7 +72,9 @@ impl Op<Tree> for ImageVertex {
             let reporter = Reporter { sink: Arc::clone(&self.worker.sink), vertex: self.digest.clone() };
             let pull = async {
                 match &self.layout {
-                    Some(layout) => layout.pull(&self.worker.store, &self.worker.snapshots, &self.image, &reporter).await,
+                    Some(layout) => {
+                        layout.pull(&self.worker.store, &self.worker.snapshots, &self.image, &reporter).await
+                    }
                     None => self.worker.images.pull(&self.image, &reporter).await,
                 }
             };
@@ -96,12 +99,8 @@ struct LocalVertex {
 impl Op<Tree> for LocalVertex {
     fn cache_map(&self) -> BoxFuture<'_, Result<CacheMap, OpError>> {
         Box::pin(async {
-            let key = LocalKey {
-                session_id: "rbuild",
-                include_patterns: None,
-                exclude_patterns: None,
-                follow_paths: None,
-            };
+            let key =
+                LocalKey { session_id: "rbuild", include_patterns: None, exclude_patterns: None, follow_paths: None };
             Ok(CacheMap { digests: vec![keys::local(&self.name, &key)], inputs: Vec::new() })
         })
     }

@@ -1,0 +1,1 @@
+//! The same Dockerfiles built by buildah: the same file trees.

@@ -1,0 +1,1 @@
+//! A real Debian image, built, pushed and run by other tools.

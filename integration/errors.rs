@@ -1,0 +1,1 @@
+//! Bad input: one clear error each, and nothing lost.

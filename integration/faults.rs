@@ -1,0 +1,1 @@
+//! Kills, full disks and concurrent builds: the state directory stays sound.

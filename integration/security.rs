@@ -1,0 +1,1 @@
+//! The rows of the threat model that need the whole binary.
