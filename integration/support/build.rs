@@ -129,7 +129,9 @@ impl Project {
     /// Gives a tree to the project's user.
     pub(crate) fn own(&self, path: &Path) {
         if self.user == User::Rootless {
-            assert!(Command::new("chown").args(["-RhP", "rbuild-test:rbuild-test"]).arg(path).status().unwrap().success());
+            assert!(
+                Command::new("chown").args(["-RhP", "rbuild-test:rbuild-test"]).arg(path).status().unwrap().success()
+            );
         }
     }
 
