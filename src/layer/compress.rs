@@ -124,7 +124,7 @@ impl<I: Send + 'static, O: Send + 'static> Pool<I, O> {
 
     /// Returns whether a result should be taken before the next job is given.
     pub(super) fn is_full(&self) -> bool {
-        self.answers.len() > self.threads * 2
+        self.answers.len() > self.threads
     }
 
     /// Gives a job.
@@ -155,7 +155,7 @@ impl<I: Send + 'static, O: Send + 'static> Pool<I, O> {
     }
 
     fn start(&mut self) -> io::Result<()> {
-        let (queue, jobs) = sync_channel::<(I, SyncSender<O>)>(self.threads * 2 + 1);
+        let (queue, jobs) = sync_channel::<(I, SyncSender<O>)>(self.threads + 1);
         let jobs = Arc::new(Mutex::new(jobs));
         for _ in 0..self.threads {
             let (jobs, work) = (Arc::clone(&jobs), self.work);
