@@ -4,7 +4,7 @@
 //! seeing lower layers. Invariants: nothing outside the directory is read or changed; of equal names the last wins; metadata
 //! is set through descriptors of what was just made; the stream is read to its end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -89,7 +89,7 @@ pub fn apply(root: Dir, dest: &OsStr, tar: impl Read, options: ApplyOptions) -> 
         places: Places::new(root),
         options,
         done: Applied::default(),
-        times: Vec::new(),
+        times: BTreeMap::new(),
         root_described: false,
         buffer: vec![0; BUFFER],
     };
@@ -105,8 +105,8 @@ struct Applier {
     places: Places,
     options: ApplyOptions,
     done: Applied,
-    /// Times of directories, set last since every file made in one changes it.
-    times: Vec<(Vec<u8>, Time)>,
+    /// Times of directories, set last since every file made in one changes it; in order, so that lookups are short.
+    times: BTreeMap<Vec<u8>, Time>,
     root_described: bool,
     buffer: Vec<u8>,
 }
@@ -251,7 +251,7 @@ impl Applier {
     fn directory_metadata(&mut self, entry: &Entry, dir: &Dir, path: Vec<u8>) -> Result<(), LayerError> {
         self.metadata_of(entry, dir)?;
         self.places.described(&path);
-        self.times.push((path, times::bounded(entry.mtime)));
+        self.times.insert(path, times::bounded(entry.mtime));
         Ok(())
     }
 
@@ -401,8 +401,6 @@ impl Applier {
     }
 
     fn finish(mut self) -> Result<Applied, LayerError> {
-        // A directory described twice has the later time; sorting keeps neighbours together for the lookup.
-        self.times.sort_by(|a, b| a.0.cmp(&b.0));
         for (path, time) in &self.times {
             if let Some(dir) = self.places.existing(path) {
                 dir::set_time_of(dir, *time).map_err(|source| LayerError::Unpack { name: shown(path), source })?;

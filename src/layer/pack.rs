@@ -15,7 +15,7 @@ use crate::image::media::Compression;
 use crate::sys::dir::Dir;
 
 /// Tar bytes given to the hashing thread at once.
-const CHUNK: usize = 256 << 10;
+const CHUNK: usize = 128 << 10;
 
 /// How to pack a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +84,7 @@ struct Tee<W> {
 
 impl<W: Write> Tee<W> {
     fn new(out: W) -> io::Result<Self> {
-        let (chunks, queue) = sync_channel::<Vec<u8>>(8);
+        let (chunks, queue) = sync_channel::<Vec<u8>>(2);
         let hashing = std::thread::Builder::new().name("hash".into()).spawn(move || {
             let mut hasher = Hasher::new();
             queue.iter().for_each(|chunk| hasher.update(&chunk));

@@ -66,3 +66,19 @@ fn t7_far_times_are_harmless() {
         assert_eq!(time, std::time::UNIX_EPOCH, "{seconds}");
     }
 }
+
+#[test]
+fn t7_many_gzip_members_end() {
+    use std::io::Write;
+    let empty = {
+        let out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        out.finish().expect("gzip")
+    };
+    let mut bytes = empty.repeat(1_000_000);
+    let mut last = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    last.write_all(b"end").expect("gzip");
+    bytes.extend(last.finish().expect("gzip"));
+    let mut text = String::new();
+    Decoder::new(&bytes[..]).expect("decoder").read_to_string(&mut text).expect("read");
+    assert_eq!(text, "end");
+}
