@@ -90,6 +90,12 @@ impl Blobs for StoreBlobs {
             Err(error) => Err(io::Error::other(error)),
         }
     }
+
+    fn reject(&self, digest: &Digest) {
+        if let Err(error) = self.0.discard(digest) {
+            tracing::warn!("{}", crate::diag::chain(&error));
+        }
+    }
 }
 
 /// An image to be made: the step's name, names and options, and the media types where the options name none.
@@ -255,9 +261,10 @@ impl Exporter<'_> {
         step: Step,
     ) -> Result<(), Diagnostic> {
         let (names, dest, blobs) = (job.target.names.clone(), dest.clone(), Arc::clone(&self.blobs));
+        let stop = self.stop.clone();
         let work = move || {
             let archive = Archive { image: &image, names: &names, format };
-            to_dest(&dest, |out, shown| archive::write(&archive, &*blobs, out, shown))
+            to_dest(&dest, &stop, |out, shown| archive::write(&archive, &*blobs, out, shown))
         };
         step.part("sending tarball", async { blocking(work).await.map_err(Shown) }).await.map_err(|Shown(d)| d)
     }
@@ -296,9 +303,10 @@ impl Exporter<'_> {
         let work = |_: Step| async {
             let (views, trees) = self.views().map_err(Shown)?;
             let (dest, target, epoch) = (dest.clone(), *target, self.epoch(target.epoch));
+            let stop = self.stop.clone();
             let written = blocking(move || {
                 let _views = views;
-                to_dest(&dest, |out, shown| treetar::write(&trees, &target, epoch, out, shown))
+                to_dest(&dest, &stop, |out, shown| treetar::write(&trees, &target, epoch, out, shown))
             });
             written.await.map_err(Shown)
         };
@@ -325,18 +333,19 @@ impl Exporter<'_> {
 /// Opens the destination, has it written and gives it its name.
 fn to_dest(
     dest: &Dest,
+    stop: &Stop,
     write: impl FnOnce(&mut dyn Write, &Path) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     match dest {
         Dest::Stdout => {
             let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
             let shown = Path::new("standard output");
-            write(&mut out, shown)?;
+            write(&mut stop.writer(&mut out), shown)?;
             out.flush().map_err(ExportError::write(shown))
         }
         Dest::File(path) => {
             let mut out = io::BufWriter::with_capacity(1 << 20, OutputFile::create(path)?);
-            write(&mut out, path)?;
+            write(&mut stop.writer(&mut out), path)?;
             out.into_inner().map_err(|error| ExportError::write(path)(error.into_error()))?.commit()
         }
     }
