@@ -16,7 +16,10 @@ fn peak(id: u32) -> Option<u64> {
 #[test]
 fn a_flood_does_not_fill_memory() {
     for user in BOTH {
-        for flood in ["yes | head -c 300M", "dd if=/dev/zero bs=1M count=200 2>/dev/null"] {
+        // More lines than bytes, more bytes than lines, and one line.
+        let long = "long line ".repeat(20);
+        for flood in ["yes | head -c 8m", &format!("yes {long} | head -c 200m"), "tr '\\0' x </dev/zero | head -c 64m"]
+        {
             let project = Project::with(user, &format!("{BASE}RUN {flood}\nRUN echo after\n"));
             let mut command = project.rbuild_command(&busybox());
             command.arg(project.context()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::packer::Packer;
 use super::steps::{Shown, Step};
@@ -23,7 +24,7 @@ use crate::export::stop::Stop;
 use crate::export::{
     Blobs, ExportError, ExportLayer, ExportSpec, Image, ImageOptions, ImageResult, MediaTypes, assemble,
 };
-use crate::export::{files, layout, tree, treetar};
+use crate::export::{checked, files, layout, tree, treetar};
 use crate::frontend::{Lowered, PlatformResult};
 use crate::image::Reference;
 use crate::image::media::Compression;
@@ -60,8 +61,10 @@ pub(super) async fn export(
     packer: &Packer,
     stop: Stop,
 ) -> Result<Outcome, Diagnostic> {
-    let blobs = Arc::new(stop.blobs(StoreBlobs(Arc::clone(&build.stations.store))));
-    let exporter = Exporter { build, lowered, trees, packer, blobs, stop };
+    let damaged = Arc::new(AtomicBool::new(false));
+    let blobs = StoreBlobs { store: Arc::clone(&build.stations.store), damaged: Arc::clone(&damaged) };
+    let blobs = Arc::new(stop.blobs(blobs));
+    let exporter = Exporter { build, lowered, trees, packer, blobs, damaged, stop };
     let mut metadata = Metadata::new();
     for spec in &build.setup.exports {
         exporter.one(spec, &mut metadata).await?;
@@ -78,11 +81,15 @@ pub(super) async fn export(
 }
 
 /// The blobs of the state directory.
-struct StoreBlobs(Arc<Store>);
+struct StoreBlobs {
+    store: Arc<Store>,
+    /// Set once one of them was found damaged.
+    damaged: Arc<AtomicBool>,
+}
 
 impl Blobs for StoreBlobs {
     fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
-        match self.0.blob(digest) {
+        match self.store.blob(digest) {
             Ok(Some((file, _))) => Ok(Box::new(file)),
             Ok(None) => {
                 Err(io::Error::new(io::ErrorKind::NotFound, format!("blob {digest} is not in the state directory")))
@@ -92,7 +99,8 @@ impl Blobs for StoreBlobs {
     }
 
     fn reject(&self, digest: &Digest) {
-        if let Err(error) = self.0.discard(digest) {
+        self.damaged.store(true, Ordering::Relaxed);
+        if let Err(error) = self.store.discard(digest) {
             tracing::warn!("{}", crate::diag::chain(&error));
         }
     }
@@ -111,6 +119,7 @@ struct Exporter<'a> {
     trees: Vec<Tree>,
     packer: &'a Packer,
     blobs: Arc<dyn Blobs>,
+    damaged: Arc<AtomicBool>,
     stop: Stop,
 }
 
@@ -155,12 +164,30 @@ impl Exporter<'_> {
             let results = step.part("exporting layers", self.results()).await?;
             let image = Arc::new(self.assemble(&results, job.types, &job.target.options).map_err(Shown)?);
             self.report_documents(&image, &step).await;
-            write(Arc::clone(&image), step).await.map_err(Shown)?;
-            Ok(image)
+            match write(Arc::clone(&image), step).await {
+                Ok(()) => Ok(image),
+                Err(diagnostic) => {
+                    self.remove_damaged(image).await.map_err(Shown)?;
+                    Err(Shown(diagnostic))
+                }
+            }
         };
         let image = self.build.steps.run(&job.name, work).await.map_err(|Shown(diagnostic)| diagnostic)?;
         metadata.add_image(&image, &job.target.names);
         Ok(())
+    }
+
+    /// One damaged layer is seldom alone: all are looked at, so that the next build makes anew what is needed.
+    async fn remove_damaged(&self, image: Arc<Image>) -> Result<(), Diagnostic> {
+        if !self.damaged.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let blobs = Arc::clone(&self.blobs);
+        blocking(move || {
+            checked::reject_damaged(&image, &*blobs);
+            Ok(())
+        })
+        .await
     }
 
     async fn layout(&self, image: Arc<Image>, target: &ImageTarget, dest: &Path) -> Result<(), Diagnostic> {

@@ -6,6 +6,8 @@
 use std::io::{self, Read};
 use std::sync::{Arc, OnceLock};
 
+use super::Blobs;
+use super::image::Image;
 use crate::digest::Hasher;
 use crate::image::Descriptor;
 
@@ -54,6 +56,18 @@ impl<R: Read> Read for Checked<R> {
             self.check()?;
         }
         Ok(count)
+    }
+}
+
+/// Rejects all layers of an image that are damaged; those that cannot be read at all are left to who needs them.
+pub fn reject_damaged(image: &Image, blobs: &dyn Blobs) {
+    for (layer, _) in image.layers() {
+        let Ok(reader) = blobs.open(&layer.digest) else { continue };
+        let damage = Damage::default();
+        let read = io::copy(&mut Checked::new(reader, layer.clone(), damage.clone()), &mut io::sink());
+        if read.is_err() && damage.found().is_some() {
+            blobs.reject(&layer.digest);
+        }
     }
 }
 

@@ -15,7 +15,7 @@
 
 pub mod annotations;
 pub mod archive;
-mod checked;
+pub mod checked;
 mod complete;
 mod csv;
 pub mod destination;
