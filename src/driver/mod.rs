@@ -245,7 +245,7 @@ impl Build {
         let definitions = lowered.results.iter().map(|result| &result.definition);
         let observer = Arc::new(graph::ProgressObserver::new(Arc::clone(&self.sink), definitions));
         let codec = TreeCodec::new(Arc::clone(&self.stations.snapshots));
-        let records = RecordStore::open(&self.stations.store.path().join("records"), codec)
+        let records = RecordStore::open(&self.stations.store.records_path(), codec)
             .map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
         for tree in records.values().iter().filter_map(Tree::from_record) {
             if let Tree::Layers(chain) = tree {

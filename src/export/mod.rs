@@ -17,7 +17,6 @@ pub mod annotations;
 pub mod archive;
 pub mod checked;
 mod complete;
-mod csv;
 pub mod destination;
 pub mod error;
 pub mod files;
