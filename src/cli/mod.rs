@@ -11,6 +11,7 @@ mod signals;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
@@ -109,7 +110,10 @@ where
             _ => result,
         }
     });
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    // Threads that pack or read may be long in one call. Nobody waits for them after a signal: what they write is in the scratch
+    // folder, which the next build removes.
+    let interrupted = result.as_ref().is_err_and(|diagnostic| matches!(diagnostic.kind, Kind::Interrupted(_)));
+    runtime.shutdown_timeout(Duration::from_millis(if interrupted { 500 } else { 5000 }));
     result
 }
 

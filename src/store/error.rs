@@ -79,7 +79,9 @@ impl Diagnose for StoreError {
 
     fn hints(&self) -> Vec<String> {
         match self {
-            Self::Open { path, .. } => vec![format!("name a folder you can write to: --root {}", path.display())],
+            Self::Open { path, source } if source.kind() != io::ErrorKind::StorageFull => {
+                vec![format!("name a folder you can write to: --root {}", path.display())]
+            }
             Self::Unsafe { .. } => {
                 vec!["name a folder that only you can write to: --root ~/.local/share/rbuild".into()]
             }
