@@ -76,11 +76,11 @@ fn sweep(tmp: &Dir) -> io::Result<()> {
             continue;
         }
         let dir = tmp.open_dir(&name)?;
-        if let Some(_dead) = FileLock::try_exclusive(&dir, OsStr::new(LOCK))? {
-            if let Err(error) = tmp.remove_all(&name) {
-                // It is in nobody's way but for the space it takes.
-                tracing::warn!(%error, "failed to remove tmp/{} of a process that is gone", name.display());
-            }
+        if let Some(_dead) = FileLock::try_exclusive(&dir, OsStr::new(LOCK))?
+            && let Err(error) = tmp.remove_all(&name)
+        {
+            // It is in nobody's way but for the space it takes.
+            tracing::warn!(%error, "failed to remove tmp/{} of a process that is gone", name.display());
         }
     }
     Ok(())
