@@ -290,7 +290,8 @@ impl Snapshots {
         let info = self.info(layer)?;
         let fits = |stored: &&StoredBlob| stored.level.is_none_or(|level| level == options.level());
         for blob in info.blobs.iter().rev().filter(fits).filter_map(StoredBlob::info) {
-            if blob.compression == options.compression && self.store.blob(&blob.digest)?.is_some() {
+            let stored = self.store.blob(&blob.digest)?;
+            if blob.compression == options.compression && stored.is_some_and(|(_, size)| size == blob.size) {
                 return Ok(Some(blob));
             }
         }
