@@ -45,6 +45,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Diagnostic> {
+    // A kernel that does not know the request only costs memory.
+    let _ = crate::sys::proc::use_huge_pages(false);
     let environment = Environment::read(crate::sys::proc::own_ids().0 == 0);
     match cli.command {
         None => build(&cli.build, &environment),
