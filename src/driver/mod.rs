@@ -212,7 +212,7 @@ impl Build {
         let definitions = lowered.results.iter().map(|result| &result.definition);
         let observer = Arc::new(graph::ProgressObserver::new(Arc::clone(&self.sink), definitions));
         let codec = TreeCodec::new(Arc::clone(&self.stations.snapshots));
-        let records = RecordStore::open(&self.stations.store.path().join("records"), codec);
+        let records = RecordStore::open(&self.stations.store.records_path(), codec);
         let request = solver::Request {
             graph,
             targets: edges.iter().flatten().cloned().collect(),

@@ -16,7 +16,6 @@
 pub mod annotations;
 pub mod archive;
 mod complete;
-mod csv;
 pub mod destination;
 pub mod error;
 pub mod files;

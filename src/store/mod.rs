@@ -72,6 +72,16 @@ impl Store {
         subdir(&self.root, name).map_err(|source| StoreError::Open { path: self.path.join(name), source })
     }
 
+    /// Returns where cache records are kept, for [`records::Records::open`].
+    pub fn records_path(&self) -> PathBuf {
+        self.path.join("records")
+    }
+
+    /// Returns the path of this process's scratch folder, for what wants a path: it goes when the process ends.
+    pub fn scratch_path(&self) -> PathBuf {
+        self.path.join(self.scratch.path())
+    }
+
     /// Returns this process's place for work in progress.
     pub fn scratch(&self) -> &Arc<Scratch> {
         &self.scratch

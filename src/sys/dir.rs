@@ -400,15 +400,6 @@ pub fn set_xattr_of(fd: impl AsFd, key: &OsStr, value: &[u8]) -> io::Result<()> 
     Ok(fs::fsetxattr(fd, key, value, fs::XattrFlags::empty())?)
 }
 
-/// Copies what remains of `from` to the end of `to`: shared blocks where the file system can, else inside the kernel, else
-/// through a buffer.
-pub fn copy_data(from: &File, to: &File) -> io::Result<()> {
-    if fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
-    }
-    std::io::copy(&mut &*from, &mut &*to).map(drop)
-}
-
 /// How much of a path one lookup takes: the kernel allows 4,095 bytes.
 fn piece_length(path: &[u8]) -> usize {
     const LONGEST: usize = 3072;

@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::blocking;
 use super::content::content_of;
+use crate::checksum::Selector;
 use crate::digest::Digest;
 use crate::exec::{ExecMount, ExecSpec, ExitStatusKind, MountSource, RootTree, SecretData, Stream, proxy_variables};
 use crate::llb::{ExecOp, FileOpt, Mount, MountType};
 use crate::ops::caches::CacheUse;
-use crate::ops::keys::{ContentPath, OpKey};
+use crate::ops::keys::OpKey;
 use crate::ops::{OpsError, Tree, Worker};
 use crate::progress;
 use crate::snapshot::{Active, View};
@@ -100,7 +101,7 @@ impl ExecVertex {
         let Some(tree) = usize::try_from(mount.input).ok().and_then(|index| inputs.get(index)) else {
             return Ok(String::new());
         };
-        let path = ContentPath { path: mount.selector.clone(), follow: true, ..ContentPath::default() };
+        let path = Selector { path: mount.selector.clone(), follow: true, ..Selector::default() };
         let (worker, tree) = (Arc::clone(&self.worker), tree.clone());
         let digest = blocking(move || content_of(&worker, &tree, Some(&[path]))).await?;
         Ok(digest.map_or_else(String::new, |digest| digest.to_string()))
