@@ -5,3 +5,4 @@ pub(crate) mod fake_registry;
 pub(crate) mod registry;
 pub(crate) mod rootfs;
 pub(crate) mod rootless;
+pub(crate) mod tree;
