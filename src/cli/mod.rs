@@ -6,6 +6,8 @@
 pub mod args;
 mod display;
 mod dump;
+#[doc(hidden)]
+pub mod fuzzing;
 mod request;
 mod signals;
 
