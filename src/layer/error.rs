@@ -74,6 +74,8 @@ pub enum LayerError {
 impl Diagnose for LayerError {
     fn kind(&self) -> Kind {
         match self {
+            // What the system did not raise comes from reading the content: cut, corrupt, or too much of it.
+            Self::Unpack { source, .. } if source.raw_os_error().is_none() => Kind::Remote,
             Self::Unpack { .. } | Self::UnmappedOwner { .. } | Self::Walk { .. } | Self::Pack { .. } => Kind::Machine,
             _ => Kind::Remote,
         }

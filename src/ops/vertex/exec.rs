@@ -300,7 +300,8 @@ impl Preparation<'_> {
         }
         for secret in &self.op.secret_env {
             if let Some(data) = self.secret_data(&secret.id, secret.optional)? {
-                let value = String::from_utf8_lossy(data.bytes()).into_owned();
+                let unusable = |_| invalid(&format!("secret {} is no UTF-8 text and cannot be a variable", secret.id));
+                let value = std::str::from_utf8(data.bytes()).map_err(unusable)?;
                 env.push(format!("{}={value}", secret.name));
             }
         }
