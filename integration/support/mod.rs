@@ -7,3 +7,4 @@ pub(crate) mod image;
 pub(crate) mod registry;
 pub(crate) mod rootfs;
 pub(crate) mod rootless;
+pub(crate) mod tree;

@@ -6,6 +6,8 @@
 pub mod args;
 mod display;
 mod dump;
+#[doc(hidden)]
+pub mod fuzzing;
 mod request;
 mod signals;
 
@@ -48,6 +50,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, environment: &Environment) -> Result<(), Diagnostic> {
+    // A kernel that does not know the request only costs memory.
+    let _ = crate::sys::proc::use_huge_pages(false);
     match cli.command {
         None => build(&cli.build, environment),
         Some(Command::Build(args)) => build(&args, environment),

@@ -88,9 +88,6 @@ impl Diagnose for LayerError {
                     .into(),
                 "and install newuidmap and newgidmap: sudo apt-get install uidmap".into(),
             ],
-            Self::Unpack { source, .. } | Self::Pack { source } if source.kind() == io::ErrorKind::StorageFull => {
-                vec!["the disk is full: free space, or put the state elsewhere with --root".into()]
-            }
             _ => Vec::new(),
         }
     }
