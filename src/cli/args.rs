@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Builds a Dockerfile once and exits: no daemon, no privilege.
 #[derive(Debug, Parser)]
-#[command(name = "rbuild", version, about, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+#[command(name = "rbuild", version, about, args_conflicts_with_subcommands = true, args_override_self = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do, if not to build.
     #[command(subcommand)]
@@ -27,6 +27,7 @@ context is wrong; 4 an image, registry or other source could not be had; 5 the m
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Builds an image (the same as no subcommand)
+    #[command(args_override_self = true)]
     Build(Box<BuildArgs>),
     /// Shows what a build would do
     #[command(subcommand)]
@@ -37,6 +38,7 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum DebugCommand {
     /// Prints the LLB of a build as JSON, one op a line: digest, inputs, op, metadata
+    #[command(args_override_self = true)]
     DumpLlb(Box<BuildArgs>),
 }
 

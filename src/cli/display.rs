@@ -51,7 +51,8 @@ impl Screen {
     }
 }
 
-fn choose(args: &BuildArgs, environment: &Environment) -> (Mode, DisplayOptions) {
+/// Decides how progress is shown.
+pub(super) fn choose(args: &BuildArgs, environment: &Environment) -> (Mode, DisplayOptions) {
     let terminal = std::io::stderr().is_terminal() && environment.text("TERM") != Some("dumb");
     let mode = match args.progress {
         _ if args.quiet => Mode::Quiet,
@@ -65,11 +66,16 @@ fn choose(args: &BuildArgs, environment: &Environment) -> (Mode, DisplayOptions)
     let colored = terminal && !environment.is_set("NO_COLOR");
     let options = DisplayOptions {
         colors: if colored || environment.is_set("GITHUB_ACTIONS") { Colors::Keep } else { Colors::Drop },
-        commands: if environment.is_set("GITHUB_ACTIONS") { Commands::Defuse } else { Commands::PassOn },
+        commands: commands(environment),
         warnings: if args.debug { WarningDetail::Full } else { WarningDetail::Short },
         size: crate::sys::terminal::size_of_stderr().unwrap_or((80, 24)),
     };
     (mode, options)
+}
+
+/// A runner obeys commands that it finds in what a step prints.
+pub(super) fn commands(environment: &Environment) -> Commands {
+    if environment.is_set("GITHUB_ACTIONS") { Commands::Defuse } else { Commands::PassOn }
 }
 
 /// Ticks are due at fixed times, however many events arrive in between.

@@ -6,6 +6,8 @@
 pub mod args;
 mod display;
 mod dump;
+mod misuse;
+mod notice;
 mod request;
 mod signals;
 
@@ -27,29 +29,37 @@ use display::Screen;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
+    let environment = Environment::read(crate::sys::proc::own_ids().0 == 0);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no failures; a closed pipe while printing them is none either.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => match misuse::diagnostic(&error) {
+            Some(diagnostic) => return fail(&diagnostic, &environment),
+            None => {
+                // A closed pipe while printing help is no failure.
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+        },
     };
-    match run(cli) {
+    match run(cli, &environment) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(diagnostic) => {
-            let _ = std::io::stderr().write_all(diagnostic.render().as_bytes());
-            ExitCode::from(diagnostic.kind.exit_code())
-        }
+        Err(diagnostic) => fail(&diagnostic, &environment),
     }
 }
 
-fn run(cli: Cli) -> Result<(), Diagnostic> {
-    let environment = Environment::read(crate::sys::proc::own_ids().0 == 0);
+/// Tells the error, the last thing on standard error, and returns its exit code.
+fn fail(diagnostic: &Diagnostic, environment: &Environment) -> ExitCode {
+    let text = notice::printable(&diagnostic.render(), environment);
+    // Nobody is left to tell that standard error is closed; the exit code says the rest.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(diagnostic.kind.exit_code())
+}
+
+fn run(cli: Cli, environment: &Environment) -> Result<(), Diagnostic> {
     match cli.command {
-        None => build(&cli.build, &environment),
-        Some(Command::Build(args)) => build(&args, &environment),
-        Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, &environment),
+        None => build(&cli.build, environment),
+        Some(Command::Build(args)) => build(&args, environment),
+        Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, environment),
     }
 }
 
@@ -61,10 +71,10 @@ struct Prepared {
 }
 
 fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diagnostic> {
-    start_tracing(args.debug);
     let settings = Settings::load(args.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
+    start_tracing(args.debug || settings.debug);
     for warning in &settings.warnings {
-        warn(warning);
+        notice::tell(args, environment, warning);
     }
     let request = request::build_request(args, environment, &mut std::io::stdin().lock())?;
     let exports = request::exports(args)?;
@@ -75,16 +85,14 @@ fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> 
     let prepared = prepare(args, environment)?;
     let entered = rootless::enter().map_err(|error| Diagnostic::from_error(&error))?;
     for notice in &entered.notices {
-        warn(notice);
+        notice::tell(args, environment, notice);
+    }
+    if prepared.exports.is_empty() {
+        notice::tell(args, environment, notice::NO_OUTPUT);
     }
     let (screen, sink) = Screen::start(args, environment);
     let squash = entered.mode == rootless::Mode::SingleId;
     let setup = setup(args, environment, &prepared, squash);
-    if setup.exports.is_empty() {
-        warn(
-            "no output is asked for: the result stays in the state directory; --push, --load or --output say where it should go",
-        );
-    }
     let result = on_runtime(sink, |sink, cancel| driver::build(setup, prepared.request, sink, cancel));
     screen.finish();
     finish(args, &result?)
@@ -145,14 +153,13 @@ fn finish(args: &BuildArgs, outcome: &Outcome) -> Result<(), Diagnostic> {
         && let Some(digest) = &outcome.image_id
     {
         let printed = writeln!(std::io::stdout(), "{digest}");
-        printed.map_err(|e| Diagnostic::new(Kind::Machine, format!("failed to write to standard output: {e}")))?;
+        printed.map_err(|error| closed_output(&error))?;
     }
     Ok(())
 }
 
-fn warn(text: &str) {
-    let text = crate::progress::sanitize::escape(text);
-    let _ = writeln!(std::io::stderr(), "warning: {text}");
+fn closed_output(error: &std::io::Error) -> Diagnostic {
+    Diagnostic::new(Kind::Machine, format!("failed to write to standard output: {}", crate::diag::chain(error)))
 }
 
 fn start_tracing(debug: bool) {

@@ -30,7 +30,7 @@ use crate::exec::{Entitlements, ExecOptions, Executor};
 use crate::export::stop::Stop;
 use crate::frontend::{self, Lowered};
 use crate::image::Platform;
-use crate::llb::json;
+use crate::llb::{self, json};
 use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
 use crate::progress::{Event, Sink, Warning};
 use crate::solver::{self, Graph, SolveError};
@@ -45,6 +45,9 @@ pub use setup::Setup;
 
 /// How long exports that are stopped may take to remove what they began.
 const CLEAN_UP: Duration = Duration::from_secs(3);
+
+/// What BuildKit says before whatever stopped a build, and what people search logs for.
+const SOLVE: &str = "failed to solve";
 
 /// What a build leaves to be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -120,7 +123,7 @@ async fn prepare(
     let inputs = steps
         .run(&title, |_| async { Inputs::open(&mut request, &stations).map_err(Shown) })
         .await
-        .map_err(|Shown(d)| d)?;
+        .map_err(|Shown(d)| d.while_doing(SOLVE))?;
     let images = stations.images();
     let bridge = DriverBridge {
         steps: steps.clone(),
@@ -140,7 +143,7 @@ async fn prepare(
         }
         Err(error) => {
             build.warn(&error.warnings);
-            Err(Diagnostic::from_error(&error))
+            Err(error.into_diagnostic().while_doing(SOLVE))
         }
     }
 }
@@ -206,7 +209,8 @@ impl Build {
     ) -> Result<Vec<Tree>, Diagnostic> {
         let mut graph = Graph::new();
         for result in &lowered.results {
-            graph::add(&mut graph, worker, &result.definition, &result.platform)?;
+            let added = graph::add(&mut graph, worker, &result.definition, &result.platform);
+            added.map_err(|(vertex, error)| self.placed(error, vertex).while_doing(SOLVE))?;
         }
         let edges: Vec<Option<solver::Edge>> = lowered.results.iter().map(|r| target(&r.definition)).collect();
         let definitions = lowered.results.iter().map(|result| &result.definition);
@@ -242,18 +246,18 @@ impl Build {
         };
         let vertices = lowered.results.iter().flat_map(|result| &result.definition.vertices);
         let failed = error.vertex().and_then(|digest| vertices.into_iter().find(|v| v.digest == *digest));
-        if let Some(vertex) = failed.filter(|vertex| !vertex.lines.is_empty()) {
-            diagnostic.locations.insert(
-                0,
-                Location {
-                    file: self.dockerfile.0.clone(),
-                    text: Arc::clone(&self.dockerfile.1),
-                    ranges: vertex.lines.clone(),
-                    mark: None,
-                },
-            );
+        if let Some(vertex) = failed {
+            diagnostic = self.placed(diagnostic, vertex);
         }
-        diagnostic.message = format!("failed to solve: {}", diagnostic.message);
+        diagnostic.while_doing(SOLVE)
+    }
+
+    /// Adds the lines of the Dockerfile that a step comes from.
+    fn placed(&self, mut diagnostic: Diagnostic, vertex: &llb::Vertex) -> Diagnostic {
+        if !vertex.lines.is_empty() {
+            let (file, text) = (self.dockerfile.0.clone(), Arc::clone(&self.dockerfile.1));
+            diagnostic.locations.insert(0, Location { file, text, ranges: vertex.lines.clone(), mark: None });
+        }
         diagnostic
     }
 }

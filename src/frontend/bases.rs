@@ -181,10 +181,11 @@ impl Lowering<'_> {
         let mut options: Vec<String> = self.stages.displays().into_iter().map(str::to_owned).collect();
         options.extend(COMMON.iter().flat_map(|name| [(*name).to_owned(), format!("{name}:latest")]));
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let near = nearest::suffix(written, &options);
+        let near = nearest::nearest(written, &options).map(|near| format!("did you mean `{near}`?"));
         let cause = &problem.message;
-        let message = format!("{written}: failed to resolve source metadata for {reference}: {cause}{near}");
-        Problem { message, ..problem.clone() }
+        let message = format!("{written}: failed to resolve source metadata for {reference}: {cause}");
+        let hints = near.into_iter().chain(problem.hints.iter().cloned()).collect();
+        Problem { message, hints, ..problem.clone() }
     }
 
     fn settle_image(

@@ -100,7 +100,9 @@ pub struct PlatformResult {
 pub async fn lower(request: &Request, bridge: &dyn Bridge) -> Result<Lowered, FrontendError> {
     let options = Options::parse(&request.options)?;
     if request.dockerfile.is_empty() {
-        return Err(Problem::new("the Dockerfile cannot be empty").into());
+        let name = &request.dockerfile_name;
+        let problem = Problem::new(format!("the Dockerfile ({name}) cannot be empty"));
+        return Err(problem.hinted("begin it with an image to start from: `FROM IMAGE`, or `FROM scratch`").into());
     }
     let text: Arc<str> = String::from_utf8_lossy(&request.dockerfile).into();
     let locate = |mut error: FrontendError| {

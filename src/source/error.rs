@@ -125,6 +125,11 @@ impl Diagnose for SourceError {
             Self::Store { source, .. } => source.hints(),
             Self::Unpack { source, .. } => source.hints(),
             Self::NoPlatform { have, .. } => vec![format!("choose one of {have} with --platform")],
+            Self::Layout { path, source, .. }
+                if source.kind() == io::ErrorKind::NotFound && !path.starts_with("blobs") =>
+            {
+                vec!["name a directory that holds `oci-layout` and `index.json`, such as `rbuild -o type=oci,tar=false,dest=DIR` makes".into()]
+            }
             Self::NotInLayout { have, .. } if !have.is_empty() => vec![format!("it has {}", have.join(", "))],
             _ => Vec::new(),
         }

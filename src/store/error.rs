@@ -71,9 +71,9 @@ impl Diagnose for StoreError {
 
     fn hints(&self) -> Vec<String> {
         match self {
-            Self::Open { path, .. } => vec![format!("name a folder you can write to: --root {}", path.display())],
+            Self::Open { .. } | Self::Lock { .. } => vec!["name a folder that you can write to: `--root DIR`".into()],
             Self::Unsafe { .. } => {
-                vec!["name a folder that only you can write to: --root ~/.local/share/rbuild".into()]
+                vec!["name a folder that only you can write to: `--root ~/.local/share/rbuild`".into()]
             }
             Self::Write { source } if source.kind() == io::ErrorKind::StorageFull => {
                 vec!["the disk is full: free space, or put the state elsewhere with --root".into()]
