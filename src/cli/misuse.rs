@@ -25,6 +25,9 @@ pub(super) fn diagnostic(error: &clap::Error) -> Option<Diagnostic> {
     Some(told)
 }
 
+/// Words up to this length are near to any other.
+const SHORT: usize = 3;
+
 const HELP: &str = "`rbuild --help` lists the flags and their values";
 
 fn usage(message: String) -> Diagnostic {
@@ -76,7 +79,7 @@ fn invalid_value(error: &clap::Error) -> Diagnostic {
         return usage(format!("{flag} wants a value: {argument}")).hinted(HELP);
     }
     let told = usage(format!("invalid value of {flag}: {value:?} is none of {valid}"));
-    match suggest(&value, valid.split(", ")) {
+    match suggest(&value, valid.split(", ")).filter(|_| value.len() > SHORT) {
         Some(near) => told.hinted(format!("did you mean `{flag} {near}`?")),
         None => told,
     }
@@ -96,7 +99,7 @@ fn conflict(error: &clap::Error) -> Diagnostic {
 
 /// Returns the command that a context which does not exist was meant to be.
 pub(super) fn meant_command(context: &str) -> Option<&'static str> {
-    suggest(context, COMMANDS)
+    suggest(context, COMMANDS).filter(|_| context.len() > SHORT)
 }
 
 #[cfg(test)]

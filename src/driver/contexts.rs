@@ -132,7 +132,7 @@ fn default_dockerfile(context: &Context) -> Result<(String, Vec<u8>), Diagnostic
             return Ok((name.into(), text));
         }
     }
-    let error = missing(Path::new("Dockerfile"), &std::io::ErrorKind::NotFound.into());
+    let error = missing(Path::new("Dockerfile"), &nothing_there());
     match near_dockerfile(context) {
         Some(name) => Err(error.hinted(format!("the context has `{name}`: name it with `--file`"))),
         None => Err(error.hinted("name the Dockerfile with `--file`, or give the directory it is in as the context")),
@@ -153,7 +153,7 @@ fn near_dockerfile(context: &Context) -> Option<String> {
 fn named_dockerfile(path: &Path, source: &ContextSource, context: &Context) -> Result<Vec<u8>, Diagnostic> {
     if !matches!(source, ContextSource::Directory(_)) {
         let found = context.read_file(&path.to_string_lossy(), MAX_FILE).map_err(|e| Diagnostic::from_error(&e))?;
-        return found.ok_or_else(|| missing(path, &std::io::ErrorKind::NotFound.into()));
+        return found.ok_or_else(|| missing(path, &nothing_there()));
     }
     let place = beside_context(path, source);
     let file = crate::sys::dir::open_without_waiting(&place).map_err(|error| missing(path, &error))?;
@@ -179,6 +179,11 @@ fn beside_context(path: &Path, source: &ContextSource) -> PathBuf {
         ContextSource::Directory(context) if !path.exists() && context.join(path).exists() => context.join(path),
         _ => path.to_owned(),
     }
+}
+
+/// `ENOENT` in the system's words; those of the library's own kind are others.
+fn nothing_there() -> std::io::Error {
+    std::io::Error::from_raw_os_error(2)
 }
 
 fn missing(path: &Path, error: &std::io::Error) -> Diagnostic {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use crate::diag::{self, Diagnostic, Kind};
+use crate::diag::{self, Diagnostic, Kind, LineRange};
 use crate::digest::Digest;
 use crate::image::Platform;
 use crate::llb::{self, Definition, OpKind};
@@ -52,6 +52,17 @@ fn add_one(
 /// Returns the solver's edge of an LLB input.
 pub(super) fn edge(input: &llb::Input) -> Option<solver::Edge> {
     Some(solver::Edge { vertex: input.digest.clone(), output: usize::try_from(input.index).ok()? })
+}
+
+/// Returns the lines a step comes from; a source has those of the first step that reads it.
+pub(super) fn lines_of<'d>(
+    step: &Digest,
+    definitions: impl Iterator<Item = &'d Definition> + Clone,
+) -> Option<Vec<LineRange>> {
+    let vertices = || definitions.clone().flat_map(|definition| &definition.vertices).filter(|v| !v.lines.is_empty());
+    let reads = |vertex: &&Arc<llb::Vertex>| vertex.op.inputs.iter().any(|input| input.digest == *step);
+    let own = vertices().find(|vertex| vertex.digest == *step);
+    own.or_else(|| vertices().find(reads)).map(|vertex| vertex.lines.clone())
 }
 
 /// Returns the name a step is shown with.

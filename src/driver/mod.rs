@@ -30,7 +30,7 @@ use crate::exec::{Entitlements, ExecOptions, Executor};
 use crate::export::stop::Stop;
 use crate::frontend::{self, Lowered};
 use crate::image::Platform;
-use crate::llb::{self, json};
+use crate::llb::json;
 use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
 use crate::progress::{Event, Sink, Warning};
 use crate::solver::{self, Graph, SolveError};
@@ -210,7 +210,7 @@ impl Build {
         let mut graph = Graph::new();
         for result in &lowered.results {
             let added = graph::add(&mut graph, worker, &result.definition, &result.platform);
-            added.map_err(|(vertex, error)| self.placed(error, vertex).while_doing(SOLVE))?;
+            added.map_err(|(vertex, error)| self.placed(error, &vertex.digest, lowered).while_doing(SOLVE))?;
         }
         let edges: Vec<Option<solver::Edge>> = lowered.results.iter().map(|r| target(&r.definition)).collect();
         let definitions = lowered.results.iter().map(|result| &result.definition);
@@ -244,19 +244,17 @@ impl Build {
             }
             _ => Diagnostic::from_error(error),
         };
-        let vertices = lowered.results.iter().flat_map(|result| &result.definition.vertices);
-        let failed = error.vertex().and_then(|digest| vertices.into_iter().find(|v| v.digest == *digest));
-        if let Some(vertex) = failed {
-            diagnostic = self.placed(diagnostic, vertex);
+        if let Some(digest) = error.vertex() {
+            diagnostic = self.placed(diagnostic, digest, lowered);
         }
         diagnostic.while_doing(SOLVE)
     }
 
     /// Adds the lines of the Dockerfile that a step comes from.
-    fn placed(&self, mut diagnostic: Diagnostic, vertex: &llb::Vertex) -> Diagnostic {
-        if !vertex.lines.is_empty() {
+    fn placed(&self, mut diagnostic: Diagnostic, step: &Digest, lowered: &Lowered) -> Diagnostic {
+        if let Some(lines) = graph::lines_of(step, lowered.results.iter().map(|result| &result.definition)) {
             let (file, text) = (self.dockerfile.0.clone(), Arc::clone(&self.dockerfile.1));
-            diagnostic.locations.insert(0, Location { file, text, ranges: vertex.lines.clone(), mark: None });
+            diagnostic.locations.insert(0, Location { file, text, ranges: lines, mark: None });
         }
         diagnostic
     }

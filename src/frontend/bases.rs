@@ -90,7 +90,10 @@ impl Lowering<'_> {
         }
         let written = stage.base_name.clone();
         let reference = Reference::from_str(&written)
-            .map_err(|e| Problem::new(format!("failed to parse stage name {}: {e}", quote(&written))))?
+            .map_err(|e| {
+                Problem::new(format!("failed to parse stage name {}: {e}", quote(&written)))
+                    .hinted("write an image as NAME:TAG, the name in lower case")
+            })?
             .with_default_tag();
         stage.base_name = reference.to_string();
         stage.progress.dispatched |= stage.implicit;

@@ -67,10 +67,15 @@ impl Diagnose for OpsError {
     fn hints(&self) -> Vec<String> {
         match self {
             OpsError::SecretMissing { id } => {
-                vec![format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE")]
+                vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]
             }
             OpsError::Failed { status, .. } => failure_hint(status).into_iter().map(str::to_owned).collect(),
-            OpsError::SshMissing { id } => vec![format!("give it with --ssh {id}")],
+            OpsError::Unsupported { what } if what.contains("source") => {
+                vec!["fetch it before the build, and COPY it from the context".into()]
+            }
+            OpsError::SshMissing { .. } => {
+                vec!["leave `required` out of the mount: ssh agents are not there in this version".into()]
+            }
             _ => Vec::new(),
         }
     }
