@@ -67,8 +67,8 @@ fn contexts_that_are_none() {
     let _ = project.rbuild(&["https://h.invalid/a.git"]).complains(2, "contexts from a URL", "check the sources out");
     let mut command = project.command(binary());
     command.arg("buidl");
-    let _ = run(command).complains(2, "\"buidl\"", "did you mean `rbuild build`?");
-    let _ = project.rbuild(&["build"]).complains(2, "`build` comes before its flags", "rbuild build [OPTIONS]");
+    let _ = run(command).complains(2, "\"buidl\"", "did you mean `rbuild build [OPTIONS]`?");
+    let _ = project.rbuild(&["build"]).complains(2, "the context \"build\"", "did you mean `rbuild build [OPTIONS]`?");
     let layout = "x=oci-layout:///nonexistent";
     let _ = project.build(&["--build-context", layout]).complains(4, "OCI layout /nonexistent", "`index.json`");
 }

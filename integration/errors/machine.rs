@@ -101,12 +101,12 @@ fn destinations_that_cannot_be_written() {
     let project = Project::with(User::Rootless, COPY_ALL);
     let nowhere = project.home().join("none/image.tar");
     let to = |dest: &str| format!("type=oci,dest={dest}");
-    let hint = format!("mkdir -p {}", project.home().join("none").display());
-    let _ = project.build(&["-o", &to(nowhere.to_str().unwrap())]).complains(5, "No such file", &hint);
+    let hint = "make the directory first: `mkdir -p none`";
+    let _ = project.build(&["-o", &to(nowhere.to_str().unwrap())]).complains(5, "No such file", hint);
     let _ = project.build(&["-o", &to("/usr/image.tar")]).complains(5, "Permission denied", "that you may write to");
     let _ = project.build(&["-o", "type=local,dest=/usr/rbuild-out"]).complains(5, "Permission denied", "write to");
     for flag in ["--iidfile", "--metadata-file"] {
-        let _ = project.build(&[flag, nowhere.to_str().unwrap()]).complains(5, "No such file", &hint);
+        let _ = project.build(&[flag, nowhere.to_str().unwrap()]).complains(5, "No such file", hint);
     }
 }
 

@@ -99,7 +99,8 @@ fn conflict(error: &clap::Error) -> Diagnostic {
 
 /// Returns the command that a context which does not exist was meant to be.
 pub(super) fn meant_command(context: &str) -> Option<&'static str> {
-    suggest(context, COMMANDS).filter(|_| context.len() > SHORT)
+    let exact = COMMANDS.into_iter().find(|command| *command == context);
+    exact.or_else(|| suggest(context, COMMANDS).filter(|_| context.len() > SHORT))
 }
 
 #[cfg(test)]

@@ -225,7 +225,7 @@ fn directory(path: &str) -> Result<ContextSource, Diagnostic> {
         Err(error) => {
             let told = usage(format!("failed to open the context {path:?}: {}", chain(&error)));
             Err(match misuse::meant_command(path) {
-                Some(command) => told.hinted(format!("did you mean `rbuild {command}`?")),
+                Some(command) => told.hinted(format!("did you mean `rbuild {command} [OPTIONS]`?")),
                 None => told.hinted(CONTEXT_HINT),
             })
         }

@@ -244,7 +244,7 @@ impl Diagnose for RegistryError {
                 vec![format!("repair {path}, or name another directory in DOCKER_CONFIG")]
             }
             Self::Mismatch { .. } | Self::Size { .. } => {
-                vec!["the registry holds damaged content: push the image again, or name another tag".into()]
+                vec!["the image is damaged where it is kept: push the image again, or name another".into()]
             }
             _ => Vec::new(),
         }
