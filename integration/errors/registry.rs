@@ -241,7 +241,7 @@ async fn entries_that_lead_out_of_the_image_write_nothing_outside() {
             let tar = tar_of(entries);
             let output = image(&tar, gzip(&tar)).build(user).await;
             match refused {
-                Some(name) => drop(output.complains(4, "tar entry", "push the image again").says(name)),
+                Some(name) => drop(output.complains(4, "failed to unpack layer", "push the image again").says(name)),
                 None => drop(output.success()),
             }
             assert_eq!(names(outside.path()), ["kept"]);

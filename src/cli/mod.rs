@@ -72,7 +72,7 @@ struct Prepared {
 
 fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diagnostic> {
     let settings = Settings::load(args.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
-    start_tracing(args.debug || settings.debug);
+    start_tracing(args, args.debug || settings.debug);
     for warning in &settings.warnings {
         notice::tell(args, environment, warning);
     }
@@ -162,9 +162,14 @@ fn closed_output(error: &std::io::Error) -> Diagnostic {
     Diagnostic::new(Kind::Machine, format!("failed to write to standard output: {}", crate::diag::chain(error)))
 }
 
-fn start_tracing(debug: bool) {
-    let level = if debug { tracing::Level::DEBUG } else { tracing::Level::WARN };
-    let filter = tracing_subscriber::filter::EnvFilter::new(format!("warn,rbuild={level}"));
+/// A program that reads JSON gets no lines of a log, unless it asks.
+fn start_tracing(args: &BuildArgs, debug: bool) {
+    let directives = match args.progress {
+        _ if debug => "warn,rbuild=debug",
+        args::ProgressMode::Rawjson => "off",
+        _ => "warn",
+    };
+    let filter = tracing_subscriber::filter::EnvFilter::new(directives);
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().finish();
     // A second subscriber can only come from a second call in one process, as in tests; the first stays.
