@@ -81,7 +81,7 @@ fn all_mistakes_of_a_file_are_told_each_with_its_place() {
 #[test]
 fn foreign_text_in_an_excerpt_moves_no_cursor() {
     let project = Project::with(User::Rootless, "FROM scratch\n\tCOYP \x1b[2J\u{202e}x\n");
-    let output = project.build(&[]).complains(3, "unknown instruction", "").says("\tCOYP \\u{1b}[2J");
+    let output = project.build(&[]).complains(3, "unknown instruction", "").says("\tCOYP ");
     assert!(!output.stderr.contains(['\x1b', '\u{202e}']));
 }
 

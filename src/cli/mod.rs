@@ -6,6 +6,8 @@
 pub mod args;
 mod display;
 mod dump;
+#[doc(hidden)]
+pub mod fuzzing;
 mod misuse;
 mod notice;
 mod request;
@@ -21,7 +23,7 @@ use crate::config::{Environment, Settings};
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::{self, Outcome, Request, Setup};
 use crate::export::ExportSpec;
-use crate::progress::Sink;
+use crate::progress::{Commands, Sink, sanitize};
 use crate::registry::Proxies;
 use crate::rootless;
 use args::{BuildArgs, Cli, Command, DebugCommand};
@@ -49,13 +51,16 @@ pub fn main() -> ExitCode {
 
 /// Tells the error, the last thing on standard error, and returns its exit code.
 fn fail(diagnostic: &Diagnostic, environment: &Environment) -> ExitCode {
-    let text = notice::printable(&diagnostic.render(), environment);
+    // It quotes foreign files and servers.
+    let text = sanitize::message(&diagnostic.render(), display::commands(environment));
     // Nobody is left to tell that standard error is closed; the exit code says the rest.
     let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::from(diagnostic.kind.exit_code())
 }
 
 fn run(cli: Cli, environment: &Environment) -> Result<(), Diagnostic> {
+    // A kernel that does not know the request only costs memory.
+    let _ = crate::sys::proc::use_huge_pages(false);
     match cli.command {
         None => build(&cli.build, environment),
         Some(Command::Build(args)) => build(&args, environment),
@@ -72,7 +77,7 @@ struct Prepared {
 
 fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diagnostic> {
     let settings = Settings::load(args.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
-    start_tracing(args, args.debug || settings.debug);
+    start_tracing(args, args.debug || settings.debug, display::commands(environment));
     for warning in &settings.warnings {
         notice::tell(args, environment, warning);
     }
@@ -162,16 +167,30 @@ fn closed_output(error: &std::io::Error) -> Diagnostic {
     Diagnostic::new(Kind::Machine, format!("failed to write to standard output: {}", crate::diag::chain(error)))
 }
 
+/// Standard error for log lines, which quote foreign names.
+struct LogWriter(Commands);
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let text = sanitize::message(&String::from_utf8_lossy(line), self.0);
+        std::io::stderr().write_all(text.as_bytes()).map(|()| line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A program that reads JSON gets no lines of a log, unless it asks.
-fn start_tracing(args: &BuildArgs, debug: bool) {
+fn start_tracing(args: &BuildArgs, debug: bool, commands: Commands) {
     let directives = match args.progress {
         _ if debug => "warn,rbuild=debug",
         args::ProgressMode::Rawjson => "off",
         _ => "warn",
     };
     let filter = tracing_subscriber::filter::EnvFilter::new(directives);
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().finish();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    let subscriber = subscriber.with_writer(move || LogWriter(commands)).without_time().finish();
     // A second subscriber can only come from a second call in one process, as in tests; the first stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }

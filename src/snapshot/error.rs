@@ -106,9 +106,6 @@ impl Diagnose for SnapshotError {
             Self::Overlay { .. } => {
                 vec!["keep the state on a local disk (ext4, xfs, btrfs or tmpfs): `--root DIR`".into()]
             }
-            Self::Prepare { source } | Self::Commit { source } if source.kind() == io::ErrorKind::StorageFull => {
-                vec!["the disk is full: free space, or put the state elsewhere with --root".into()]
-            }
             _ => Vec::new(),
         }
     }

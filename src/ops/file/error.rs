@@ -104,9 +104,6 @@ impl Diagnose for FileOpError {
         match self {
             Self::Source(error) => error.hints(),
             Self::FileOverDirectory { path } => vec![format!("write `{path}/` to copy into the directory")],
-            Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                vec!["free some space where the state directory is, or put it elsewhere with `--root DIR`".to_owned()]
-            }
             _ => Vec::new(),
         }
     }
