@@ -57,7 +57,8 @@ impl Screen {
     }
 }
 
-fn choose(args: &BuildArgs, environment: &Environment) -> (Mode, DisplayOptions) {
+/// Decides how progress is shown.
+pub(super) fn choose(args: &BuildArgs, environment: &Environment) -> (Mode, DisplayOptions) {
     let terminal = std::io::stderr().is_terminal() && environment.text("TERM") != Some("dumb");
     let mode = match args.progress {
         _ if args.quiet => Mode::Quiet,
