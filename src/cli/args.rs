@@ -154,7 +154,7 @@ pub struct BuildArgs {
     #[arg(long = "secret", value_name = "SPEC")]
     pub secrets: Vec<String>,
 
-    /// Ssh agent or keys for RUN --mount=type=ssh: `default` or `NAME=SOCKET|KEY`
+    /// Ssh agent for RUN --mount=type=ssh: `default` or `NAME=SOCKET`
     #[arg(long = "ssh", value_name = "SPEC")]
     pub ssh: Vec<String>,
 

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::args::{BuildArgs, ProgressMode};
 use crate::config::Environment;
-use crate::progress::{Colors, Commands, Display, DisplayOptions, Event, Mode, Sink, WarningDetail, display};
+use crate::digest::Digest;
+use crate::progress::{
+    Colors, Commands, Display, DisplayOptions, Event, Mode, Sink, Warning, WarningDetail, display,
+};
 
 /// Time between two drawings of the terminal display.
 const TICK: Duration = Duration::from_millis(100);
@@ -16,6 +19,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// A running display.
 #[derive(Debug)]
 pub(super) struct Screen {
+    mode: Mode,
     events: Sender<Event>,
     thread: JoinHandle<()>,
 }
@@ -38,7 +42,26 @@ impl Screen {
         let (events, receiver) = mpsc::channel();
         let display = display(mode, Box::new(std::io::stderr()), options);
         let thread = std::thread::spawn(move || show(display, &receiver));
-        (Self { events: events.clone(), thread }, Arc::new(Channel(events)))
+        (Self { mode, events: events.clone(), thread }, Arc::new(Channel(events)))
+    }
+
+    /// Tells something that belongs to no step; where each line must be JSON, as a warning.
+    pub(super) fn notice(&self, text: &str) {
+        if self.mode != Mode::RawJson {
+            return warn(text);
+        }
+        let warning = Warning {
+            vertex: Digest::compute("rbuild.notice"),
+            level: 1,
+            short: text.to_owned(),
+            detail: Vec::new(),
+            url: String::new(),
+            file: String::new(),
+            text: "".into(),
+            ranges: Vec::new(),
+        };
+        // The display has not ended: that is what takes this screen.
+        let _ = self.events.send(Event::Warning(warning));
     }
 
     /// Shows what is left and ends the display; all sinks must be dropped before.
@@ -49,6 +72,12 @@ impl Screen {
             let _ = std::io::stderr().flush();
         }
     }
+}
+
+/// Writes a line to standard error.
+pub(super) fn warn(text: &str) {
+    let text = crate::progress::sanitize::escape(text);
+    let _ = writeln!(std::io::stderr(), "warning: {text}");
 }
 
 fn choose(args: &BuildArgs, environment: &Environment) -> (Mode, DisplayOptions) {

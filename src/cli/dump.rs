@@ -13,6 +13,9 @@ use crate::progress::event::NoProgress;
 /// Prints the definition of each platform; images are resolved, nothing is pulled or run.
 pub(super) fn dump_llb(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> {
     let prepared = prepare(args, environment)?;
+    for warning in &prepared.settings.warnings {
+        super::display::warn(warning);
+    }
     let setup = super::setup(args, environment, &prepared, false);
     let lines = on_runtime(Arc::new(NoProgress), |sink, _| driver::dump(setup, prepared.request, sink))?;
     let mut out = std::io::stdout().lock();

@@ -63,9 +63,6 @@ struct Prepared {
 fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diagnostic> {
     start_tracing(args.debug);
     let settings = Settings::load(args.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
-    for warning in &settings.warnings {
-        warn(warning);
-    }
     let request = request::build_request(args, environment, &mut std::io::stdin().lock())?;
     let exports = request::exports(args)?;
     Ok(Prepared { request, settings, exports })
@@ -74,14 +71,14 @@ fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diag
 fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> {
     let prepared = prepare(args, environment)?;
     let entered = rootless::enter().map_err(|error| Diagnostic::from_error(&error))?;
-    for notice in &entered.notices {
-        warn(notice);
-    }
     let (screen, sink) = Screen::start(args, environment);
+    for notice in prepared.settings.warnings.iter().chain(&entered.notices) {
+        screen.notice(notice);
+    }
     let squash = entered.mode == rootless::Mode::SingleId;
     let setup = setup(args, environment, &prepared, squash);
     if setup.exports.is_empty() {
-        warn(
+        screen.notice(
             "no output is asked for: the result stays in the state directory; --push, --load or --output say where it should go",
         );
     }
@@ -148,11 +145,6 @@ fn finish(args: &BuildArgs, outcome: &Outcome) -> Result<(), Diagnostic> {
         printed.map_err(|e| Diagnostic::new(Kind::Machine, format!("failed to write to standard output: {e}")))?;
     }
     Ok(())
-}
-
-fn warn(text: &str) {
-    let text = crate::progress::sanitize::escape(text);
-    let _ = writeln!(std::io::stderr(), "warning: {text}");
 }
 
 fn start_tracing(debug: bool) {

@@ -10,10 +10,11 @@ use crate::diag::{Diagnostic, Kind, suggest};
 use crate::driver::request::LayoutSource;
 use crate::driver::{ContextSource, DockerfileSource, Request};
 use crate::export::spec::ImageTarget;
-use crate::export::{ExportSpec, annotations};
+use crate::export::annotations::{self, Annotation};
+use crate::export::ExportSpec;
 use crate::image::Reference;
-use crate::ops::Secrets;
-use crate::secrets::{SecretSpec, read_secret};
+use crate::ops::{Agents, Secrets};
+use crate::secrets::{SecretSpec, SshSpec, read_secret};
 
 /// The largest Dockerfile read from standard input, in bytes.
 const MAX_DOCKERFILE: u64 = 16 << 20;
@@ -45,9 +46,7 @@ pub(super) fn build_request(
         named_context(value, &mut request)?;
     }
     request.secrets = secrets(args, environment)?;
-    if !args.ssh.is_empty() {
-        return Err(usage("`--ssh` is refused: ssh mounts are not there in this version".into()));
-    }
+    request.agents = agents(args, environment)?;
     Ok(request)
 }
 
@@ -61,6 +60,19 @@ fn secrets(args: &BuildArgs, environment: &Environment) -> Result<Secrets, Diagn
         secrets.insert(spec.id, secret);
     }
     Ok(secrets)
+}
+
+/// Paths are made absolute: the build may look for a socket from another directory.
+fn agents(args: &BuildArgs, environment: &Environment) -> Result<Agents, Diagnostic> {
+    let own = environment.path("SSH_AUTH_SOCK");
+    let find = |text: &String| {
+        let spec = SshSpec::parse(text)?;
+        let mut agent = spec.agent(own.as_deref())?;
+        agent.socket = std::path::absolute(&agent.socket).unwrap_or(agent.socket);
+        Ok((spec.id, agent))
+    };
+    let found = args.ssh.iter().map(find).collect::<Result<_, crate::secrets::SecretError>>();
+    found.map_err(|error| Diagnostic::from_error(&error))
 }
 
 /// The destinations that flags ask for: names, annotations, `--push` and `--load` worked into those of `--output`.
@@ -94,11 +106,12 @@ pub(super) fn exports(args: &BuildArgs) -> Result<Vec<ExportSpec>, Diagnostic> {
     if exports.is_empty() && (args.quiet || args.iidfile.is_some() || args.metadata_file.is_some()) {
         exports.push(parse(&"type=image".to_owned())?);
     }
+    let annotations = annotations(args)?;
     for target in exports.iter_mut().filter_map(image_of) {
         if !names.is_empty() {
             target.names.clone_from(&names);
         }
-        add_annotations(args, target)?;
+        target.options.annotations.extend(annotations.iter().cloned());
     }
     Ok(exports)
 }
@@ -125,8 +138,8 @@ fn names(args: &BuildArgs) -> Result<Vec<Reference>, Diagnostic> {
 }
 
 /// `[level:]name=value`, as buildx takes it.
-fn add_annotations(args: &BuildArgs, target: &mut ImageTarget) -> Result<(), Diagnostic> {
-    for text in &args.annotations {
+fn annotations(args: &BuildArgs) -> Result<Vec<Annotation>, Diagnostic> {
+    let parse = |text: &String| {
         let wrong = |why: &str| usage(format!("invalid value of --annotation: {text:?}: {why}"));
         let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
         let attribute = match key.split_once(':') {
@@ -134,9 +147,9 @@ fn add_annotations(args: &BuildArgs, target: &mut ImageTarget) -> Result<(), Dia
             _ => format!("annotation.{key}"),
         };
         let parsed = annotations::parse(&attribute, value).ok_or_else(|| wrong("unknown level"))?;
-        target.options.annotations.push(parsed.map_err(|why| wrong(&why))?);
-    }
-    Ok(())
+        parsed.map_err(|why| wrong(&why))
+    };
+    args.annotations.iter().map(parse).collect()
 }
 
 fn usage(message: String) -> Diagnostic {

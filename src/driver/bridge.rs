@@ -42,12 +42,16 @@ impl DriverBridge {
     /// Returns what was resolved: by source identifier and platform.
     pub(super) fn into_resolved(self) -> BTreeMap<(String, Platform), source::ResolvedImage> {
         let cells = self.resolved.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let found = cells.into_iter().filter_map(|((name, platform), cell)| {
-            let image = cell.get()?.clone();
-            let identifier = format!("{name}@{}", image.digest);
-            Some(((identifier, platform.normalized()), image))
-        });
-        found.collect()
+        let mut found = BTreeMap::new();
+        for ((name, platform), cell) in cells {
+            let (Some(image), platform) = (cell.get(), platform.normalized()) else { continue };
+            // Steps name an image by its digest, contexts of `docker-image://` as it was written.
+            let bare = name.split_once('@').map_or(name.as_str(), |(bare, _)| bare);
+            let identifier = format!("{bare}@{}", image.digest);
+            found.insert((identifier, platform.clone()), image.clone());
+            found.insert((name, platform), image.clone());
+        }
+        found
     }
 
     fn cell(&self, name: String, platform: &Platform) -> Cell {
@@ -64,8 +68,7 @@ impl Bridge for DriverBridge {
         _mode: ResolveMode,
     ) -> Answer<'a, ResolvedImage> {
         Box::pin(async move {
-            let cell =
-                self.cell(format!("docker-image://{}", Reference { digest: None, ..reference.clone() }), platform);
+            let cell = self.cell(format!("docker-image://{reference}"), platform);
             let name = format!("[internal] load metadata for {reference}");
             let work = || self.steps.run(&name, |_| self.images.resolve(reference, platform));
             let image = cell.get_or_try_init(work).await.map_err(|error| BridgeError::from_error(&error))?;
@@ -86,8 +89,9 @@ impl Bridge for DriverBridge {
                 hints: Vec::new(),
             };
             let layout = self.layouts.get(store).ok_or_else(unknown)?;
-            let cell = self.cell(format!("oci-layout://{store}"), platform);
-            let name = format!("[context {store}] load metadata for {reference}");
+            let cell = self.cell(format!("oci-layout://{reference}"), platform);
+            let context = Reference { digest: None, ..reference.clone() }.familiar();
+            let name = format!("[context {context}] load metadata for {reference}");
             let work = || self.steps.run(&name, |_| layout.resolve(reference, platform));
             let image = cell.get_or_try_init(work).await.map_err(|error| BridgeError::from_error(&error))?;
             Ok(ResolvedImage { digest: image.digest.clone(), config: image.config_bytes.to_vec() })

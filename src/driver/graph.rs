@@ -13,16 +13,17 @@ use crate::ops::{self, Tree, Worker};
 use crate::progress::{Event, Sink, Vertex};
 use crate::solver::{self, CacheError, Completion, Graph, Observer};
 
-/// Adds the vertices of a definition to the graph.
+/// Adds the vertices of a definition to the graph; an error comes with the vertex it is about.
 pub(super) fn add(
     graph: &mut Graph<Tree>,
     worker: &Arc<Worker>,
     definition: &Definition,
     platform: &Platform,
-) -> Result<(), Diagnostic> {
+) -> Result<(), (Diagnostic, Digest)> {
     for vertex in &definition.vertices {
-        let failed = |message: String| Diagnostic::new(Kind::Build, message);
-        let op = ops::op_of(worker, vertex, platform).map_err(|error| Diagnostic::from_error(&error))?;
+        let wrong = |diagnostic: Diagnostic| (diagnostic, vertex.digest.clone());
+        let failed = |message: String| wrong(Diagnostic::new(Kind::Build, message));
+        let op = ops::op_of(worker, vertex, platform).map_err(|error| wrong(Diagnostic::from_error(&error)))?;
         let inputs = vertex.op.inputs.iter().map(edge).collect::<Option<_>>();
         let added = graph.add(solver::Vertex {
             digest: vertex.digest.clone(),

@@ -135,6 +135,8 @@ async fn prepare(
     let lowered = frontend::lower(&build.frontend_request(inputs.dockerfile), &bridge).await;
     match lowered {
         Ok(lowered) => {
+            let steps: usize = lowered.results.iter().map(|result| result.definition.vertices.len()).sum();
+            tracing::debug!(platforms = lowered.results.len(), steps, "lowered the Dockerfile");
             build.warn(&lowered.warnings);
             Ok((build, lowered, bridge))
         }
@@ -190,6 +192,7 @@ impl Build {
             layouts,
             contexts,
             secrets: self.request.secrets.clone(),
+            agents: self.request.agents.clone(),
             caches: CacheMounts::open(&self.stations.store).map_err(|error| Diagnostic::from_error(&error))?,
             sink: Arc::clone(&self.sink),
             layers,
@@ -206,7 +209,8 @@ impl Build {
     ) -> Result<Vec<Tree>, Diagnostic> {
         let mut graph = Graph::new();
         for result in &lowered.results {
-            graph::add(&mut graph, worker, &result.definition, &result.platform)?;
+            let added = graph::add(&mut graph, worker, &result.definition, &result.platform);
+            added.map_err(|(diagnostic, digest)| self.located(diagnostic, &digest, lowered))?;
         }
         let edges: Vec<Option<solver::Edge>> = lowered.results.iter().map(|r| target(&r.definition)).collect();
         let definitions = lowered.results.iter().map(|result| &result.definition);
@@ -233,15 +237,23 @@ impl Build {
 
     /// Adds the lines of the Dockerfile that the failed step comes from.
     fn failure(&self, error: &SolveError, lowered: &Lowered) -> Diagnostic {
-        let mut diagnostic = match error {
+        let diagnostic = match error {
             SolveError::Vertex { source, .. } => {
                 let inner = source.inner();
                 Diagnostic { message: crate::diag::chain(inner), ..Diagnostic::from_error(error) }
             }
             _ => Diagnostic::from_error(error),
         };
-        let vertices = lowered.results.iter().flat_map(|result| &result.definition.vertices);
-        let failed = error.vertex().and_then(|digest| vertices.into_iter().find(|v| v.digest == *digest));
+        match error.vertex() {
+            Some(digest) => self.located(diagnostic, digest, lowered),
+            None => failed_to_solve(diagnostic),
+        }
+    }
+
+    /// Adds the lines of the Dockerfile that a step comes from.
+    fn located(&self, mut diagnostic: Diagnostic, step: &Digest, lowered: &Lowered) -> Diagnostic {
+        let mut vertices = lowered.results.iter().flat_map(|result| &result.definition.vertices);
+        let failed = vertices.find(|vertex| vertex.digest == *step);
         if let Some(vertex) = failed.filter(|vertex| !vertex.lines.is_empty()) {
             diagnostic.locations.insert(
                 0,
@@ -253,9 +265,12 @@ impl Build {
                 },
             );
         }
-        diagnostic.message = format!("failed to solve: {}", diagnostic.message);
-        diagnostic
+        failed_to_solve(diagnostic)
     }
+}
+
+fn failed_to_solve(diagnostic: Diagnostic) -> Diagnostic {
+    Diagnostic { message: format!("failed to solve: {}", diagnostic.message), ..diagnostic }
 }
 
 fn target(definition: &crate::llb::Definition) -> Option<solver::Edge> {
