@@ -138,6 +138,6 @@ fn a_layout_is_a_context_by_tag_by_digest_and_by_neither() {
         let env = built.config()["config"]["Env"].to_string();
         assert!(env.contains("FROM_BASE=1"), "{env}");
         assert_eq!(built.layers()[0], both.document(&serde_json::json!(digest))["layers"][0]["digest"]);
-        let _ = project.build(&["--build-context", &named(&format!("{}:3", place.display()))]).failure(4).says(":3");
+        let _ = project.build(&["--build-context", &named(&format!("{}:3", place.display()))]).failure(4).says("has no image 3").says("it has 1, 2");
     }
 }

@@ -114,8 +114,8 @@ fn variables_and_the_scope_of_arguments() {
         let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
         assert_eq!(read("before"), "[]\n");
         assert_eq!(read("after"), "global|global/local|2|two words|global|1-fallback-set\n");
-        assert_eq!(read("shadow"), "2\n", "a variable of ENV counts more than an ARG");
-        assert!(out.join("2/global").is_dir());
+        assert_eq!(read("shadow"), "arg\n", "of ARG and ENV the later one counts");
+        assert!(out.join("arg/global").is_dir());
         assert_eq!(read("global.txt"), "copied");
         assert_eq!(read("path"), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n");
         assert_eq!(read("next"), "[][2]\n");

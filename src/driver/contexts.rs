@@ -91,6 +91,7 @@ fn own_ignore(request: &Request, context: &Context, dockerfile: &str) -> Result<
             folder.read_file(&name, MAX_FILE)
         }
         (DockerfileSource::Inline(_), _) => Ok(None),
+        (DockerfileSource::File(path), _) => context.read_file(&format!("{}.dockerignore", path.display()), MAX_FILE),
         _ => context.read_file(&name, MAX_FILE),
     };
     Ok(text.map_err(|e| Diagnostic::from_error(&e))?.map(|text| (name, text)))

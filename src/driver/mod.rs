@@ -30,7 +30,7 @@ use crate::exec::{Entitlements, ExecOptions, Executor};
 use crate::export::stop::Stop;
 use crate::frontend::{self, Lowered};
 use crate::image::Platform;
-use crate::llb::json;
+use crate::llb::{Vertex, json};
 use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
 use crate::progress::{Event, Sink, Warning};
 use crate::solver::{self, Graph, SolveError};
@@ -250,11 +250,15 @@ impl Build {
         }
     }
 
-    /// Adds the lines of the Dockerfile that a step comes from.
+    /// Adds the lines of the Dockerfile that a step comes from: its own, or those of the step that wants it.
     fn located(&self, mut diagnostic: Diagnostic, step: &Digest, lowered: &Lowered) -> Diagnostic {
-        let mut vertices = lowered.results.iter().flat_map(|result| &result.definition.vertices);
-        let failed = vertices.find(|vertex| vertex.digest == *step);
-        if let Some(vertex) = failed.filter(|vertex| !vertex.lines.is_empty()) {
+        let with_lines = |wanted: &dyn Fn(&Vertex) -> bool| {
+            let mut vertices = lowered.results.iter().flat_map(|result| &result.definition.vertices);
+            vertices.find(|vertex| !vertex.lines.is_empty() && wanted(vertex))
+        };
+        let own = with_lines(&|vertex| vertex.digest == *step);
+        let wanting = || with_lines(&|vertex| vertex.op.inputs.iter().any(|input| input.digest == *step));
+        if let Some(vertex) = own.or_else(wanting) {
             diagnostic.locations.insert(
                 0,
                 Location {
