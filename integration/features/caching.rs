@@ -52,7 +52,10 @@ fn mode_name_and_content_of_a_file_count_and_ignored_files_do_not() {
 #[test]
 fn arguments_count_where_they_are_in_scope() {
     for user in BOTH {
-        let project = with_base(user, "RUN echo before\nARG A\nRUN echo $A\nFROM base\nARG B\nCOPY --from=1 /bin/busybox /b\nRUN echo done\n");
+        let project = with_base(
+            user,
+            "RUN echo before\nARG A\nRUN echo $A\nFROM base\nARG B\nCOPY --from=1 /bin/busybox /b\nRUN echo done\n",
+        );
         let dockerfile = fs::read_to_string(project.context().join("Dockerfile")).unwrap();
         project.file("Dockerfile", dockerfile.replacen("RUN echo before", "FROM base AS one\nRUN echo before", 1));
         assert_eq!(cached(&project, &["--build-arg", "A=1"]), 0);
@@ -66,7 +69,10 @@ fn arguments_count_where_they_are_in_scope() {
 
 #[test]
 fn another_base_builds_anew_unless_only_its_content_is_used() {
-    let base = Project::with(User::Root, "FROM scratch\nCOPY f /f\nCOPY --from=host busybox /bin/busybox\nARG N\nLABEL n=$N\n");
+    let base = Project::with(
+        User::Root,
+        "FROM scratch\nCOPY f /f\nCOPY --from=host busybox /bin/busybox\nARG N\nLABEL n=$N\n",
+    );
     base.file("f", "1");
     let project = Project::with(User::Root, "FROM lay\nRUN [\"/bin/busybox\", \"touch\", \"/made\"]\n");
     let build = |n: &str| {
@@ -108,7 +114,8 @@ fn cold(project: &Project, args: &[&str]) -> Layout {
 #[test]
 fn cold_builds_of_copies_have_the_same_layers() {
     for user in BOTH {
-        let project = Project::with(user, "FROM scratch\nCOPY a /x/a\nCOPY --link d /d\nCOPY --chmod=600 <<EOF /e\ntext\nEOF\n");
+        let project =
+            Project::with(user, "FROM scratch\nCOPY a /x/a\nCOPY --link d /d\nCOPY --chmod=600 <<EOF /e\ntext\nEOF\n");
         project.file("a", "a").file("d/1", "1").file("d/2", "2");
         for path in ["a", "d/1", "d/2", "d"] {
             tool("touch", &["-d", "@1700000000", text(&project.context().join(path))]);
@@ -124,7 +131,8 @@ fn cold_builds_of_copies_have_the_same_layers() {
 fn source_date_epoch_gives_equal_images() {
     let mut digests = Vec::new();
     for user in BOTH {
-        let dockerfile = "FROM scratch\nCOPY d /new/d\nCOPY --link d /linked/\nWORKDIR /w\nCOPY <<EOF /e/f\ntext\nEOF\nENV A=1\n";
+        let dockerfile =
+            "FROM scratch\nCOPY d /new/d\nCOPY --link d /linked/\nWORKDIR /w\nCOPY <<EOF /e/f\ntext\nEOF\nENV A=1\n";
         let project = Project::with(user, dockerfile);
         project.file("d/f", "content");
         for path in ["d/f", "d"] {

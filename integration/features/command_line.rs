@@ -48,7 +48,8 @@ fn targets_arguments_and_labels() {
 fn an_argument_the_dockerfile_does_not_have_is_told_and_a_predefined_one_is_not() {
     let project = Project::with(User::Root, "FROM scratch\nCOPY a /\n");
     project.file("a", "");
-    let layout = Layout::built(&project, &["--build-arg", "HTTP_PROXY=http://secret.example", "--build-arg", "NOBODY=1"]);
+    let layout =
+        Layout::built(&project, &["--build-arg", "HTTP_PROXY=http://secret.example", "--build-arg", "NOBODY=1"]);
     let config = layout.config().to_string();
     assert!(!config.contains("secret.example") && !config.contains("NOBODY"), "{config}");
 }
@@ -140,7 +141,8 @@ fn quiet_prints_the_digest_and_files_tell_it_too() {
         assert_eq!(json["containerimage.descriptor"]["digest"], layout.digest().as_str());
         assert_eq!(json["containerimage.descriptor"]["mediaType"], "application/vnd.oci.image.manifest.v1+json");
         assert_eq!(json["image.name"], "example.org/app:1,docker.io/library/app:2");
-        let names: Vec<_> = layout.index()["manifests"].as_array().unwrap().iter().map(|m| m["annotations"].clone()).collect();
+        let names: Vec<_> =
+            layout.index()["manifests"].as_array().unwrap().iter().map(|m| m["annotations"].clone()).collect();
         assert_eq!(names[0]["io.containerd.image.name"], "example.org/app:1");
         assert_eq!(names[1]["org.opencontainers.image.ref.name"], "2");
     }

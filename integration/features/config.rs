@@ -54,11 +54,16 @@ fn history_names_each_instruction_and_layers_match() {
         project.file("f", "");
         let layout = Layout::built(&project, &busybox());
         let config = layout.config();
-        let lines: Vec<(String, bool)> = config["history"].as_array().unwrap().iter().map(|entry| {
-            assert_eq!(entry["comment"], "buildkit.dockerfile.v0");
-            assert!(entry["created"].is_string(), "{entry}");
-            (entry["created_by"].as_str().unwrap().to_owned(), entry["empty_layer"] == true)
-        }).collect();
+        let lines: Vec<(String, bool)> = config["history"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| {
+                assert_eq!(entry["comment"], "buildkit.dockerfile.v0");
+                assert!(entry["created"].is_string(), "{entry}");
+                (entry["created_by"].as_str().unwrap().to_owned(), entry["empty_layer"] == true)
+            })
+            .collect();
         let expected = [
             ("COPY busybox /bin/busybox # buildkit", false),
             ("RUN /bin/busybox --install -s /bin # buildkit", false),

@@ -66,7 +66,9 @@ fn ignore_files_rule_and_a_dockerfiles_own_comes_first() {
         project.file("keep.txt", "").file("drop.log", "").file("d/drop.log", "").file("d/keep.log", "");
         project.file("secret/key", "").file("secret/public", "");
         project.file(".dockerignore", "# comment\n**/*.log\n!d/keep.log\nsecret\n!secret/public\nDockerfile*\n");
-        project.file("Dockerfile.own", "FROM scratch\nCOPY . /\n").file("Dockerfile.own.dockerignore", "*\n!drop.log\n");
+        project
+            .file("Dockerfile.own", "FROM scratch\nCOPY . /\n")
+            .file("Dockerfile.own.dockerignore", "*\n!drop.log\n");
         let listed = |args: &[&str]| {
             let out = project.files(args);
             let found = tool("sh", &["-c", &format!("cd {} && find . -type f | sort | tr '\\n' ' '", text(&out))]);
@@ -138,6 +140,10 @@ fn a_layout_is_a_context_by_tag_by_digest_and_by_neither() {
         let env = built.config()["config"]["Env"].to_string();
         assert!(env.contains("FROM_BASE=1"), "{env}");
         assert_eq!(built.layers()[0], both.document(&serde_json::json!(digest))["layers"][0]["digest"]);
-        let _ = project.build(&["--build-context", &named(&format!("{}:3", place.display()))]).failure(4).says("has no image 3").says("it has 1, 2");
+        let _ = project
+            .build(&["--build-context", &named(&format!("{}:3", place.display()))])
+            .failure(4)
+            .says("has no image 3")
+            .says("it has 1, 2");
     }
 }

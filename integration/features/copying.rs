@@ -23,7 +23,10 @@ fn owners_and_modes() {
                         /symbolic 755 0:0\n/symbolic/x 644 0:0\n/plus 755 0:0\n/by-user 644 0:0\n";
         assert_eq!(project.built(&busybox(), "stat"), expected);
         // As BuildKit does, though not silently.
-        let _ = with_base(user, "COPY --chown=nobody-here Dockerfile /\n").build(&busybox()).success().says("user nobody-here is not in /etc/passwd: user 0 is used");
+        let _ = with_base(user, "COPY --chown=nobody-here Dockerfile /\n")
+            .build(&busybox())
+            .success()
+            .says("user nobody-here is not in /etc/passwd: user 0 is used");
     }
 }
 
@@ -55,14 +58,35 @@ fn patterns_parents_and_exclusions() {
         let dockerfile = "FROM scratch\nCOPY *.txt /glob/\nCOPY a/b c /into/\nCOPY a /as-dir\nCOPY a/b/deep.txt /renamed\nCOPY --parents a/b/deep.txt ./c/*.md /parents/\n\
                           COPY --parents ./a/./b/deep.txt /pivot/\nCOPY --parents **/*.md /all/\nCOPY --exclude=*.md --exclude=b a c /without/\nCOPY [\"with space\", \"/s p/\"]\nCOPY a/b/../top.txt /dots\n";
         let project = Project::with(user, dockerfile);
-        project.file("x.txt", "").file("y.txt", "").file("z.md", "").file("a/top.txt", "top").file("a/b/deep.txt", "deep");
+        project
+            .file("x.txt", "")
+            .file("y.txt", "")
+            .file("z.md", "")
+            .file("a/top.txt", "top")
+            .file("a/b/deep.txt", "deep");
         project.file("a/read.md", "").file("c/one.md", "").file("c/two", "").file("with space", "s");
         let out = project.files(&[]);
         let found = tool("sh", &["-c", &format!("cd {} && find . -type f | sort", text(&out))]);
         let expected = [
-            "./all/a/read.md", "./all/c/one.md", "./all/z.md", "./as-dir/b/deep.txt", "./as-dir/read.md", "./as-dir/top.txt", "./dots",
-            "./glob/x.txt", "./glob/y.txt", "./into/deep.txt", "./into/one.md", "./into/two", "./parents/a/b/deep.txt", "./parents/c/one.md",
-            "./pivot/b/deep.txt", "./renamed", "./s p/with space", "./without/top.txt", "./without/two",
+            "./all/a/read.md",
+            "./all/c/one.md",
+            "./all/z.md",
+            "./as-dir/b/deep.txt",
+            "./as-dir/read.md",
+            "./as-dir/top.txt",
+            "./dots",
+            "./glob/x.txt",
+            "./glob/y.txt",
+            "./into/deep.txt",
+            "./into/one.md",
+            "./into/two",
+            "./parents/a/b/deep.txt",
+            "./parents/c/one.md",
+            "./pivot/b/deep.txt",
+            "./renamed",
+            "./s p/with space",
+            "./without/top.txt",
+            "./without/two",
         ];
         assert_eq!(found.lines().collect::<Vec<_>>(), expected);
     }
@@ -80,7 +104,9 @@ fn sources_are_stages_by_name_by_number_and_images() {
         project.file("f", "stage");
         let context = format!("lay=oci-layout://{}", layout.0.display());
         let out = project.files(&["--build-context", &context]);
-        for (name, content) in [("by-name", "stage"), ("by-number", "stage"), ("by-case", "stage"), ("by-image", "image")] {
+        for (name, content) in
+            [("by-name", "stage"), ("by-number", "stage"), ("by-case", "stage"), ("by-image", "image")]
+        {
             assert_eq!(fs::read_to_string(out.join(name)).unwrap(), content, "{name}");
         }
     }
@@ -131,7 +157,11 @@ fn archives_are_unpacked_by_add_and_only_then() {
         for name in ["plain", "z", "b", "x", "s"] {
             assert_eq!(fs::read_to_string(out.join("add").join(name)).unwrap(), name);
         }
-        assert!(out.join("copy/plain.tar").exists() && out.join("kept/z.tar.gz").exists() && out.join("not/not.tar").exists());
+        assert!(
+            out.join("copy/plain.tar").exists()
+                && out.join("kept/z.tar.gz").exists()
+                && out.join("not/not.tar").exists()
+        );
         assert_eq!(fs::read_to_string(out.join("stat")).unwrap(), "640 3:4\n640 5:6\n");
     }
 }

@@ -61,7 +61,8 @@ fn caches_last_over_builds_apart_by_id() {
              RUN --mount=type=cache,from=base,source=/etc-like,target=/f ls /f > /origin\n",
         );
         let dockerfile = fs::read_to_string(project.context().join("Dockerfile")).unwrap();
-        let dockerfile = dockerfile.replacen("ARG N", "RUN mkdir /etc-like && touch /etc-like/start\nFROM base\nARG N", 1);
+        let dockerfile =
+            dockerfile.replacen("ARG N", "RUN mkdir /etc-like && touch /etc-like/start\nFROM base\nARG N", 1);
         project.file("Dockerfile", dockerfile);
         for (n, log) in [("1", "1\n"), ("2", "1\n2\n")] {
             let arg = format!("N={n}");
@@ -134,7 +135,8 @@ fn secrets_reach_the_step_and_nothing_else() {
         let layout = project.home().join("layout");
         let to_layout = format!("type=oci,tar=false,dest={}", layout.display());
         let context = project.context();
-        let mut args = vec!["--secret", &file, "--secret", "id=var,env=THE_VARIABLE", "-o", text(&output), "-o", &to_layout];
+        let mut args =
+            vec!["--secret", &file, "--secret", "id=var,env=THE_VARIABLE", "-o", text(&output), "-o", &to_layout];
         args.extend(busybox());
         args.extend(["--debug", text(&context)]);
         let mut command = project.rbuild_command(&args);
@@ -143,7 +145,10 @@ fn secrets_reach_the_step_and_nothing_else() {
         let said = said.silent_about(SECRET);
         assert!(!said.stdout.contains(SECRET));
         let read = |name: &str| fs::read_to_string(output.join(name)).unwrap();
-        assert_eq!((read("length"), read("stat"), read("own")), ("32\n".into(), "400 0:0\n".into(), "440 5:6\n".into()));
+        assert_eq!(
+            (read("length"), read("stat"), read("own")),
+            ("32\n".into(), "400 0:0\n".into(), "440 5:6\n".into())
+        );
         assert_eq!(read("sum"), read("env"));
         assert!(output.join("none").exists() && !output.join("run").exists());
         let mut grep = std::process::Command::new("grep");

@@ -71,7 +71,10 @@ fn a_push_by_digest_has_no_tag() {
     let json: serde_json::Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
     let pinned = format!("docker://{name}@{}", json["containerimage.digest"].as_str().unwrap());
     assert_eq!(inspect(&["--tls-verify=false", "--config", &pinned])["config"]["Cmd"][0], "/a");
-    let tags = std::process::Command::new("skopeo").args(["list-tags", "--tls-verify=false"]).arg(format!("docker://{name}")).output();
+    let tags = std::process::Command::new("skopeo")
+        .args(["list-tags", "--tls-verify=false"])
+        .arg(format!("docker://{name}"))
+        .output();
     let tags = tags.unwrap();
     assert!(!String::from_utf8_lossy(&tags.stdout).contains("latest"), "{tags:?}");
     let _ = project.build(&["--push"]).failure(2).says("--tag");
@@ -81,7 +84,12 @@ fn a_push_by_digest_has_no_tag() {
 fn standard_output_takes_a_tar() {
     for user in BOTH {
         let project = project(user);
-        for (output, member) in [("-", "d/b"), ("type=tar,dest=-", "d/b"), ("type=oci,dest=-", "oci-layout"), ("type=docker", "manifest.json")] {
+        for (output, member) in [
+            ("-", "d/b"),
+            ("type=tar,dest=-", "d/b"),
+            ("type=oci,dest=-", "oci-layout"),
+            ("type=docker", "manifest.json"),
+        ] {
             let mut command = project.rbuild_command(&["-t", "app:1", "-o", output]);
             let place = project.home().join("piped.tar");
             command.arg(project.context()).stdout(fs::File::create(&place).unwrap());
@@ -107,7 +115,10 @@ fn search_path(project: &Project, docker: Option<&str>) -> PathBuf {
     }
     if let Some(script) = docker {
         // Another process writes it, or a child that some test forks just now could keep it busy.
-        tool("sh", &["-c", &format!("printf '%s' \"$1\" > {0} && chmod 755 {0}", text(&bin.join("docker"))), "sh", script]);
+        tool(
+            "sh",
+            &["-c", &format!("printf '%s' \"$1\" > {0} && chmod 755 {0}", text(&bin.join("docker"))), "sh", script],
+        );
     }
     bin
 }
@@ -152,7 +163,10 @@ fn a_layout_keeps_what_other_builds_put_there() {
         let _ = project.build(&["-t", "app:2", "-o", &output]).success();
         for (tag, content) in [("1", "one"), ("2", "changed")] {
             let root = project.home().join(format!("root{tag}"));
-            tool("umoci", &["raw", "unpack", "--rootless", "--image", &format!("{}:{tag}", dir.display()), text(&root)]);
+            tool(
+                "umoci",
+                &["raw", "unpack", "--rootless", "--image", &format!("{}:{tag}", dir.display()), text(&root)],
+            );
             assert_eq!(fs::read_to_string(root.join("a")).unwrap(), content);
         }
     }
@@ -162,12 +176,23 @@ fn a_layout_keeps_what_other_builds_put_there() {
 fn layers_are_compressed_as_asked() {
     for user in BOTH {
         let project = project(user);
-        for (attributes, suffix) in [("compression=zstd", "tar+zstd"), ("compression=uncompressed", "tar"), ("compression=gzip,compression-level=9", "tar+gzip")] {
+        for (attributes, suffix) in [
+            ("compression=zstd", "tar+zstd"),
+            ("compression=uncompressed", "tar"),
+            ("compression=gzip,compression-level=9", "tar+gzip"),
+        ] {
             let dir = project.home().join(suffix);
             let output = format!("type=oci,tar=false,{attributes},dest={}", dir.display());
             let _ = project.build(&["-o", &output, "--no-cache"]).success();
-            let types: Vec<_> = Layout(dir).root()["layers"].as_array().unwrap().iter().map(|l| l["mediaType"].clone()).collect();
-            assert_eq!(types, [format!("application/vnd.oci.image.layer.v1.{suffix}"), format!("application/vnd.oci.image.layer.v1.{suffix}")]);
+            let types: Vec<_> =
+                Layout(dir).root()["layers"].as_array().unwrap().iter().map(|l| l["mediaType"].clone()).collect();
+            assert_eq!(
+                types,
+                [
+                    format!("application/vnd.oci.image.layer.v1.{suffix}"),
+                    format!("application/vnd.oci.image.layer.v1.{suffix}")
+                ]
+            );
         }
     }
 }
@@ -175,7 +200,9 @@ fn layers_are_compressed_as_asked() {
 #[test]
 fn a_wrong_output_is_refused_before_anything_is_built() {
     let project = project(User::Root);
-    for (output, said) in [("type=ocy,dest=x", "oci"), ("type=oci,dest=x,compresion=gzip", "compression"), ("type=local", "dest")] {
+    for (output, said) in
+        [("type=ocy,dest=x", "oci"), ("type=oci,dest=x,compresion=gzip", "compression"), ("type=local", "dest")]
+    {
         let _ = project.build(&["-o", output]).failure(2).says(said).silent_about("load build definition");
     }
 }

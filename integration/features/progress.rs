@@ -77,19 +77,26 @@ fn rawjson_is_one_solve_status_a_line() {
         for line in &lines {
             for (key, entries) in line.as_object().unwrap() {
                 for entry in entries.as_array().unwrap() {
-                    let unknown = entry.as_object().unwrap().keys().find(|name| !known[key.as_str()].contains(&name.as_str()));
+                    let unknown =
+                        entry.as_object().unwrap().keys().find(|name| !known[key.as_str()].contains(&name.as_str()));
                     assert_eq!(unknown, None, "{line}");
                 }
             }
         }
         let all = |key: &str| -> Vec<&Value> { lines.iter().filter_map(|l| l[key].as_array()).flatten().collect() };
-        let logs: Vec<String> = all("logs").iter().map(|log| {
-            let data = base64::engine::general_purpose::STANDARD.decode(log["data"].as_str().unwrap()).unwrap();
-            format!("{}:{}", log["stream"], String::from_utf8(data).unwrap())
-        }).collect();
+        let logs: Vec<String> = all("logs")
+            .iter()
+            .map(|log| {
+                let data = base64::engine::general_purpose::STANDARD.decode(log["data"].as_str().unwrap()).unwrap();
+                format!("{}:{}", log["stream"], String::from_utf8(data).unwrap())
+            })
+            .collect();
         assert!(logs.contains(&"1:out\n".to_owned()) && logs.contains(&"2:err\n".to_owned()), "{logs:?}");
         let vertices = all("vertexes");
-        let step = vertices.iter().rfind(|v| v["name"].as_str().is_some_and(|name| name.ends_with("RUN echo out; echo err >&2"))).unwrap();
+        let step = vertices
+            .iter()
+            .rfind(|v| v["name"].as_str().is_some_and(|name| name.ends_with("RUN echo out; echo err >&2")))
+            .unwrap();
         assert!(step["completed"].is_string() && step["digest"].as_str().unwrap().starts_with("sha256:"));
         assert_eq!(step["inputs"].as_array().unwrap().len(), 1);
         assert!(!all("warnings").is_empty());
@@ -102,7 +109,11 @@ fn rawjson_of_a_failure_ends_with_the_error() {
     let (code, lines, rest) = rawjson(&project, &busybox());
     assert_eq!(code, 1);
     assert!(rest.starts_with("ERROR: ") || rest.contains("exit code: 3"), "{rest}");
-    let failed = lines.iter().filter_map(|l| l["vertexes"].as_array()).flatten().any(|v| v["error"].as_str().is_some_and(|e| e.contains("exit code: 3")));
+    let failed = lines
+        .iter()
+        .filter_map(|l| l["vertexes"].as_array())
+        .flatten()
+        .any(|v| v["error"].as_str().is_some_and(|e| e.contains("exit code: 3")));
     assert!(failed);
 }
 
@@ -111,8 +122,14 @@ fn a_terminal_is_drawn_on_and_left_as_it_was() {
     for user in BOTH {
         let project = with_base(user, "RUN echo drawn words\nRUN printf 'evil \\033]0;title\\007\\033[2J\\n'\n");
         let place = project.home().join("build.sh");
-        let words = ["--root", text(&project.state()), "--progress", "tty", "-o", text(&project.home().join("out"))].join(" ");
-        let script = format!("stty cols 100 rows 30\n{} {words} {} {}\necho code=$?\n", binary().display(), busybox().join(" "), project.context().display());
+        let words =
+            ["--root", text(&project.state()), "--progress", "tty", "-o", text(&project.home().join("out"))].join(" ");
+        let script = format!(
+            "stty cols 100 rows 30\n{} {words} {} {}\necho code=$?\n",
+            binary().display(),
+            busybox().join(" "),
+            project.context().display()
+        );
         fs::write(&place, script).unwrap();
         project.own(&place);
         let mut command = project.command("script");

@@ -38,7 +38,9 @@ fn working_directories_are_made_and_belong_to_the_user() {
     for user in BOTH {
         let project = with_base(
             user,
-            &format!("{USERS}WORKDIR /srv\nWORKDIR sub\nRUN pwd > /pwd\nUSER app\nWORKDIR /home/app/work\nRUN stat -c %U:%G . > own\n"),
+            &format!(
+                "{USERS}WORKDIR /srv\nWORKDIR sub\nRUN pwd > /pwd\nUSER app\nWORKDIR /home/app/work\nRUN stat -c %U:%G . > own\n"
+            ),
         );
         let out = project.files(&busybox());
         assert_eq!(fs::read_to_string(out.join("pwd")).unwrap(), "/srv/sub\n");
@@ -57,7 +59,10 @@ fn shells_and_exec_forms() {
         );
         let failed = project.build(&busybox()).failure(1);
         assert!(failed.stderr.contains("/bin/busybox sh -ec false; true"), "{}", failed.stderr);
-        let project = with_base(user, "RUN [\"/bin/sh\", \"-c\", \"echo \\\"$0 $1\\\" > /exec\", \"a  b\", \"$HOME\"]\nRUN echo \"$0\" > /shell\n");
+        let project = with_base(
+            user,
+            "RUN [\"/bin/sh\", \"-c\", \"echo \\\"$0 $1\\\" > /exec\", \"a  b\", \"$HOME\"]\nRUN echo \"$0\" > /shell\n",
+        );
         let out = project.files(&busybox());
         assert_eq!(fs::read_to_string(out.join("exec")).unwrap(), "a  b $HOME\n");
         assert_eq!(fs::read_to_string(out.join("shell")).unwrap(), "/bin/sh\n");
@@ -118,7 +123,7 @@ fn variables_and_the_scope_of_arguments() {
         assert!(out.join("arg/global").is_dir());
         assert_eq!(read("global.txt"), "copied");
         assert_eq!(read("path"), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n");
-        assert_eq!(read("next"), "[][2]\n");
+        assert_eq!(read("next"), "[global/local][2]\n", "a stage on a stage has its arguments");
         assert!(read("host").ends_with("buildkitsandbox\n"), "{}", read("host"));
         let names: Vec<String> = read("env").lines().map(|l| l.split('=').next().unwrap().to_owned()).collect();
         assert_eq!(names.join(" "), "A B C D GLOBAL HOME LOCAL PATH PWD SHLVL");
@@ -138,7 +143,10 @@ fn triggers_run_in_the_build_on_top() {
         project.file("f", "from the child\n");
         let context = format!("lay=oci-layout://{}", layout.0.display());
         assert_eq!(project.built(&["--build-context", &context], "all"), "from the child\nbase\n");
-        assert_eq!(Layout::built(&project, &["--build-context", &context]).config()["config"]["OnBuild"], serde_json::Value::Null);
+        assert_eq!(
+            Layout::built(&project, &["--build-context", &context]).config()["config"]["OnBuild"],
+            serde_json::Value::Null
+        );
     }
 }
 
@@ -160,7 +168,8 @@ fn output_arrives_while_the_step_runs() {
     for user in BOTH {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let project = with_base(user, &format!("RUN echo first words; nc 127.0.0.1 {port} < /dev/null; echo last words\n"));
+        let project =
+            with_base(user, &format!("RUN echo first words; nc 127.0.0.1 {port} < /dev/null; echo last words\n"));
         let context = project.context();
         let mut command = project.rbuild_command(&[&busybox()[..], &[text(&context)]].concat());
         let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
@@ -179,7 +188,9 @@ fn output_arrives_while_the_step_runs() {
         drop(waiting);
         let rest: Vec<String> = lines.collect();
         assert!(child.wait().unwrap().success());
-        assert!(rest.iter().any(|line| line.ends_with(" middle")) && rest.iter().any(|line| line.ends_with(" last words")));
+        assert!(
+            rest.iter().any(|line| line.ends_with(" middle")) && rest.iter().any(|line| line.ends_with(" last words"))
+        );
     }
 }
 

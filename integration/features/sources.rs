@@ -29,7 +29,11 @@ fn images_and_indexes_of_both_kinds() {
     }
     for user in BOTH {
         for tag in ["oci", "oci-index", "docker", "docker-index"] {
-            let project = Project::with(user, &format!("FROM {}\nCOPY --from=0 /name /copied\nCOPY f /\n", name(tag)).replace("COPY --from=0 /name /copied\n", ""));
+            let project = Project::with(
+                user,
+                &format!("FROM {}\nCOPY --from=0 /name /copied\nCOPY f /\n", name(tag))
+                    .replace("COPY --from=0 /name /copied\n", ""),
+            );
             project.file("f", "");
             assert_eq!(project.built(&["--platform=linux/amd64"], "name"), "amd64", "{tag}");
             if tag.ends_with("index") {
@@ -37,8 +41,13 @@ fn images_and_indexes_of_both_kinds() {
                 let layout = Layout::built(&project, &["--platform=linux/arm64"]);
                 assert_eq!(layout.config()["config"]["Env"][1], "ARCH=arm64");
                 let _ = project.build(&["--platform=linux/s390x"]).failure(4).says("s390x");
-                let digest: serde_json::Value = serde_json::from_str(&tool("skopeo", &["inspect", "--tls-verify=false", &format!("docker://{}", name(tag))])).unwrap();
-                let pinned = format!("FROM --platform=linux/arm64 {}@{}\n", name(tag), digest["Digest"].as_str().unwrap());
+                let digest: serde_json::Value = serde_json::from_str(&tool(
+                    "skopeo",
+                    &["inspect", "--tls-verify=false", &format!("docker://{}", name(tag))],
+                ))
+                .unwrap();
+                let pinned =
+                    format!("FROM --platform=linux/arm64 {}@{}\n", name(tag), digest["Digest"].as_str().unwrap());
                 assert_eq!(Project::with(user, &pinned).built(&[], "name"), "arm64");
             }
         }
@@ -104,7 +113,8 @@ fn settings_of_a_registry() {
         // Without settings, hosts of this machine are spoken to without TLS.
         let _ = project.build(&["-t", &name, "--push"]).failure(4).says(&registry.host);
         let config = project.home().join("buildkitd.toml");
-        fs::write(&config, format!("[registry.\"{}\"]\n  insecure = true\n  mirrors = [\"x\"]\n", registry.host)).unwrap();
+        fs::write(&config, format!("[registry.\"{}\"]\n  insecure = true\n  mirrors = [\"x\"]\n", registry.host))
+            .unwrap();
         project.own(&config);
         let pushed = project.build(&["--config", text(&config), "-t", &name, "--push"]).success();
         let _ = pushed.says("mirrors` has no effect");
@@ -125,7 +135,12 @@ fn a_stage_that_is_an_image_of_a_registry_can_be_copied_from_and_mounted() {
     let name = format!("{}/lib:1", registry.host);
     let _ = base.build(&["-t", &name, "--push"]).success();
     for user in BOTH {
-        let project = super::with_base(user, &format!("COPY --from={name} /dir /copied\nRUN --mount=from={name},source=/dir,target=/m cp /m/f /mounted\n"));
+        let project = super::with_base(
+            user,
+            &format!(
+                "COPY --from={name} /dir /copied\nRUN --mount=from={name},source=/dir,target=/m cp /m/f /mounted\n"
+            ),
+        );
         let out = project.files(&busybox());
         for path in ["copied/f", "mounted"] {
             assert_eq!(fs::read_to_string(out.join(path)).unwrap(), "from the registry");
@@ -150,6 +165,8 @@ fn a_layer_that_is_there_is_not_pulled_and_a_cached_build_pulls_none() {
     assert_eq!(first.count("pushing"), first.count("pushing"));
     let again = project.build(&["-t", &target, "--push"]).success();
     assert_eq!(again.count("CACHED"), 2, "{}", again.stderr);
-    let layers: serde_json::Value = serde_json::from_str(&tool("skopeo", &["inspect", "--tls-verify=false", &format!("docker://{target}")])).unwrap();
+    let layers: serde_json::Value =
+        serde_json::from_str(&tool("skopeo", &["inspect", "--tls-verify=false", &format!("docker://{target}")]))
+            .unwrap();
     assert_eq!(layers["Layers"].as_array().unwrap().len(), 2);
 }

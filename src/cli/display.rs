@@ -9,9 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::args::{BuildArgs, ProgressMode};
 use crate::config::Environment;
 use crate::digest::Digest;
-use crate::progress::{
-    Colors, Commands, Display, DisplayOptions, Event, Mode, Sink, Warning, WarningDetail, display,
-};
+use crate::progress::{Colors, Commands, Display, DisplayOptions, Event, Mode, Sink, Warning, WarningDetail, display};
 
 /// Time between two drawings of the terminal display.
 const TICK: Duration = Duration::from_millis(100);
