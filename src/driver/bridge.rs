@@ -54,7 +54,9 @@ impl DriverBridge {
         found
     }
 
-    fn cell(&self, name: String, platform: &Platform) -> Cell {
+    fn cell(&self, scheme: &str, reference: &Reference, platform: &Platform) -> Cell {
+        // With the digest, if it has one: a name may be pinned to several in one build.
+        let name = format!("{scheme}://{reference}");
         let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(resolved.entry((name, platform.clone())).or_default())
     }
@@ -68,7 +70,7 @@ impl Bridge for DriverBridge {
         _mode: ResolveMode,
     ) -> Answer<'a, ResolvedImage> {
         Box::pin(async move {
-            let cell = self.cell(format!("docker-image://{reference}"), platform);
+            let cell = self.cell("docker-image", reference, platform);
             let name = format!("[internal] load metadata for {reference}");
             let work = || self.steps.run(&name, |_| self.images.resolve(reference, platform));
             let image = cell.get_or_try_init(work).await.map_err(|error| BridgeError::from_error(&error))?;
@@ -89,7 +91,7 @@ impl Bridge for DriverBridge {
                 hints: Vec::new(),
             };
             let layout = self.layouts.get(store).ok_or_else(unknown)?;
-            let cell = self.cell(format!("oci-layout://{reference}"), platform);
+            let cell = self.cell("oci-layout", reference, platform);
             let context = Reference { digest: None, ..reference.clone() }.familiar();
             let name = format!("[context {context}] load metadata for {reference}");
             let work = || self.steps.run(&name, |_| layout.resolve(reference, platform));
