@@ -1,21 +1,54 @@
 //! What the flags and instructions promise, build by build.
 
-use crate::support::build::{BASE, BOTH, Project, busybox};
+mod caching;
+mod command_line;
+mod config;
+mod context;
+mod copying;
+mod image;
+mod mounts;
+mod outputs;
+mod progress;
+mod running;
+mod sources;
+mod ssh;
 
-#[test]
-fn second_build_is_cached_and_a_changed_file_reruns_what_depends_on_it() {
-    for user in BOTH {
-        let dockerfile = format!("{BASE}COPY a /a\nRUN cat /a > /ca\nFROM base\nCOPY b /b\nRUN cat /b > /cb\n");
-        let project = Project::with(user, &dockerfile);
-        project.file("a", "one").file("b", "two");
-        let _ = project.build(&busybox()).success().silent_about("CACHED");
-        let again = project.build(&busybox()).success();
-        assert_eq!(again.count("CACHED"), 6, "{}", again.stderr);
-        // A new time is no change; new content is, and only of what reads it.
-        project.file("b", "two");
-        assert_eq!(project.build(&busybox()).success().count("CACHED"), 6);
-        project.file("b", "three");
-        let changed = project.build(&busybox()).success();
-        assert_eq!(changed.count("CACHED"), 4, "{}", changed.stderr);
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::build::{BASE, Output, Project, User};
+
+/// Makes a project whose Dockerfile goes on from the stage `base`, which has busybox.
+fn with_base(user: User, rest: &str) -> Project {
+    Project::with(user, &format!("{BASE}{rest}"))
+}
+
+/// Runs a command that gets `input` through a pipe.
+fn fed(mut command: Command, input: &[u8]) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    // A program that needs no more closes its end; its exit code says whether that was right.
+    let writer = std::thread::spawn(move || drop(pipe.write_all(&input)));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    Output {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
+}
+
+/// Runs a tool of the machine and returns what it prints.
+fn tool(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A path as an argument.
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
 }

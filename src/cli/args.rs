@@ -169,7 +169,7 @@ pub struct BuildArgs {
     #[arg(long = "secret", value_name = "SPEC")]
     pub secrets: Vec<String>,
 
-    /// Ssh agent for RUN --mount=type=ssh (refused: not there in this version)
+    /// Ssh agent for RUN --mount=type=ssh: `default` or `NAME=SOCKET`
     #[arg(long = "ssh", value_name = "SPEC")]
     pub ssh: Vec<String>,
 

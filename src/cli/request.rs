@@ -15,8 +15,8 @@ use crate::export::annotations::{self, Annotation};
 use crate::export::spec::ImageTarget;
 use crate::image::Reference;
 use crate::image::platform::{KNOWN_ARCH, KNOWN_OS, Platform};
-use crate::ops::Secrets;
-use crate::secrets::{SecretSpec, read_secret};
+use crate::ops::{Agents, Secrets};
+use crate::secrets::{SecretSpec, SshSpec, read_secret};
 use crate::source::local::CONTEXT_HINT;
 
 /// The largest Dockerfile read from standard input, in bytes.
@@ -49,10 +49,7 @@ pub(super) fn build_request(
         named_context(value, &mut request)?;
     }
     request.secrets = secrets(args, environment)?;
-    if !args.ssh.is_empty() {
-        let message = "`--ssh` is refused: ssh mounts are not there in this version";
-        return Err(usage(message.into()).hinted("leave it out; a key for a RUN step can be given with `--secret`"));
-    }
+    request.agents = agents(args, environment)?;
     Ok(request)
 }
 
@@ -66,6 +63,19 @@ fn secrets(args: &BuildArgs, environment: &Environment) -> Result<Secrets, Diagn
         secrets.insert(spec.id, secret);
     }
     Ok(secrets)
+}
+
+/// Paths are made absolute: the build may look for a socket from another directory.
+fn agents(args: &BuildArgs, environment: &Environment) -> Result<Agents, Diagnostic> {
+    let own = environment.path("SSH_AUTH_SOCK");
+    let find = |text: &String| {
+        let spec = SshSpec::parse(text)?;
+        let mut agent = spec.agent(own.as_deref())?;
+        agent.socket = std::path::absolute(&agent.socket).unwrap_or(agent.socket);
+        Ok((spec.id, agent))
+    };
+    let found = args.ssh.iter().map(find).collect::<Result<_, crate::secrets::SecretError>>();
+    found.map_err(|error| Diagnostic::from_error(&error))
 }
 
 /// The destinations that flags ask for: names, annotations, `--push` and `--load` worked into those of `--output`.

@@ -42,16 +42,21 @@ impl DriverBridge {
     /// Returns what was resolved: by source identifier and platform.
     pub(super) fn into_resolved(self) -> BTreeMap<(String, Platform), source::ResolvedImage> {
         let cells = self.resolved.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let found = cells.into_iter().filter_map(|((name, platform), cell)| {
-            let image = cell.get()?.clone();
-            let identifier = format!("{name}@{}", image.digest);
-            Some(((identifier, platform.normalized()), image))
-        });
-        found.collect()
+        let mut found = BTreeMap::new();
+        for ((name, platform), cell) in cells {
+            let (Some(image), platform) = (cell.get(), platform.normalized()) else { continue };
+            // Steps name an image by its digest, contexts of `docker-image://` as it was written.
+            let bare = name.split_once('@').map_or(name.as_str(), |(bare, _)| bare);
+            let identifier = format!("{bare}@{}", image.digest);
+            found.insert((identifier, platform.clone()), image.clone());
+            found.insert((name, platform), image.clone());
+        }
+        found
     }
 
     fn cell(&self, scheme: &str, reference: &Reference, platform: &Platform) -> Cell {
-        let name = format!("{scheme}://{}", Reference { digest: None, ..reference.clone() });
+        // With the digest, if it has one: a name may be pinned to several in one build.
+        let name = format!("{scheme}://{reference}");
         let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(resolved.entry((name, platform.clone())).or_default())
     }
@@ -88,7 +93,8 @@ impl Bridge for DriverBridge {
             };
             let layout = self.layouts.get(store).ok_or_else(unknown)?;
             let cell = self.cell("oci-layout", reference, platform);
-            let name = format!("[context {store}] load metadata for {reference}");
+            let context = Reference { digest: None, ..reference.clone() }.familiar();
+            let name = format!("[context {context}] load metadata for {reference}");
             let resolved = async |_| layout.resolve(reference, platform).await.map_err(|e| BridgeError::from_error(&e));
             let image = cell.get_or_try_init(|| self.steps.run(&name, resolved)).await?;
             Ok(ResolvedImage { digest: image.digest.clone(), config: image.config_bytes.to_vec() })

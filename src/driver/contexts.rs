@@ -51,14 +51,16 @@ impl Inputs {
 /// Opens the OCI layouts, and pins each to a digest, as the frontend wants it.
 fn layouts(request: &mut Request) -> Result<BTreeMap<String, Arc<OciLayout>>, Diagnostic> {
     let mut layouts = BTreeMap::new();
-    for (name, source) in &request.layouts {
+    for (index, (name, source)) in request.layouts.iter().enumerate() {
         let layout = OciLayout::open(&source.path).map_err(|e| Diagnostic::from_error(&e))?;
         let digest = match &source.digest {
             Some(digest) => digest.clone(),
             None => layout.digest_of(source.tag.as_deref()).map_err(|e| Diagnostic::from_error(&e))?,
         };
-        request.options.insert(format!("context:{name}"), format!("oci-layout://{name}@{digest}"));
-        layouts.insert(name.clone(), Arc::new(layout));
+        // A name of its own, because the frontend would take the tag of the context's off.
+        let store = format!("layout{index}");
+        request.options.insert(format!("context:{name}"), format!("oci-layout://{store}@{digest}"));
+        layouts.insert(store, Arc::new(layout));
     }
     Ok(layouts)
 }
@@ -89,6 +91,7 @@ fn own_ignore(request: &Request, context: &Context, dockerfile: &str) -> Result<
             folder.read_file(&name, MAX_FILE)
         }
         (DockerfileSource::Inline(_), _) => Ok(None),
+        (DockerfileSource::File(path), _) => context.read_file(&format!("{}.dockerignore", path.display()), MAX_FILE),
         _ => context.read_file(&name, MAX_FILE),
     };
     Ok(text.map_err(|e| Diagnostic::from_error(&e))?.map(|text| (name, text)))

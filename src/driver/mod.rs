@@ -171,6 +171,8 @@ async fn prepare(
     let lowered = frontend::lower(&build.frontend_request(inputs.dockerfile), &bridge).await;
     match lowered {
         Ok(lowered) => {
+            let steps: usize = lowered.results.iter().map(|result| result.definition.vertices.len()).sum();
+            tracing::debug!(platforms = lowered.results.len(), steps, "lowered the Dockerfile");
             build.warn(&lowered.warnings);
             Ok((build, lowered, bridge))
         }
@@ -226,6 +228,7 @@ impl Build {
             layouts,
             contexts,
             secrets: self.request.secrets.clone(),
+            agents: self.request.agents.clone(),
             caches: CacheMounts::open(&self.stations.store).map_err(|error| Diagnostic::from_error(&error))?,
             sink: Arc::clone(&self.sink),
             layers,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::digest::Digest;
-use crate::ops::Secrets;
+use crate::ops::{Agents, Secrets};
 
 /// A whole build.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +23,8 @@ pub struct Request {
     pub allow: Vec<String>,
     /// Secrets.
     pub secrets: Secrets,
+    /// Ssh agents.
+    pub agents: Agents,
 }
 
 /// An image of an OCI layout.

@@ -85,6 +85,7 @@ impl Stations {
     /// Opens the state directory and what lies in it.
     pub(super) fn open(setup: &Setup) -> Result<Self, Diagnostic> {
         let failed = |error: &dyn crate::diag::Diagnose| Diagnostic::from_error(error);
+        tracing::debug!(root = %setup.root.display(), outputs = setup.exports.len(), "opening the state directory");
         let store = Store::open(&setup.root).map_err(|e| failed(&e))?;
         let lock = store.lock_shared().map_err(|e| failed(&e))?;
         let unmapped = if setup.squash_ids { Unmapped::Squash } else { Unmapped::Refuse };

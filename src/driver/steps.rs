@@ -50,6 +50,7 @@ impl Steps {
     {
         let step = self.start(name);
         let result = work(step.clone()).await;
+        tracing::debug!(step = name, failed = result.is_err(), "finished a step of the driver");
         step.end(result.as_ref().err().map(|error| error.to_string()));
         result
     }

@@ -33,6 +33,15 @@ pub enum OpsError {
         /// Its id.
         id: String,
     },
+    /// The socket of an ssh agent could not be made for a step.
+    #[error("failed to make the socket of the ssh agent {id}")]
+    SshSocket {
+        /// Its id.
+        id: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The graph asks for something this version cannot do.
     #[error("{what} is not there in this version of rbuild")]
     Unsupported {
@@ -67,7 +76,7 @@ impl Diagnose for OpsError {
         match self {
             OpsError::Unsupported { .. } | OpsError::Invalid { .. } => Kind::Dockerfile,
             OpsError::SecretMissing { .. } | OpsError::SshMissing { .. } => Kind::Usage,
-            OpsError::Copy { .. } => Kind::Machine,
+            OpsError::Copy { .. } | OpsError::SshSocket { .. } => Kind::Machine,
             OpsError::DiskFull { .. } => Kind::DiskFull,
             OpsError::Failed { .. } | OpsError::Thread(_) | OpsError::Canceled => Kind::Build,
         }

@@ -17,4 +17,4 @@ pub use error::OpsError;
 pub use records::{RecordStore, TreeCodec};
 pub use tree::Tree;
 pub use vertex::op_of;
-pub use worker::{LayerObserver, Materialised, Secrets, Worker};
+pub use worker::{Agents, LayerObserver, Materialised, Secrets, Worker};

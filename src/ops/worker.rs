@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::exec::Executor;
 use crate::image::Platform;
 use crate::progress::Sink;
-use crate::secrets::Secret;
+use crate::secrets::{Agent, Secret};
 use crate::snapshot::{Chain, LayerId, Snapshots};
 use crate::solver::OpError;
 use crate::source::local::Context;
@@ -45,6 +45,9 @@ impl Secrets {
     }
 }
 
+/// Ssh agents by id.
+pub type Agents = BTreeMap<String, Agent>;
+
 /// What the ops of one build share.
 pub struct Worker {
     /// Blobs.
@@ -63,6 +66,8 @@ pub struct Worker {
     pub contexts: BTreeMap<String, Arc<Context>>,
     /// Secrets.
     pub secrets: Secrets,
+    /// Ssh agents.
+    pub agents: Agents,
     /// Directories that outlive the build.
     pub caches: CacheMounts,
     /// Where logs and status go.

@@ -1,18 +1,20 @@
 //! Secrets and ssh agents given on the command line.
 //!
-//! In: the texts of `--secret` and `--ssh`, files and variables they name. Out: [`Secret`]s, and frames for an agent that
-//! only asks for keys and signatures. Invariants: the bytes of a secret are never printed, never written to disk and are
+//! In: the texts of `--secret` and `--ssh`, files and variables they name. Out: [`Secret`]s, and sockets behind which an
+//! agent is only asked for keys and signatures. Invariants: the bytes of a secret are never printed, never written to disk and are
 //! overwritten when dropped; a secret file in the workspace is reached through no link.
 
 mod agent;
+mod proxy;
 mod secret;
 mod spec;
 mod ssh;
 
 pub use agent::{AgentFilter, Client, MAX_FRAME, Reply};
+pub use proxy::AgentProxy;
 pub use secret::{MAX_SECRET, Secret, read_secret};
 pub use spec::{SecretOrigin, SecretSpec};
-pub use ssh::SshSpec;
+pub use ssh::{Agent, SshSpec};
 
 use std::io;
 use std::path::PathBuf;
@@ -65,6 +67,31 @@ pub enum SecretError {
         /// The path.
         path: PathBuf,
     },
+    /// No agent is named, and none is the caller's.
+    #[error("failed to find the ssh agent {id}: the variable SSH_AUTH_SOCK is not set")]
+    NoAgent {
+        /// Id of the agent.
+        id: String,
+    },
+    /// What `--ssh` names cannot be had.
+    #[error("failed to open the ssh agent {id} at {}", path.display())]
+    Agent {
+        /// Id of the agent.
+        id: String,
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What `--ssh` names is a file with a key, or anything else that is no socket.
+    #[error("refused ssh agent {id}: {} is not a socket", path.display())]
+    NotSocket {
+        /// Id of the agent.
+        id: String,
+        /// The path.
+        path: PathBuf,
+    },
     /// A secret has too many bytes.
     #[error("refused secret {id}: it is longer than {MAX_SECRET} bytes")]
     TooLong {
@@ -84,6 +111,14 @@ impl Diagnose for SecretError {
                 vec!["write `--secret id=NAME,src=FILE` or `--secret id=NAME,env=VARIABLE`".to_owned()]
             }
             Self::Text { .. } => vec!["write `--ssh default` or `--ssh NAME=SOCKET`".to_owned()],
+            Self::NoAgent { .. } | Self::Agent { .. } => {
+                vec!["start one with `eval $(ssh-agent)`, and give it keys with `ssh-add`".to_owned()]
+            }
+            Self::NotSocket { path, .. } => vec![format!(
+                "keys are not read from files by this version: start an agent with `eval $(ssh-agent)`, then `ssh-add {}`, and \
+                 write `--ssh default`",
+                path.display()
+            )],
             Self::Unset { id, .. } => vec![format!("set the variable, or write `--secret id={id},src=FILE`")],
             Self::Link { link, .. } => {
                 vec![format!(

@@ -1,6 +1,7 @@
 //! The text of `--ssh`: `default`, `NAME=SOCKET`, or `NAME=KEY,KEY`.
 
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 
 use super::SecretError;
 
@@ -15,7 +16,34 @@ pub struct SshSpec {
     pub raw: bool,
 }
 
+/// An agent that answers at a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agent {
+    /// The socket.
+    pub socket: PathBuf,
+    /// Whether everything is passed on.
+    pub raw: bool,
+}
+
 impl SshSpec {
+    /// Finds the agent; `own` is the caller's, for a specification without a path.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or what is named is no socket.
+    pub fn agent(&self, own: Option<&Path>) -> Result<Agent, SecretError> {
+        let id = || self.id.clone();
+        let named = self.paths.first().map(PathBuf::as_path).or(own);
+        let path = named.ok_or_else(|| SecretError::NoAgent { id: id() })?.to_owned();
+        match std::fs::metadata(&path) {
+            Ok(meta) if meta.file_type().is_socket() && self.paths.len() < 2 => {
+                Ok(Agent { socket: path, raw: self.raw })
+            }
+            Ok(_) => Err(SecretError::NotSocket { id: id(), path }),
+            Err(source) => Err(SecretError::Agent { id: id(), path, source }),
+        }
+    }
+
     /// Parses the value of one `--ssh`.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
         let wrong = |problem: String| SecretError::Text { option: "--ssh", problem };
@@ -42,6 +70,23 @@ impl SshSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn finds_sockets_and_nothing_else() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let (socket, key) = (temp.path().join("socket"), temp.path().join("key"));
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
+        std::fs::write(&key, "key").expect("write");
+        let agent = |path: Option<&Path>, own: Option<&Path>| {
+            let text = path.map_or("a".to_owned(), |path| format!("a={}", path.display()));
+            SshSpec::parse(&text).expect("valid").agent(own)
+        };
+        assert_eq!(agent(Some(&socket), None).expect("named").socket, socket);
+        assert_eq!(agent(None, Some(&socket)).expect("own").socket, socket);
+        assert!(matches!(agent(None, None), Err(SecretError::NoAgent { .. })));
+        assert!(matches!(agent(Some(&key), Some(&socket)), Err(SecretError::NotSocket { .. })));
+        assert!(matches!(agent(Some(&temp.path().join("none")), None), Err(SecretError::Agent { .. })));
+    }
 
     #[test]
     fn parses_names_sockets_and_keys() {

@@ -57,6 +57,11 @@ impl<R> Table<R> {
         records.into_iter().any(|record| !self.reached_from(v, input, record, s).is_empty())
     }
 
+    /// Returns whether an input leads to no record of `v` in any store that may still have a match.
+    pub(super) fn is_unmatched(&self, v: usize, input: usize) -> bool {
+        (0..self.stores.len()).all(|s| !self.nodes[v].alive[s] || !self.leads_on(v, input, s))
+    }
+
     fn output(&mut self, v: usize, o: usize) -> &mut super::node::Output {
         self.nodes[v].outputs.get_mut(&o).expect("only outputs in use are looked up")
     }

@@ -10,7 +10,8 @@
 //! 1. *Fast*: its cache map is made, and all inputs are Fast. It is looked up by the keys of its inputs' definitions. This
 //!    walks the whole graph below the targets and evaluates nothing.
 //! 2. *Slow*: all inputs are Slow, and it is looked up again. Then by content: of inputs that lead to no record, then of the
-//!    others. A content key needs the input's result, so this evaluates inputs, one by one as they are needed.
+//!    others. A content key needs the input's result, so this evaluates inputs, as they are needed: one that is Slow and leads
+//!    to no record at once, while others may still be evaluating what they are looked up by.
 //! 3. *Value*: a hit is loaded; otherwise all inputs reach Value, remaining content keys are made for the record, it is looked
 //!    up once more, and it runs.
 //!

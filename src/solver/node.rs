@@ -195,9 +195,12 @@ impl<R> Default for Node<R> {
 }
 
 impl<R> Node<R> {
-    /// Begins a step: answers to former ones no longer count.
+    /// Begins a step: answers to former ones no longer count, and what they would have told can be asked again.
     pub(super) fn enter(&mut self, step: Step) {
         self.step = step;
+        for content in self.content.iter_mut().filter(|content| **content == Content::Pending) {
+            *content = Content::Possible;
+        }
         self.epoch += 1;
         self.pending = 0;
     }

@@ -123,6 +123,7 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
             Reason::Keys(input) => {
                 self.table.nodes[v].pending -= 1;
                 self.table.judge(v, input);
+                self.ask_unmatched(v, input);
             }
             Reason::Content(input) => return self.ask_content(v, input),
         }
@@ -236,10 +237,7 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
         if self.table.nodes[v].hopeless() || self.table.search(v) {
             return self.keys_done(v);
         }
-        let unmatched = |table: &Table<R>, input: usize| {
-            (0..table.stores.len()).all(|s| !table.nodes[v].alive[s] || !table.leads_on(v, input, s))
-        };
-        self.ask_contents(v, Step::ContentFirst, unmatched)
+        self.ask_contents(v, Step::ContentFirst, |table, input| table.is_unmatched(v, input))
     }
 
     fn after_content_first(&mut self, v: usize) -> bool {
@@ -274,6 +272,15 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
             self.wait(v, self.table.graph.inputs(v)[input].0, Reason::Content(input));
         }
         true
+    }
+
+    /// Asks for the content of an input whose keys match nothing, while other inputs may still be on their way.
+    fn ask_unmatched(&mut self, v: usize, input: usize) {
+        let node = &self.table.nodes[v];
+        if node.content[input] == Content::Possible && !node.hopeless() && self.table.is_unmatched(v, input) {
+            self.table.nodes[v].content[input] = Content::Pending;
+            self.wait(v, self.table.graph.inputs(v)[input].0, Reason::Content(input));
+        }
     }
 
     fn ask_content(&mut self, v: usize, input: usize) {
@@ -363,6 +370,10 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
     }
 
     fn content_known(&mut self, v: usize, input: usize, key: Option<&crate::digest::Digest>) {
+        if self.table.nodes[v].content[input] != Content::Pending {
+            // The step that asked was left early; whoever needs it asks again.
+            return;
+        }
         self.table.nodes[v].set_content(input, key);
         self.table.nodes[v].pending -= 1;
         if self.table.nodes[v].pending == 0 {

@@ -1,5 +1,8 @@
 //! RUN: an exec op as a process on snapshots.
 
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -16,6 +19,7 @@ use crate::ops::caches::CacheUse;
 use crate::ops::keys::OpKey;
 use crate::ops::{OpsError, Tree, Worker};
 use crate::progress;
+use crate::secrets::{Agent, AgentProxy};
 use crate::snapshot::{Active, View};
 use crate::solver::{CacheMap, Op, OpError};
 
@@ -46,6 +50,21 @@ struct Kept {
     unchanged: Vec<(usize, Tree)>,
     views: Vec<View>,
     caches: Vec<Arc<CacheUse>>,
+    agents: Vec<StepAgent>,
+}
+
+/// An agent's socket for one step, in a directory of its own.
+struct StepAgent {
+    worker: Arc<Worker>,
+    folder: OsString,
+    _proxy: AgentProxy,
+}
+
+impl Drop for StepAgent {
+    fn drop(&mut self) {
+        // What cannot be removed now goes with the scratch folder.
+        drop(self.worker.store.scratch().dir().remove_all(&self.folder));
+    }
 }
 
 impl Op<Tree> for ExecVertex {
@@ -148,7 +167,7 @@ fn status_text(status: ExitStatusKind) -> String {
 /// Seals what the step wrote; what was thrown away just goes, and caches are free for others.
 fn commit(worker: &Worker, vertex: &Digest, kept: Kept, name: &str) -> Result<Vec<(usize, Tree)>, OpError> {
     let mut outputs = kept.unchanged;
-    drop((kept.views, kept.caches));
+    drop((kept.views, kept.caches, kept.agents));
     for (output, active) in kept.written {
         let Some(output) = output else { continue };
         let chain = worker.snapshots.commit(active, name)?;
@@ -169,7 +188,7 @@ fn collect(mut outputs: Vec<(usize, Tree)>) -> Result<Vec<Tree>, OpError> {
 
 /// Turns mounts into descriptors.
 struct Preparation<'a> {
-    worker: &'a Worker,
+    worker: &'a Arc<Worker>,
     op: &'a ExecOp,
     inputs: &'a [Tree],
     kept: Kept,
@@ -283,13 +302,24 @@ impl Preparation<'_> {
         }
     }
 
-    fn ssh(&self, mount: &Mount) -> Result<Option<MountSource>, OpError> {
-        let FileOpt { id, optional, .. } = mount.ssh.clone().unwrap_or_default();
+    fn ssh(&mut self, mount: &Mount) -> Result<Option<MountSource>, OpError> {
+        let FileOpt { id, uid, gid, mode, optional } = mount.ssh.clone().unwrap_or_default();
         let id = if id.is_empty() { "default".to_owned() } else { id };
-        if optional {
-            return Ok(None);
+        match self.worker.agents.get(&id).cloned() {
+            Some(agent) => {
+                let socket = self.agent_socket(agent).map_err(|source| OpsError::SshSocket { id, source })?;
+                Ok(Some(MountSource::SshAgent { socket, uid, gid, mode }))
+            }
+            None if optional => Ok(None),
+            None => Err(OpsError::SshMissing { id }.into()),
         }
-        Err(OpsError::SshMissing { id }.into())
+    }
+
+    fn agent_socket(&mut self, agent: Agent) -> io::Result<OwnedFd> {
+        let (folder, dir) = self.worker.store.scratch().make_dir()?;
+        let (proxy, socket) = AgentProxy::open(agent, &dir)?;
+        self.kept.agents.push(StepAgent { worker: Arc::clone(self.worker), folder, _proxy: proxy });
+        Ok(socket)
     }
 
     /// The step's own variables, then proxies in both spellings, then secrets; a path where there is none.

@@ -1,0 +1,208 @@
+//! Where results go: files, archives, registries, engines; several at once.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+
+use super::image::Layout;
+use super::{text, tool};
+use crate::support::build::{BOTH, Project, User, run};
+use crate::support::registry::Registry;
+
+/// A project with two layers.
+fn project(user: User) -> Project {
+    let project = Project::with(user, "FROM scratch\nCOPY a /a\nCOPY b /d/b\nCMD [\"/a\"]\n");
+    project.file("a", "one").file("b", "two");
+    project
+}
+
+/// What skopeo says of an image.
+fn inspect(args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&tool("skopeo", &[&["inspect"], args].concat())).unwrap()
+}
+
+#[test]
+fn several_outputs_of_one_build() {
+    let registry = Registry::start();
+    for user in BOTH {
+        let project = project(user);
+        let home = project.home().to_owned();
+        let at = |name: &str| home.join(name);
+        let name = format!("{}/{user:?}/app", registry.host).to_lowercase();
+        let outputs = [
+            text(&at("files")).to_owned(),
+            format!("type=local,dest={}", at("files2").display()),
+            format!("type=tar,dest={}", at("files.tar").display()),
+            format!("type=oci,dest={}", at("oci.tar").display()),
+            format!("type=oci,tar=false,dest={}", at("layout").display()),
+            format!("type=docker,dest={}", at("docker.tar").display()),
+            format!("type=image,push=true,name={name}:two"),
+            format!("type=registry,name={name}:three"),
+        ];
+        let mut args: Vec<&str> = outputs.iter().flat_map(|output| ["-o", output.as_str()]).collect();
+        let (metadata, tag) = (at("metadata"), format!("{name}:one"));
+        args.extend(["--metadata-file", text(&metadata)]);
+        let _ = project.build(&args).success();
+        for dir in ["files", "files2"] {
+            assert_eq!(fs::read_to_string(at(dir).join("d/b")).unwrap(), "two");
+        }
+        assert_eq!(tool("tar", &["-xOf", text(&at("files.tar")), "d/b"]), "two");
+        let digest = Layout(at("layout")).digest();
+        assert_eq!(Layout::unpacked(&at("oci.tar")).digest(), digest);
+        let docker = inspect(&["--config", &format!("docker-archive:{}", at("docker.tar").display())]);
+        assert_eq!(docker["config"]["Cmd"][0], "/a");
+        for pushed in ["two", "three"] {
+            let seen = inspect(&["--tls-verify=false", &format!("docker://{name}:{pushed}")]);
+            assert_eq!(seen["Digest"], digest.as_str(), "{pushed}");
+        }
+        let _ = project.build(&["--push", "-t", &tag]).success();
+        assert_eq!(inspect(&["--tls-verify=false", &format!("docker://{tag}")])["Digest"], digest.as_str());
+    }
+}
+
+#[test]
+fn a_push_by_digest_has_no_tag() {
+    let registry = Registry::start();
+    let project = project(User::Rootless);
+    let name = format!("{}/by/digest", registry.host);
+    let metadata = project.home().join("metadata");
+    let output = format!("type=image,name={name},push=true,push-by-digest=true,name-canonical=true");
+    let _ = project.build(&["-o", &output, "--metadata-file", text(&metadata)]).success();
+    let json: serde_json::Value = serde_json::from_slice(&fs::read(&metadata).unwrap()).unwrap();
+    let pinned = format!("docker://{name}@{}", json["containerimage.digest"].as_str().unwrap());
+    assert_eq!(inspect(&["--tls-verify=false", "--config", &pinned])["config"]["Cmd"][0], "/a");
+    let tags = std::process::Command::new("skopeo")
+        .args(["list-tags", "--tls-verify=false"])
+        .arg(format!("docker://{name}"))
+        .output();
+    let tags = tags.unwrap();
+    assert!(!String::from_utf8_lossy(&tags.stdout).contains("latest"), "{tags:?}");
+    let _ = project.build(&["--push"]).failure(2).says("--tag");
+}
+
+#[test]
+fn standard_output_takes_a_tar() {
+    for user in BOTH {
+        let project = project(user);
+        for (output, member) in [
+            ("-", "d/b"),
+            ("type=tar,dest=-", "d/b"),
+            ("type=oci,dest=-", "oci-layout"),
+            ("type=docker", "manifest.json"),
+        ] {
+            let mut command = project.rbuild_command(&["-t", "app:1", "-o", output]);
+            let place = project.home().join("piped.tar");
+            command.arg(project.context()).stdout(fs::File::create(&place).unwrap());
+            if output == "type=docker" {
+                continue;
+            }
+            let said = command.output().unwrap();
+            assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+            assert!(tool("tar", &["-tf", text(&place)]).lines().any(|line| line == member), "{output}");
+        }
+        let _ = project.build(&["-q", "-o", "-"]);
+    }
+}
+
+/// A search path that has what rootless builds need, and `docker` if a script is given.
+fn search_path(project: &Project, docker: Option<&str>) -> PathBuf {
+    let bin = project.home().join("bin");
+    let _ = fs::remove_dir_all(&bin);
+    fs::create_dir(&bin).unwrap();
+    for program in ["setpriv", "newuidmap", "newgidmap", "sh", "cat", "mv", "echo"] {
+        let found = ["/usr/bin", "/bin"].map(|dir| PathBuf::from(dir).join(program));
+        symlink(found.iter().find(|path| path.exists()).unwrap(), bin.join(program)).unwrap();
+    }
+    if let Some(script) = docker {
+        // Another process writes it, or a child that some test forks just now could keep it busy.
+        tool(
+            "sh",
+            &["-c", &format!("printf '%s' \"$1\" > {0} && chmod 755 {0}", text(&bin.join("docker"))), "sh", script],
+        );
+    }
+    bin
+}
+
+#[test]
+fn load_hands_the_image_to_docker_or_says_what_to_do() {
+    for user in BOTH {
+        let project = project(user);
+        let script = "#!/bin/sh\necho \"$*\" > $HOME/words\ncat > $HOME/got.tar\necho Loaded\n";
+        let bin = search_path(&project, Some(script));
+        let mut command = project.rbuild_command(&["--load", "-t", "app:1"]);
+        command.arg(project.context()).env("PATH", &bin);
+        let _ = run(command).success().says("importing to docker");
+        assert_eq!(fs::read_to_string(project.home().join("words")).unwrap(), "load\n");
+        let archive = format!("docker-archive:{}:app:1", project.home().join("got.tar").display());
+        assert_eq!(inspect(&["--config", &archive])["config"]["Cmd"][0], "/a");
+
+        search_path(&project, Some("#!/bin/sh\ncat > /dev/null\necho no daemon here >&2\nexit 1\n"));
+        let mut command = project.rbuild_command(&["--load", "-t", "app:1"]);
+        command.arg(project.context()).env("PATH", &bin);
+        let failed = run(command);
+        assert_ne!(failed.code, 0);
+        let _ = failed.says("no daemon here");
+
+        search_path(&project, None);
+        let mut command = project.rbuild_command(&["--load", "-t", "app:1"]);
+        command.arg(project.context()).env("PATH", &bin);
+        let explained = run(command);
+        assert_ne!(explained.code, 0);
+        let _ = explained.says("docker").says("podman").says("type=docker,dest=");
+    }
+}
+
+#[test]
+fn a_layout_keeps_what_other_builds_put_there() {
+    for user in BOTH {
+        let project = project(user);
+        let dir = project.home().join("shared");
+        let output = format!("type=oci,tar=false,dest={}", dir.display());
+        let _ = project.build(&["-t", "app:1", "-o", &output]).success();
+        project.file("a", "changed");
+        let _ = project.build(&["-t", "app:2", "-o", &output]).success();
+        for (tag, content) in [("1", "one"), ("2", "changed")] {
+            let root = project.home().join(format!("root{tag}"));
+            tool(
+                "umoci",
+                &["raw", "unpack", "--rootless", "--image", &format!("{}:{tag}", dir.display()), text(&root)],
+            );
+            assert_eq!(fs::read_to_string(root.join("a")).unwrap(), content);
+        }
+    }
+}
+
+#[test]
+fn layers_are_compressed_as_asked() {
+    for user in BOTH {
+        let project = project(user);
+        for (attributes, suffix) in [
+            ("compression=zstd", "tar+zstd"),
+            ("compression=uncompressed", "tar"),
+            ("compression=gzip,compression-level=9", "tar+gzip"),
+        ] {
+            let dir = project.home().join(suffix);
+            let output = format!("type=oci,tar=false,{attributes},dest={}", dir.display());
+            let _ = project.build(&["-o", &output, "--no-cache"]).success();
+            let types: Vec<_> =
+                Layout(dir).root()["layers"].as_array().unwrap().iter().map(|l| l["mediaType"].clone()).collect();
+            assert_eq!(
+                types,
+                [
+                    format!("application/vnd.oci.image.layer.v1.{suffix}"),
+                    format!("application/vnd.oci.image.layer.v1.{suffix}")
+                ]
+            );
+        }
+    }
+}
+
+#[test]
+fn a_wrong_output_is_refused_before_anything_is_built() {
+    let project = project(User::Root);
+    for (output, said) in
+        [("type=ocy,dest=x", "oci"), ("type=oci,dest=x,compresion=gzip", "compression"), ("type=local", "dest")]
+    {
+        let _ = project.build(&["-o", output]).failure(2).says(said).silent_about("load build definition");
+    }
+}

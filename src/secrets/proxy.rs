@@ -1,0 +1,110 @@
+//! A socket for one step, behind which the caller's agent answers what [`AgentFilter`] lets through.
+//!
+//! In: an agent's socket and a directory that only this user can enter. Out: a socket in that directory, to be mounted into the
+//! step. Invariants: each connection of the step has a connection to the agent and a filter of its own; when the proxy is
+//! dropped, its connections are closed.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::agent::{AgentFilter, Client, Reply};
+use super::ssh::Agent;
+use crate::sys::OFlags;
+use crate::sys::dir::{Dir, proc_path};
+
+/// Connections a step may have at once; others wait.
+const MAX_CONNECTIONS: usize = 64;
+/// Bytes read at once.
+const CHUNK: usize = 16 << 10;
+
+/// The socket's name in its directory.
+const NAME: &str = "agent";
+
+/// A running proxy; it ends when dropped.
+#[derive(Debug)]
+pub struct AgentProxy {
+    accepting: JoinHandle<()>,
+}
+
+impl AgentProxy {
+    /// Makes the socket in `dir` and returns it, opened as a location, with the proxy that serves it. Must be called where a
+    /// runtime is.
+    ///
+    /// # Errors
+    ///
+    /// When the socket cannot be made.
+    pub fn open(agent: Agent, dir: &Dir) -> io::Result<(Self, OwnedFd)> {
+        let name = OsStr::new(NAME);
+        // Socket addresses are at most 108 bytes long, less than the path of a state directory may be.
+        let listener = UnixListener::bind(Path::new(&proc_path(dir.as_fd(), Some(name))))?;
+        let socket = dir.resolve(name, OFlags::PATH | OFlags::NOFOLLOW)?;
+        Ok((Self { accepting: tokio::spawn(accept(listener, Arc::new(agent))) }, socket))
+    }
+}
+
+impl Drop for AgentProxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// The set of connections goes with this task, and each connection with the set.
+async fn accept(listener: UnixListener, agent: Arc<Agent>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => {
+                let Ok((step, _)) = accepted else { return };
+                connections.spawn(connect(step, Arc::clone(&agent)));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+/// An agent that is gone, or that breaks off, ends the step's connection; `ssh` says the rest.
+async fn connect(mut step: UnixStream, agent: Arc<Agent>) {
+    let result = match UnixStream::connect(&agent.socket).await {
+        Ok(mut behind) if agent.raw => tokio::io::copy_bidirectional(&mut step, &mut behind).await.map(drop),
+        Ok(behind) => filter(step, behind).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection to an ssh agent ended");
+    }
+}
+
+async fn filter(mut step: UnixStream, mut agent: UnixStream) -> io::Result<()> {
+    let mut filter = AgentFilter::new(None);
+    let (mut asked, mut answered) = (vec![0u8; CHUNK], vec![0u8; CHUNK]);
+    loop {
+        tokio::select! {
+            count = step.read(&mut asked) => match count? {
+                0 => return Ok(()),
+                count => for action in filter.client(&asked[..count]) {
+                    match action {
+                        Client::Forward(frame) => agent.write_all(&frame).await?,
+                        Client::Answer(frame) => step.write_all(&frame).await?,
+                        Client::Close => return Ok(()),
+                    }
+                },
+            },
+            count = agent.read(&mut answered) => match count? {
+                0 => return Ok(()),
+                count => for action in filter.agent(&answered[..count]) {
+                    match action {
+                        Reply::Answer(frame) => step.write_all(&frame).await?,
+                        Reply::Close => return Ok(()),
+                    }
+                },
+            },
+        }
+    }
+}
