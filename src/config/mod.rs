@@ -5,6 +5,8 @@
 
 mod buildkitd;
 mod environment;
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -63,6 +65,18 @@ pub enum ConfigError {
 impl Diagnose for ConfigError {
     fn kind(&self) -> Kind {
         Kind::Usage
+    }
+
+    fn hints(&self) -> Vec<String> {
+        match self {
+            ConfigError::Read { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                vec![format!("make it readable (`chmod +r {}`), or name another with `--config FILE`", path.display())]
+            }
+            ConfigError::Read { .. } => {
+                vec!["name a file that can be read with `--config FILE`, or leave the flag out".into()]
+            }
+            ConfigError::Syntax { .. } => Vec::new(),
+        }
     }
 
     fn locations(&self) -> Vec<Location> {

@@ -19,6 +19,7 @@ mod setup;
 mod steps;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ pub use setup::Setup;
 
 /// How long exports that are stopped may take to remove what they began.
 const CLEAN_UP: Duration = Duration::from_secs(3);
+
+/// What BuildKit says before whatever stopped a build, and what people search logs for.
+const SOLVE: &str = "failed to solve";
 
 /// What a build leaves to be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,7 +78,32 @@ pub async fn build(
     sink: Arc<dyn Sink>,
     cancel: CancellationToken,
 ) -> Result<Outcome, Diagnostic> {
-    let (build, lowered, bridge) = prepare(setup, request, sink).await?;
+    let root = setup.root.clone();
+    run(setup, request, sink, cancel).await.map_err(|diagnostic| name_full_disk(diagnostic, &root))
+}
+
+/// Says which disk it is that is full, unless whoever wrote to it did: all but the outputs lies in the state directory.
+fn name_full_disk(diagnostic: Diagnostic, root: &Path) -> Diagnostic {
+    if diagnostic.kind != Kind::DiskFull || !diagnostic.hints.is_empty() {
+        return diagnostic;
+    }
+    let hint = format!(
+        "free some space where the state directory {} is (df -h shows how much there is), or choose another with --root",
+        root.display()
+    );
+    diagnostic.hinted(hint)
+}
+
+async fn run(
+    setup: Setup,
+    request: Request,
+    sink: Arc<dyn Sink>,
+    cancel: CancellationToken,
+) -> Result<Outcome, Diagnostic> {
+    let (build, lowered, bridge) = tokio::select! {
+        prepared = prepare(setup, request, sink) => prepared?,
+        () = cancel.cancelled() => return Err(canceled()),
+    };
     let wanted: BTreeSet<Digest> = match outputs::need_blobs(&build.setup) {
         true => lowered.results.iter().flat_map(|result| graph::result_steps(&result.definition)).collect(),
         false => BTreeSet::new(),
@@ -89,11 +118,18 @@ pub async fn build(
         outcome = &mut export => outcome,
         () = cancel.cancelled() => {
             stop.request();
-            // What it says no longer matters; that it has cleaned up does.
-            let _ = tokio::time::timeout(CLEAN_UP, export).await;
-            Err(Diagnostic::new(Kind::Build, "the build was canceled"))
+            match tokio::time::timeout(CLEAN_UP, export).await {
+                // It was quicker than the signal, and all is written.
+                Ok(Ok(outcome)) => Ok(outcome),
+                // What it says no longer matters; that it has cleaned up does.
+                _ => Err(canceled()),
+            }
         }
     }
+}
+
+fn canceled() -> Diagnostic {
+    Diagnostic::new(Kind::Build, "the build was canceled")
 }
 
 /// Returns the LLB of a build, one JSON object an op; images are resolved, nothing is pulled.
@@ -120,7 +156,7 @@ async fn prepare(
     let inputs = steps
         .run(&title, |_| async { Inputs::open(&mut request, &stations).map_err(Shown) })
         .await
-        .map_err(|Shown(d)| d)?;
+        .map_err(|Shown(d)| d.while_doing(SOLVE))?;
     let images = stations.images();
     let bridge = DriverBridge {
         steps: steps.clone(),
@@ -140,7 +176,7 @@ async fn prepare(
         }
         Err(error) => {
             build.warn(&error.warnings);
-            Err(Diagnostic::from_error(&error))
+            Err(error.into_diagnostic().while_doing(SOLVE))
         }
     }
 }
@@ -206,19 +242,24 @@ impl Build {
     ) -> Result<Vec<Tree>, Diagnostic> {
         let mut graph = Graph::new();
         for result in &lowered.results {
-            graph::add(&mut graph, worker, &result.definition, &result.platform)?;
+            let added = graph::add(&mut graph, worker, &result.definition, &result.platform);
+            added.map_err(|(vertex, error)| self.placed(error, &vertex.digest, lowered).while_doing(SOLVE))?;
         }
         let edges: Vec<Option<solver::Edge>> = lowered.results.iter().map(|r| target(&r.definition)).collect();
         let definitions = lowered.results.iter().map(|result| &result.definition);
         let observer = Arc::new(graph::ProgressObserver::new(Arc::clone(&self.sink), definitions));
         let codec = TreeCodec::new(Arc::clone(&self.stations.snapshots));
-        let records = RecordStore::open(&self.stations.store.records_path(), codec);
+        let records = RecordStore::open(&self.stations.store.records_path(), codec)
+            .map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
+        for tree in records.values().iter().filter_map(Tree::from_record) {
+            if let Tree::Layers(chain) = tree {
+                self.stations.snapshots.pass_over(&chain);
+            }
+        }
         let request = solver::Request {
             graph,
             targets: edges.iter().flatten().cloned().collect(),
-            stores: vec![Arc::new(
-                records.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?,
-            )],
+            stores: vec![Arc::new(records)],
             observer,
             cancel,
             parallelism: self.setup.parallelism.unwrap_or_else(processors),
@@ -240,20 +281,18 @@ impl Build {
             }
             _ => Diagnostic::from_error(error),
         };
-        let vertices = lowered.results.iter().flat_map(|result| &result.definition.vertices);
-        let failed = error.vertex().and_then(|digest| vertices.into_iter().find(|v| v.digest == *digest));
-        if let Some(vertex) = failed.filter(|vertex| !vertex.lines.is_empty()) {
-            diagnostic.locations.insert(
-                0,
-                Location {
-                    file: self.dockerfile.0.clone(),
-                    text: Arc::clone(&self.dockerfile.1),
-                    ranges: vertex.lines.clone(),
-                    mark: None,
-                },
-            );
+        if let Some(digest) = error.vertex() {
+            diagnostic = self.placed(diagnostic, digest, lowered);
         }
-        diagnostic.message = format!("failed to solve: {}", diagnostic.message);
+        diagnostic.while_doing(SOLVE)
+    }
+
+    /// Adds the lines of the Dockerfile that a step comes from.
+    fn placed(&self, mut diagnostic: Diagnostic, step: &Digest, lowered: &Lowered) -> Diagnostic {
+        if let Some(lines) = graph::lines_of(step, lowered.results.iter().map(|result| &result.definition)) {
+            let (file, text) = (self.dockerfile.0.clone(), Arc::clone(&self.dockerfile.1));
+            diagnostic.locations.insert(0, Location { file, text, ranges: lines, mark: None });
+        }
         diagnostic
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! In: a changed tree and the tree it was made from. Out: a layer. Invariants: what is the same in both is not in the layer,
 //! by containerd's rules: owner, mode, device, capabilities, size and time, and the content where times have no
-//! nanoseconds; directories are compared without their times.
+//! nanoseconds; directories are compared without their times. A file that is the same stays in the layer where a name of
+//! it is new or changed, or unpacking the layer would make two files of one.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
@@ -54,6 +56,8 @@ fn normalize_directory(upper: &Dir, lower: Option<&Dir>, found: &mut Found) -> i
             _ if stat.is_dir() => normalize_child(upper, &name, lower.filter(|_| below.is_some()), found)?,
             None => !is_whiteout(&stat),
             Some(_) if is_whiteout(&stat) => true,
+            // Its other names are in the upper directory too: nothing below is linked to what is there.
+            Some(_) if stat.nlink > 1 => true,
             Some(below) => !lower.map_or(Ok(false), |lower| same_file(lower, upper, &name, (&below, &stat)))?,
         };
         if !keep && !stat.is_dir() {
@@ -147,18 +151,61 @@ pub(crate) fn skeleton(layer: &Dir, skeleton: &Dir) -> io::Result<bool> {
 
 /// Moves what differs between `tree` and `lower` out of `tree` into the empty directory `layer`.
 pub(crate) fn extract_diff(tree: &Dir, lower: Option<&Dir>, layer: &Dir) -> io::Result<Found> {
-    let mut found = Found::default();
-    diff_directory(tree, lower, layer, &mut found)?;
+    let mut diff = Diff::default();
+    if let Some(lower) = lower {
+        changed_links(tree, lower, &mut diff.linked)?;
+    }
+    diff_directory(tree, lower, layer, &mut diff)?;
     directory_metadata(tree, layer)?;
-    Ok(found)
+    Ok(diff.found)
 }
 
-fn diff_directory(tree: &Dir, lower: Option<&Dir>, layer: &Dir, found: &mut Found) -> io::Result<()> {
+#[derive(Default)]
+struct Diff {
+    found: Found,
+    /// Files of several names, one of which is new or changed, by device and number.
+    linked: BTreeSet<(u64, u64)>,
+}
+
+/// Collects the files of several names of which one is not as below.
+fn changed_links(tree: &Dir, lower: &Dir, linked: &mut BTreeSet<(u64, u64)>) -> io::Result<()> {
+    for name in tree.names()? {
+        let (stat, below) = (tree.stat(&name)?, lower.try_stat(&name)?);
+        match below {
+            Some(below) if stat.is_dir() && below.is_dir() => {
+                changed_links(&tree.open_dir(&name)?, &lower.open_dir(&name)?, linked)?;
+            }
+            _ if stat.is_dir() => new_links(&tree.open_dir(&name)?, linked)?,
+            Some(below) if stat.nlink > 1 && same_file(lower, tree, &name, (&below, &stat))? => {}
+            _ => note(&stat, linked),
+        }
+    }
+    Ok(())
+}
+
+fn new_links(tree: &Dir, linked: &mut BTreeSet<(u64, u64)>) -> io::Result<()> {
+    for name in tree.names()? {
+        let stat = tree.stat(&name)?;
+        note(&stat, linked);
+        if stat.is_dir() {
+            new_links(&tree.open_dir(&name)?, linked)?;
+        }
+    }
+    Ok(())
+}
+
+fn note(stat: &Stat, linked: &mut BTreeSet<(u64, u64)>) {
+    if !stat.is_dir() && stat.nlink > 1 {
+        linked.insert((stat.dev, stat.ino));
+    }
+}
+
+fn diff_directory(tree: &Dir, lower: Option<&Dir>, layer: &Dir, diff: &mut Diff) -> io::Result<()> {
     let names = tree.names()?;
     for name in lower.map_or(Ok(Vec::new()), Dir::names)? {
         if names.binary_search(&name).is_err() {
             layer.make_node(&name, 0o020_000, 0)?;
-            found.hides = true;
+            diff.found.hides = true;
         }
     }
     let time = tree.stat_self()?.mtime;
@@ -170,11 +217,14 @@ fn diff_directory(tree: &Dir, lower: Option<&Dir>, layer: &Dir, found: &mut Foun
         };
         match (lower, below) {
             (Some(lower), Some(below)) if stat.is_dir() && below.is_dir() => {
-                diff_child((tree, lower, layer), &name, found)?;
+                diff_child((tree, lower, layer), &name, diff)?;
             }
-            (Some(lower), Some(below)) if !stat.is_dir() && same_file(lower, tree, &name, (&below, &stat))? => {}
+            (Some(lower), Some(below))
+                if !stat.is_dir()
+                    && !diff.linked.contains(&(stat.dev, stat.ino))
+                    && same_file(lower, tree, &name, (&below, &stat))? => {}
             _ => {
-                count(tree, &name, &stat, found)?;
+                count(tree, &name, &stat, &mut diff.found)?;
                 tree.rename(&name, layer, &name)?;
             }
         }
@@ -182,11 +232,11 @@ fn diff_directory(tree: &Dir, lower: Option<&Dir>, layer: &Dir, found: &mut Foun
     dir::set_time_of(tree, time)
 }
 
-fn diff_child(dirs: (&Dir, &Dir, &Dir), name: &OsStr, found: &mut Found) -> io::Result<()> {
+fn diff_child(dirs: (&Dir, &Dir, &Dir), name: &OsStr, diff: &mut Diff) -> io::Result<()> {
     let (tree, lower, layer) = (dirs.0.open_dir(name)?, dirs.1.open_dir(name)?, dirs.2);
     layer.make_dir(name, 0o700)?;
     let child = layer.open_dir(name)?;
-    diff_directory(&tree, Some(&lower), &child, found)?;
+    diff_directory(&tree, Some(&lower), &child, diff)?;
     if same_directory(&lower, &tree)? && child.names()?.is_empty() {
         return layer.remove_dir(name);
     }

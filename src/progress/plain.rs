@@ -11,6 +11,7 @@
 //! Steps are numbered as they first appear. Steps run at once, lines come one after another, so one step is shown at a time
 //! and the others wait: until it ends, until they waited ten seconds, or until their turn has come by how much they print.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +23,8 @@ use super::{DisplayOptions, Painter, units};
 const ANTI_FLICKER: f64 = 5.0;
 /// A step that has waited longer is shown whatever the others do.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// So is one with more output than this, in bytes: what waits is kept in memory.
+const MOST_WAITING: usize = 1 << 20;
 /// A part is told again after this time …
 const PART_INTERVAL: Duration = Duration::from_secs(5);
 /// … or this much progress, as a fraction of the whole.
@@ -33,11 +36,13 @@ pub(super) struct Plain {
     trace: Trace,
     current: Option<usize>,
     numbered: usize,
+    /// Steps whose end is printed.
+    ended: BTreeSet<usize>,
 }
 
 impl Plain {
     pub(super) fn new(options: DisplayOptions) -> Self {
-        Self { trace: Trace::new(options), current: None, numbered: 0 }
+        Self { trace: Trace::new(options), current: None, numbered: 0, ended: BTreeSet::new() }
     }
 
     fn refresh(&mut self, out: &mut String) {
@@ -88,12 +93,13 @@ impl Plain {
             since.map_or(Duration::ZERO, |since| units::elapsed(since, now))
         };
         let speed = |index: usize| self.trace.steps[index].waiting as f64 / wait(index).as_secs_f64().max(0.001);
+        let large = |index: usize| self.trace.steps[index].unprinted > MOST_WAITING;
         let others = waiting.iter().copied().filter(|index| self.current != Some(*index));
         let busiest = others.clone().max_by(|a, b| speed(*a).total_cmp(&speed(*b)))?;
         let Some(current) = self.current.filter(|current| before == Some(*current)) else {
             return if self.current.is_none() { Some(busiest) } else { None };
         };
-        if let Some(overdue) = others.clone().find(|index| wait(*index) > LONGEST_WAIT) {
+        if let Some(overdue) = others.clone().find(|index| wait(*index) > LONGEST_WAIT || large(*index)) {
             return Some(overdue);
         }
         let own = speed(current);
@@ -103,6 +109,9 @@ impl Plain {
     }
 
     fn print(&mut self, index: usize, out: &mut String) {
+        if self.print_late_warnings(index, out) {
+            return;
+        }
         let number = *self.trace.steps[index].number.get_or_insert_with(|| {
             self.numbered += 1;
             self.numbered
@@ -111,7 +120,7 @@ impl Plain {
             self.head(index, number, out);
         }
         self.current = Some(index);
-        let lines = std::mem::take(&mut self.trace.steps[index].fresh);
+        let lines = self.trace.steps[index].take_fresh();
         let step = &mut self.trace.steps[index];
         let open_part = parts(step, number, out);
         for warning in step.warnings.drain(..) {
@@ -125,8 +134,25 @@ impl Plain {
         if step.is_completed() && !open_part {
             self.current = None;
             (step.waiting, step.waiting_since) = (0, None);
+            self.ended.insert(index);
             end(step, number, self.trace.now, out);
         }
+    }
+
+    /// A step that has ended is not shown again for a warning that comes after it; returns whether that was all.
+    fn print_late_warnings(&mut self, index: usize, out: &mut String) -> bool {
+        let step = &mut self.trace.steps[index];
+        let late =
+            step.is_completed() && self.ended.contains(&index) && !step.warnings.is_empty() && step.unprinted == 0;
+        if !late {
+            self.ended.remove(&index);
+            return false;
+        }
+        for warning in step.warnings.drain(..) {
+            let _ = writeln!(out, "#{} WARN: {warning}", step.number.unwrap_or_default());
+        }
+        self.trace.updates.remove(&index);
+        true
     }
 
     fn head(&mut self, index: usize, number: usize, out: &mut String) {

@@ -103,12 +103,8 @@ impl Diagnose for SnapshotError {
         match self {
             Self::Store(error) => error.hints(),
             Self::Layer(error) => error.hints(),
-            Self::Overlay { .. } => vec![
-                "let rbuild copy files instead: --snapshotter native".into(),
-                "or keep the state on a local disk (ext4, xfs, btrfs or tmpfs): --root PATH".into(),
-            ],
-            Self::Prepare { source } | Self::Commit { source } if source.kind() == io::ErrorKind::StorageFull => {
-                vec!["the disk is full: free space, or put the state elsewhere with --root".into()]
+            Self::Overlay { .. } => {
+                vec!["keep the state on a local disk (ext4, xfs, btrfs or tmpfs): `--root DIR`".into()]
             }
             _ => Vec::new(),
         }

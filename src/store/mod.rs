@@ -109,6 +109,16 @@ impl Store {
         }
     }
 
+    /// Removes a blob that turned out to be damaged; what needs it makes or fetches it anew.
+    pub fn discard(&self, digest: &Digest) -> Result<(), StoreError> {
+        match self.blobs_of(digest).unlink(OsStr::new(digest.hex())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Discard { digest: digest.clone(), source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn try_blob(&self, digest: &Digest) -> io::Result<(File, u64)> {
         let file = self.blobs_of(digest).open_file(OsStr::new(digest.hex()))?;
         let size = file.metadata()?.len();

@@ -103,10 +103,7 @@ impl Diagnose for FileOpError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Source(error) => error.hints(),
-            Self::FileOverDirectory { path } => vec![format!("Write {path}/ to copy into the directory.")],
-            Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                vec!["Free some space where the state directory is, or move it with --root.".to_owned()]
-            }
+            Self::FileOverDirectory { path } => vec![format!("write `{path}/` to copy into the directory")],
             _ => Vec::new(),
         }
     }
