@@ -1,6 +1,8 @@
 //! What the tests share: projects to build, users to build as, trees to run in, servers to talk to.
 
 pub(crate) mod build;
+pub(crate) mod debian;
+pub(crate) mod engine;
 pub(crate) mod fake_registry;
 pub(crate) mod registry;
 pub(crate) mod rootfs;
