@@ -44,8 +44,8 @@ CMD ["one", "two"]
 const VERIFY: &str = r#"#!/bin/sh
 echo "$GREETING $* $(id -u):$(id -g) $(id -Gn) $(pwd) $(cat who where | tr '\n' ' ')"
 cat /app/data
-stat -c '%n %A %U:%G %h' /srv/app /srv/app/data /srv/app/work /opt /etc/issue.net /etc/issue.hard /usr/local/bin/suid /home \
-  /opt2/out/bin/list /opt2/out/bin/again /opt2/bin/list /opt2/out/sticky
+stat -c '%n %A %U:%G' /srv/app /srv/app/data /srv/app/work /opt /etc/issue.net /usr/local/bin/suid /home /opt2/out/sticky
+stat -c '%n %A %U:%G %h' /etc/issue.hard /opt2/out/bin/list /opt2/out/bin/again /opt2/bin/list
 /usr/sbin/getcap /usr/local/bin/capable /opt2/bin/list
 readlink /app /opt2/out/bin/soft
 ls -d /usr/share/doc /usr/share/man /var/cache/apt 2>/dev/null
@@ -56,18 +56,18 @@ true
 const FOUND: &str = "\
 hello one two 1500:1500 app audio /srv/app/work app /srv/app/work 
 data
-/srv/app drwxr-s--- app:app 3
-/srv/app/data -rw-r--r-- app:app 1
-/srv/app/work drwxr-xr-x app:app 2
-/opt -rw-r--r-- root:root 1
-/etc/issue.net drwxr-xr-x root:root 2
+/srv/app drwxr-s--- app:app
+/srv/app/data -rw-r--r-- app:app
+/srv/app/work drwxr-xr-x app:app
+/opt -rw-r--r-- root:root
+/etc/issue.net drwxr-xr-x root:root
+/usr/local/bin/suid -rwsr-xr-x root:root
+/home drwxr-xr-x root:audio
+/opt2/out/sticky drwxrwxrwt app:audio
 /etc/issue.hard -rw-r--r-- root:root 2
-/usr/local/bin/suid -rwsr-xr-x root:root 1
-/home drwxr-xr-x root:audio 3
 /opt2/out/bin/list -rwxr-sr-x app:audio 2
 /opt2/out/bin/again -rwxr-sr-x app:audio 2
 /opt2/bin/list -rwxr-sr-x UNKNOWN:UNKNOWN 2
-/opt2/out/sticky drwxrwxrwt app:audio 2
 /usr/local/bin/capable cap_net_bind_service=ep
 /opt2/bin/list cap_net_raw=ep
 /srv/app

@@ -9,6 +9,7 @@ mod exec;
 mod export;
 mod faults;
 mod features;
+mod fuzz_smoke;
 mod layers;
 mod registry;
 mod security;

@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 
 /// What kind of failure it is; decides the exit code.
@@ -20,6 +21,8 @@ pub enum Kind {
     Remote,
     /// The machine refuses what is needed: namespaces, disk space, permissions.
     Machine,
+    /// A disk has no space left; otherwise like [`Kind::Machine`].
+    DiskFull,
     /// The user or the system asked to stop, with this signal's number.
     Interrupted(i32),
 }
@@ -32,7 +35,7 @@ impl Kind {
             Kind::Usage => 2,
             Kind::Dockerfile => 3,
             Kind::Remote => 4,
-            Kind::Machine => 5,
+            Kind::Machine | Kind::DiskFull => 5,
             Kind::Interrupted(signal) => 128u8.saturating_add(u8::try_from(signal).unwrap_or(0)),
         }
     }
@@ -98,7 +101,8 @@ impl Diagnostic {
     /// Builds a diagnostic from a station's error and its chain of causes.
     pub fn from_error(error: &dyn Diagnose) -> Self {
         let message = chain(error);
-        Self { kind: error.kind(), message, locations: error.locations(), hints: error.hints() }
+        let kind = if is_disk_full(error.source()) { Kind::DiskFull } else { error.kind() };
+        Self { kind, message, locations: error.locations(), hints: error.hints() }
     }
 
     /// Adds a hint.
@@ -141,6 +145,21 @@ pub fn chain(error: &(dyn Error + '_)) -> String {
         cause = error.source();
     }
     message
+}
+
+/// Returns whether a full disk is among the causes: whatever a station was doing, that is what the user must know.
+fn is_disk_full(mut cause: Option<&(dyn Error + 'static)>) -> bool {
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            // An error inside an I/O error is not among its sources.
+            if full || error.get_ref().is_some_and(|inner| is_disk_full(Some(inner))) {
+                return true;
+            }
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Lines shown around a marked range of one line; half as many around a longer one.

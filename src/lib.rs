@@ -7,6 +7,22 @@
 //!                          digests) scheduler)
 //! ```
 //!
+//! A good place to start is [`driver::build`]: it calls every station once, in this order. [`solver`] says how it is decided what
+//! runs, [`exec`] what a step may do, [`snapshot`] what a layer is on disk.
+//!
+//! What is left on disk, below the state root, and who owns it:
+//!
+//! | path | owner | what |
+//! | --- | --- | --- |
+//! | `lock`, `tmp/` | [`store`] | who uses the root, and what each process is working on |
+//! | `blobs/` | [`store`] | layers, manifests and configs by digest, as they travel |
+//! | `records/` | [`store::records`] | cache keys and the layers they lead to |
+//! | `snapshots/`, `chains/` | [`snapshot`] | layers unpacked, in overlay's format, and their chain ids |
+//! | `caches/` | [`ops::CacheMounts`] | directories of `RUN --mount=type=cache` |
+//!
+//! Nothing is mounted where another process could see it, and nothing is written elsewhere but by [`export`] and where the user
+//! said.
+//!
 //! Imports go to a lower level only; `integration/layers.rs` checks it.
 
 // Level 0: vocabulary and pure conversions.

@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,21 +13,27 @@ use crate::progress::{Colors, Commands, Display, DisplayOptions, Event, Mode, Si
 /// Time between two drawings of the terminal display.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Events that may wait for the display. Who has more waits too, a step that floods its output in the end: memory stays small.
+const QUEUE: usize = 256;
+
 /// A running display.
 #[derive(Debug)]
 pub(super) struct Screen {
-    events: Sender<Event>,
+    events: SyncSender<Event>,
     thread: JoinHandle<()>,
 }
 
 /// Sends events to the display's thread.
 #[derive(Debug)]
-struct Channel(Sender<Event>);
+struct Channel(SyncSender<Event>);
 
 impl Sink for Channel {
     fn send(&self, event: Event) {
-        // The display ends after the build; what comes later has nobody to see it.
-        let _ = self.0.send(event);
+        if let Err(TrySendError::Full(event)) = self.0.try_send(event) {
+            // Other tasks of this thread go on meanwhile, among them the one that takes signals. The display ends after the
+            // build; what comes later has nobody to see it.
+            let _ = tokio::task::block_in_place(|| self.0.send(event));
+        }
     }
 }
 
@@ -35,7 +41,7 @@ impl Screen {
     /// Starts the display that flags and environment ask for, on standard error.
     pub(super) fn start(args: &BuildArgs, environment: &Environment) -> (Self, Arc<dyn Sink>) {
         let (mode, options) = choose(args, environment);
-        let (events, receiver) = mpsc::channel();
+        let (events, receiver) = mpsc::sync_channel(QUEUE);
         let display = display(mode, Box::new(std::io::stderr()), options);
         let thread = std::thread::spawn(move || show(display, &receiver));
         (Self { events: events.clone(), thread }, Arc::new(Channel(events)))
@@ -65,11 +71,16 @@ fn choose(args: &BuildArgs, environment: &Environment) -> (Mode, DisplayOptions)
     let colored = terminal && !environment.is_set("NO_COLOR");
     let options = DisplayOptions {
         colors: if colored || environment.is_set("GITHUB_ACTIONS") { Colors::Keep } else { Colors::Drop },
-        commands: if environment.is_set("GITHUB_ACTIONS") { Commands::Defuse } else { Commands::PassOn },
+        commands: commands(environment),
         warnings: if args.debug { WarningDetail::Full } else { WarningDetail::Short },
         size: crate::sys::terminal::size_of_stderr().unwrap_or((80, 24)),
     };
     (mode, options)
+}
+
+/// Whether somebody reads commands from what is printed.
+pub(super) fn commands(environment: &Environment) -> Commands {
+    if environment.is_set("GITHUB_ACTIONS") { Commands::Defuse } else { Commands::PassOn }
 }
 
 /// Ticks are due at fixed times, however many events arrive in between.

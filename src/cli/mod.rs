@@ -6,6 +6,8 @@
 pub mod args;
 mod display;
 mod dump;
+#[doc(hidden)]
+pub mod fuzzing;
 mod request;
 mod signals;
 
@@ -19,7 +21,7 @@ use crate::config::{Environment, Settings};
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::{self, Outcome, Request, Setup};
 use crate::export::ExportSpec;
-use crate::progress::Sink;
+use crate::progress::{Commands, Sink, sanitize};
 use crate::registry::Proxies;
 use crate::rootless;
 use args::{BuildArgs, Cli, Command, DebugCommand};
@@ -35,21 +37,25 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    match run(cli) {
+    let environment = Environment::read(crate::sys::proc::own_ids().0 == 0);
+    match run(cli, &environment) {
         Ok(()) => ExitCode::SUCCESS,
         Err(diagnostic) => {
-            let _ = std::io::stderr().write_all(diagnostic.render().as_bytes());
+            // It quotes foreign files and servers.
+            let text = sanitize::message(&diagnostic.render(), display::commands(&environment));
+            let _ = std::io::stderr().write_all(text.as_bytes());
             ExitCode::from(diagnostic.kind.exit_code())
         }
     }
 }
 
-fn run(cli: Cli) -> Result<(), Diagnostic> {
-    let environment = Environment::read(crate::sys::proc::own_ids().0 == 0);
+fn run(cli: Cli, environment: &Environment) -> Result<(), Diagnostic> {
+    // A kernel that does not know the request only costs memory.
+    let _ = crate::sys::proc::use_huge_pages(false);
     match cli.command {
-        None => build(&cli.build, &environment),
-        Some(Command::Build(args)) => build(&args, &environment),
-        Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, &environment),
+        None => build(&cli.build, environment),
+        Some(Command::Build(args)) => build(&args, environment),
+        Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, environment),
     }
 }
 
@@ -61,7 +67,7 @@ struct Prepared {
 }
 
 fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diagnostic> {
-    start_tracing(args.debug);
+    start_tracing(args.debug, display::commands(environment));
     let settings = Settings::load(args.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
     for warning in &settings.warnings {
         warn(warning);
@@ -151,15 +157,29 @@ fn finish(args: &BuildArgs, outcome: &Outcome) -> Result<(), Diagnostic> {
 }
 
 fn warn(text: &str) {
-    let text = crate::progress::sanitize::escape(text);
+    let text = sanitize::escape(text);
     let _ = writeln!(std::io::stderr(), "warning: {text}");
 }
 
-fn start_tracing(debug: bool) {
+/// Standard error for log lines, which quote foreign names.
+struct LogWriter(Commands);
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let text = sanitize::message(&String::from_utf8_lossy(line), self.0);
+        std::io::stderr().write_all(text.as_bytes()).map(|()| line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn start_tracing(debug: bool, commands: Commands) {
     let level = if debug { tracing::Level::DEBUG } else { tracing::Level::WARN };
     let filter = tracing_subscriber::filter::EnvFilter::new(format!("warn,rbuild={level}"));
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().finish();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    let subscriber = subscriber.with_writer(move || LogWriter(commands)).without_time().finish();
     // A second subscriber can only come from a second call in one process, as in tests; the first stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
 }

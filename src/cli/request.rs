@@ -229,7 +229,7 @@ fn stdin_context(args: &BuildArgs, stdin: &mut dyn Read) -> Result<(ContextSourc
     Ok((ContextSource::Empty, DockerfileSource::Inline(read_dockerfile(&mut head, stdin)?)))
 }
 
-fn looks_like_archive(head: &[u8]) -> bool {
+pub(super) fn looks_like_archive(head: &[u8]) -> bool {
     let magics: [&[u8]; 4] = [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd"];
     head.get(257..262) == Some(b"ustar") || magics.iter().any(|magic| head.starts_with(magic))
 }

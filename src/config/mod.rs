@@ -5,6 +5,8 @@
 
 mod buildkitd;
 mod environment;
+#[doc(hidden)]
+pub mod fuzzing;
 
 use std::collections::BTreeMap;
 use std::io;

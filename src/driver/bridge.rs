@@ -50,7 +50,8 @@ impl DriverBridge {
         found.collect()
     }
 
-    fn cell(&self, name: String, platform: &Platform) -> Cell {
+    fn cell(&self, scheme: &str, reference: &Reference, platform: &Platform) -> Cell {
+        let name = format!("{scheme}://{}", Reference { digest: None, ..reference.clone() });
         let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(resolved.entry((name, platform.clone())).or_default())
     }
@@ -64,8 +65,7 @@ impl Bridge for DriverBridge {
         _mode: ResolveMode,
     ) -> Answer<'a, ResolvedImage> {
         Box::pin(async move {
-            let cell =
-                self.cell(format!("docker-image://{}", Reference { digest: None, ..reference.clone() }), platform);
+            let cell = self.cell("docker-image", reference, platform);
             let name = format!("[internal] load metadata for {reference}");
             let work = || self.steps.run(&name, |_| self.images.resolve(reference, platform));
             let image = cell.get_or_try_init(work).await.map_err(|error| BridgeError::from_error(&error))?;
@@ -86,7 +86,7 @@ impl Bridge for DriverBridge {
                 hints: Vec::new(),
             };
             let layout = self.layouts.get(store).ok_or_else(unknown)?;
-            let cell = self.cell(format!("oci-layout://{store}"), platform);
+            let cell = self.cell("oci-layout", reference, platform);
             let name = format!("[context {store}] load metadata for {reference}");
             let work = || self.steps.run(&name, |_| layout.resolve(reference, platform));
             let image = cell.get_or_try_init(work).await.map_err(|error| BridgeError::from_error(&error))?;

@@ -95,7 +95,7 @@ fn own_ignore(request: &Request, context: &Context, dockerfile: &str) -> Result<
 }
 
 fn main_context(source: &ContextSource, stations: &Stations) -> Result<Context, Diagnostic> {
-    let temporary = stations.store.path().join(stations.store.scratch().path());
+    let temporary = stations.store.scratch_path();
     let opened = match source {
         ContextSource::Directory(path) => Context::open(path),
         ContextSource::StdinTar { head } => {

@@ -19,6 +19,7 @@ mod setup;
 mod steps;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -74,7 +75,32 @@ pub async fn build(
     sink: Arc<dyn Sink>,
     cancel: CancellationToken,
 ) -> Result<Outcome, Diagnostic> {
-    let (build, lowered, bridge) = prepare(setup, request, sink).await?;
+    let root = setup.root.clone();
+    run(setup, request, sink, cancel).await.map_err(|diagnostic| name_full_disk(diagnostic, &root))
+}
+
+/// Says which disk it is that is full, unless whoever wrote to it did: all but the outputs lies in the state directory.
+fn name_full_disk(diagnostic: Diagnostic, root: &Path) -> Diagnostic {
+    if diagnostic.kind != Kind::DiskFull || !diagnostic.hints.is_empty() {
+        return diagnostic;
+    }
+    let hint = format!(
+        "free some space where the state directory {} is (df -h shows how much there is), or choose another with --root",
+        root.display()
+    );
+    diagnostic.hinted(hint)
+}
+
+async fn run(
+    setup: Setup,
+    request: Request,
+    sink: Arc<dyn Sink>,
+    cancel: CancellationToken,
+) -> Result<Outcome, Diagnostic> {
+    let (build, lowered, bridge) = tokio::select! {
+        prepared = prepare(setup, request, sink) => prepared?,
+        () = cancel.cancelled() => return Err(canceled()),
+    };
     let wanted: BTreeSet<Digest> = match outputs::need_blobs(&build.setup) {
         true => lowered.results.iter().flat_map(|result| graph::result_steps(&result.definition)).collect(),
         false => BTreeSet::new(),
@@ -89,11 +115,18 @@ pub async fn build(
         outcome = &mut export => outcome,
         () = cancel.cancelled() => {
             stop.request();
-            // What it says no longer matters; that it has cleaned up does.
-            let _ = tokio::time::timeout(CLEAN_UP, export).await;
-            Err(Diagnostic::new(Kind::Build, "the build was canceled"))
+            match tokio::time::timeout(CLEAN_UP, export).await {
+                // It was quicker than the signal, and all is written.
+                Ok(Ok(outcome)) => Ok(outcome),
+                // What it says no longer matters; that it has cleaned up does.
+                _ => Err(canceled()),
+            }
         }
     }
+}
+
+fn canceled() -> Diagnostic {
+    Diagnostic::new(Kind::Build, "the build was canceled")
 }
 
 /// Returns the LLB of a build, one JSON object an op; images are resolved, nothing is pulled.
@@ -212,13 +245,17 @@ impl Build {
         let definitions = lowered.results.iter().map(|result| &result.definition);
         let observer = Arc::new(graph::ProgressObserver::new(Arc::clone(&self.sink), definitions));
         let codec = TreeCodec::new(Arc::clone(&self.stations.snapshots));
-        let records = RecordStore::open(&self.stations.store.path().join("records"), codec);
+        let records = RecordStore::open(&self.stations.store.records_path(), codec)
+            .map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
+        for tree in records.values().iter().filter_map(Tree::from_record) {
+            if let Tree::Layers(chain) = tree {
+                self.stations.snapshots.pass_over(&chain);
+            }
+        }
         let request = solver::Request {
             graph,
             targets: edges.iter().flatten().cloned().collect(),
-            stores: vec![Arc::new(
-                records.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?,
-            )],
+            stores: vec![Arc::new(records)],
             observer,
             cancel,
             parallelism: self.setup.parallelism.unwrap_or_else(processors),

@@ -6,6 +6,7 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::packer::Packer;
 use super::steps::{Shown, Step};
@@ -23,7 +24,7 @@ use crate::export::stop::Stop;
 use crate::export::{
     Blobs, ExportError, ExportLayer, ExportSpec, Image, ImageOptions, ImageResult, MediaTypes, assemble,
 };
-use crate::export::{files, layout, tree, treetar};
+use crate::export::{checked, files, layout, tree, treetar};
 use crate::frontend::{Lowered, PlatformResult};
 use crate::image::Reference;
 use crate::image::media::Compression;
@@ -60,8 +61,10 @@ pub(super) async fn export(
     packer: &Packer,
     stop: Stop,
 ) -> Result<Outcome, Diagnostic> {
-    let blobs = Arc::new(stop.blobs(StoreBlobs(Arc::clone(&build.stations.store))));
-    let exporter = Exporter { build, lowered, trees, packer, blobs, stop };
+    let damaged = Arc::new(AtomicBool::new(false));
+    let blobs = StoreBlobs { store: Arc::clone(&build.stations.store), damaged: Arc::clone(&damaged) };
+    let blobs = Arc::new(stop.blobs(blobs));
+    let exporter = Exporter { build, lowered, trees, packer, blobs, damaged, stop };
     let mut metadata = Metadata::new();
     for spec in &build.setup.exports {
         exporter.one(spec, &mut metadata).await?;
@@ -78,16 +81,27 @@ pub(super) async fn export(
 }
 
 /// The blobs of the state directory.
-struct StoreBlobs(Arc<Store>);
+struct StoreBlobs {
+    store: Arc<Store>,
+    /// Set once one of them was found damaged.
+    damaged: Arc<AtomicBool>,
+}
 
 impl Blobs for StoreBlobs {
     fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
-        match self.0.blob(digest) {
+        match self.store.blob(digest) {
             Ok(Some((file, _))) => Ok(Box::new(file)),
             Ok(None) => {
                 Err(io::Error::new(io::ErrorKind::NotFound, format!("blob {digest} is not in the state directory")))
             }
             Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    fn reject(&self, digest: &Digest) {
+        self.damaged.store(true, Ordering::Relaxed);
+        if let Err(error) = self.store.discard(digest) {
+            tracing::warn!("{}", crate::diag::chain(&error));
         }
     }
 }
@@ -105,6 +119,7 @@ struct Exporter<'a> {
     trees: Vec<Tree>,
     packer: &'a Packer,
     blobs: Arc<dyn Blobs>,
+    damaged: Arc<AtomicBool>,
     stop: Stop,
 }
 
@@ -149,12 +164,30 @@ impl Exporter<'_> {
             let results = step.part("exporting layers", self.results()).await?;
             let image = Arc::new(self.assemble(&results, job.types, &job.target.options).map_err(Shown)?);
             self.report_documents(&image, &step).await;
-            write(Arc::clone(&image), step).await.map_err(Shown)?;
-            Ok(image)
+            match write(Arc::clone(&image), step).await {
+                Ok(()) => Ok(image),
+                Err(diagnostic) => {
+                    self.remove_damaged(image).await.map_err(Shown)?;
+                    Err(Shown(diagnostic))
+                }
+            }
         };
         let image = self.build.steps.run(&job.name, work).await.map_err(|Shown(diagnostic)| diagnostic)?;
         metadata.add_image(&image, &job.target.names);
         Ok(())
+    }
+
+    /// One damaged layer is seldom alone: all are looked at, so that the next build makes anew what is needed.
+    async fn remove_damaged(&self, image: Arc<Image>) -> Result<(), Diagnostic> {
+        if !self.damaged.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let blobs = Arc::clone(&self.blobs);
+        blocking(move || {
+            checked::reject_damaged(&image, &*blobs);
+            Ok(())
+        })
+        .await
     }
 
     async fn layout(&self, image: Arc<Image>, target: &ImageTarget, dest: &Path) -> Result<(), Diagnostic> {
@@ -255,9 +288,10 @@ impl Exporter<'_> {
         step: Step,
     ) -> Result<(), Diagnostic> {
         let (names, dest, blobs) = (job.target.names.clone(), dest.clone(), Arc::clone(&self.blobs));
+        let stop = self.stop.clone();
         let work = move || {
             let archive = Archive { image: &image, names: &names, format };
-            to_dest(&dest, |out, shown| archive::write(&archive, &*blobs, out, shown))
+            to_dest(&dest, &stop, |out, shown| archive::write(&archive, &*blobs, out, shown))
         };
         step.part("sending tarball", async { blocking(work).await.map_err(Shown) }).await.map_err(|Shown(d)| d)
     }
@@ -296,9 +330,10 @@ impl Exporter<'_> {
         let work = |_: Step| async {
             let (views, trees) = self.views().map_err(Shown)?;
             let (dest, target, epoch) = (dest.clone(), *target, self.epoch(target.epoch));
+            let stop = self.stop.clone();
             let written = blocking(move || {
                 let _views = views;
-                to_dest(&dest, |out, shown| treetar::write(&trees, &target, epoch, out, shown))
+                to_dest(&dest, &stop, |out, shown| treetar::write(&trees, &target, epoch, out, shown))
             });
             written.await.map_err(Shown)
         };
@@ -325,18 +360,19 @@ impl Exporter<'_> {
 /// Opens the destination, has it written and gives it its name.
 fn to_dest(
     dest: &Dest,
+    stop: &Stop,
     write: impl FnOnce(&mut dyn Write, &Path) -> Result<(), ExportError>,
 ) -> Result<(), ExportError> {
     match dest {
         Dest::Stdout => {
             let mut out = io::BufWriter::with_capacity(1 << 20, io::stdout().lock());
             let shown = Path::new("standard output");
-            write(&mut out, shown)?;
+            write(&mut stop.writer(&mut out), shown)?;
             out.flush().map_err(ExportError::write(shown))
         }
         Dest::File(path) => {
             let mut out = io::BufWriter::with_capacity(1 << 20, OutputFile::create(path)?);
-            write(&mut out, path)?;
+            write(&mut stop.writer(&mut out), path)?;
             out.into_inner().map_err(|error| ExportError::write(path)(error.into_error()))?.commit()
         }
     }

@@ -35,6 +35,7 @@ pub fn init_main() -> ! {
 fn serve() -> io::Result<()> {
     proc::new_session()?;
     raise_oom_score();
+    proc::use_huge_pages(true)?;
     proc::make_undumpable()?;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     proc::use_as_stdin(File::open("/dev/null")?)?;

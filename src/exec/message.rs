@@ -85,7 +85,12 @@ fn confinement(mode: SecurityMode, granted: Entitlements) -> Result<Confinement,
 
 /// Programs take no NUL, and `/etc/hosts` has one entry a line.
 fn check_text(spec: &ExecSpec) -> Result<(), ExecError> {
-    let texts = spec.args.iter().chain(&spec.env).chain([&spec.cwd, &spec.user, &spec.hostname]);
+    // The value of a variable can be a secret: its name has to do.
+    if let Some(variable) = spec.env.iter().find(|variable| variable.contains('\0')) {
+        let name = variable.split('=').next().unwrap_or_default();
+        return Err(ExecError::Spec { reason: format!("the variable {name:?} contains a NUL") });
+    }
+    let texts = spec.args.iter().chain([&spec.cwd, &spec.user, &spec.hostname]);
     if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
         return Err(ExecError::Spec { reason: format!("{text:?} contains a NUL") });
     }

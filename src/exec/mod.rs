@@ -13,6 +13,8 @@
 //! when rbuild dies A kills B, and with it its pid namespace; the program's environment is the step's and nothing else.
 
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hostfiles;
 pub mod init;
 mod launch;

@@ -50,6 +50,12 @@ pub(super) fn find(root: &Dir, text: &str) -> Result<Identity, Failure> {
     lookup(&passwd, &groups, user, group).map_err(fail)
 }
 
+/// Finds the user that `text` names in these texts of the two files.
+pub(super) fn find_in(passwd: &str, groups: &str, text: &str) -> Result<Identity, String> {
+    let (user, group) = parse(text)?;
+    lookup(passwd, groups, user, group)
+}
+
 fn parse(text: &str) -> Result<(Name<'_>, Option<Name<'_>>), &'static str> {
     if text.is_empty() {
         return Ok((Name::Number(0), None));
@@ -99,13 +105,18 @@ fn read_file(root: &Dir, path: &str) -> io::Result<String> {
 /// A line of passwd: name, uid, gid, home.
 fn passwd_line(line: &str) -> Option<(&str, u32, u32, &str)> {
     let fields: Vec<&str> = line.trim().split(':').collect();
-    Some((fields.first()?, fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?, fields.get(5).unwrap_or(&"")))
+    Some((fields.first()?, id(fields.get(2)?)?, id(fields.get(3)?)?, fields.get(5).unwrap_or(&"")))
+}
+
+/// Reads an id of a file. The highest is none: to the kernel it means "leave as it is", which would be root.
+fn id(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|id| *id != u32::MAX)
 }
 
 /// A line of group: name, gid, members.
 fn group_line(line: &str) -> Option<(&str, u32, &str)> {
     let fields: Vec<&str> = line.trim().split(':').collect();
-    Some((fields.first()?, fields.get(2)?.parse().ok()?, fields.get(3).unwrap_or(&"")))
+    Some((fields.first()?, id(fields.get(2)?)?, fields.get(3).unwrap_or(&"")))
 }
 
 fn lookup(passwd: &str, groups: &str, user: Name<'_>, group: Option<Name<'_>>) -> Result<Identity, String> {
@@ -150,8 +161,17 @@ mod tests {
     const GROUP: &str = "root:x:0:\nbin:x:8:\ndocker:x:99:u,other\nwheel:x:10:other,u\nu:x:1000:\n";
 
     fn found(text: &str) -> Result<(u32, u32, Vec<u32>), String> {
-        let (user, group) = parse(text)?;
-        lookup(PASSWD, GROUP, user, group).map(|identity| (identity.uid, identity.gid, identity.groups))
+        find_in(PASSWD, GROUP, text).map(|identity| (identity.uid, identity.gid, identity.groups))
+    }
+
+    #[test]
+    fn e6_the_id_that_means_none_is_none_in_a_file_too() {
+        let passwd = "u:x:4294967295:0::/:\ng:x:1:4294967295::/:\nv:x:1:1::/:\n";
+        let group = "grp:x:4294967295:v\n";
+        for text in ["u", "g", "v:grp"] {
+            assert!(find_in(passwd, group, text).is_err(), "{text}");
+        }
+        assert_eq!(find_in(passwd, group, "v").map(|found| found.groups), Ok(vec![1]));
     }
 
     #[test]

@@ -158,14 +158,15 @@ fn append_layer(
 /// A blob that is checked while it is read.
 pub(super) struct Verified<'a> {
     layer: &'a Descriptor,
+    blobs: &'a dyn Blobs,
     reader: HashingReader<Box<dyn Read + Send>>,
     failed: Option<io::Error>,
 }
 
 impl<'a> Verified<'a> {
-    pub(super) fn open(layer: &'a Descriptor, blobs: &dyn Blobs) -> Result<Self, ExportError> {
+    pub(super) fn open(layer: &'a Descriptor, blobs: &'a dyn Blobs) -> Result<Self, ExportError> {
         let reader = blobs.open(&layer.digest).map_err(ExportError::blob(&layer.digest))?;
-        Ok(Self { layer, reader: HashingReader::new(reader), failed: None })
+        Ok(Self { layer, blobs, reader: HashingReader::new(reader), failed: None })
     }
 
     /// Tells a failure to read from one to write, and checks what was read.
@@ -184,6 +185,7 @@ impl<'a> Verified<'a> {
         let same = digest.algorithm() != "sha256" || found == *digest;
         if short || more > 0 || !same {
             let found = format!("{length} bytes, {found}");
+            self.blobs.reject(digest);
             return Err(ExportError::Mismatch { digest: digest.clone(), found });
         }
         Ok(())

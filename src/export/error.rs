@@ -132,10 +132,12 @@ impl Diagnose for ExportError {
     fn kind(&self) -> Kind {
         match self {
             Self::Spec { .. } | Self::Options { .. } | Self::Destination { .. } => Kind::Usage,
-            Self::Config { .. } | Self::Mismatch { .. } => Kind::Build,
+            Self::Config { .. } => Kind::Build,
             Self::Push { source, .. } => source.kind(),
             Self::Blob { .. } | Self::Load { .. } => Kind::Remote,
-            Self::Write { .. } | Self::Read { .. } | Self::NoLoader | Self::Loader { .. } => Kind::Machine,
+            Self::Mismatch { .. } | Self::Write { .. } | Self::Read { .. } | Self::NoLoader | Self::Loader { .. } => {
+                Kind::Machine
+            }
         }
     }
 
@@ -144,6 +146,9 @@ impl Diagnose for ExportError {
             Self::Spec { hint, .. } => hint.iter().cloned().collect(),
             Self::Write { path, source } => write_hint(path, source),
             Self::Push { source, .. } => source.hints(),
+            Self::Mismatch { .. } | Self::Blob { .. } => {
+                vec!["run the same build again: the damaged layer was removed and is made anew".into()]
+            }
             Self::NoLoader => vec![
                 "install docker or podman, or write the image to a file: --output type=docker,dest=image.tar".into(),
             ],

@@ -15,8 +15,8 @@
 
 pub mod annotations;
 pub mod archive;
+pub mod checked;
 mod complete;
-mod csv;
 pub mod destination;
 pub mod error;
 pub mod files;
@@ -81,4 +81,7 @@ pub struct ExportLayer {
 pub trait Blobs: Send + Sync {
     /// Opens a blob from its start.
     fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>>;
+
+    /// Takes notice of a blob that has other content than its digest says, so that it is not given again.
+    fn reject(&self, _digest: &Digest) {}
 }

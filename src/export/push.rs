@@ -15,6 +15,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
+use super::checked::{Checked, Damage};
 use super::image::Image;
 use super::{Blobs, ExportError};
 use crate::digest::Digest;
@@ -86,7 +87,7 @@ impl std::fmt::Debug for Pusher {
 #[derive(Clone)]
 enum Content {
     Inline(Bytes),
-    Layer(Digest),
+    Layer(Descriptor),
 }
 
 /// A blob, and repositories known to have it.
@@ -125,14 +126,15 @@ impl Pusher {
         let (blob, total) = (item.descriptor.digest.clone(), item.descriptor.size);
         let observer = Arc::clone(&self.observer);
         let sent: OnSent = Arc::new(move |current| observer(PushEvent::Sent { blob: blob.clone(), current, total }));
-        let blobs = Arc::clone(&self.blobs);
-        let content = item.content;
-        let open = move || open(Arc::clone(&blobs), content.clone());
-        let how = self
-            .client
-            .push_blob(place, &item.descriptor, &open, &item.origins, sent)
-            .await
-            .map_err(|source| ExportError::Push { name: place.to_string(), source: Box::new(source) })?;
+        let (blobs, damage) = (Arc::clone(&self.blobs), Damage::default());
+        let (content, reported) = (item.content, damage.clone());
+        let open = move || open(Arc::clone(&blobs), content.clone(), reported.clone());
+        let how = self.client.push_blob(place, &item.descriptor, &open, &item.origins, sent).await;
+        if let Some(found) = damage.found() {
+            self.blobs.reject(&item.descriptor.digest);
+            return Err(ExportError::Mismatch { digest: item.descriptor.digest, found });
+        }
+        let how = how.map_err(|source| ExportError::Push { name: place.to_string(), source: Box::new(source) })?;
         (self.observer)(PushEvent::Blob { blob: item.descriptor.digest, how });
         Ok(())
     }
@@ -171,7 +173,7 @@ fn items(image: &Image, done: &[Reference]) -> Vec<Item> {
     });
     let layers = image.layers().into_iter().map(|(descriptor, layer)| Item {
         descriptor: descriptor.clone(),
-        content: Content::Layer(descriptor.digest.clone()),
+        content: Content::Layer(descriptor.clone()),
         // What this push stored itself is certain to be there.
         origins: done.iter().chain(&layer.origins).cloned().collect(),
     });
@@ -179,20 +181,22 @@ fn items(image: &Image, done: &[Reference]) -> Vec<Item> {
     layers.chain(configs).collect()
 }
 
-fn open(blobs: Arc<dyn Blobs>, content: Content) -> BoxFuture<'static, io::Result<ByteReader>> {
+fn open(blobs: Arc<dyn Blobs>, content: Content, damage: Damage) -> BoxFuture<'static, io::Result<ByteReader>> {
     Box::pin(async move {
         match content {
             Content::Inline(bytes) => Ok(Box::pin(io::Cursor::new(bytes)) as ByteReader),
-            Content::Layer(digest) => {
+            Content::Layer(layer) => {
+                let digest = layer.digest.clone();
                 let opened = tokio::task::spawn_blocking(move || blobs.open(&digest)).await;
-                opened.map_err(io::Error::other)?.map(piped)
+                let reader = opened.map_err(io::Error::other)??;
+                Ok(piped(Checked::new(reader, layer, damage)))
             }
         }
     })
 }
 
 /// Reads on a blocking thread, which ends when nobody takes its pieces any more.
-fn piped(mut reader: Box<dyn Read + Send>) -> ByteReader {
+fn piped(mut reader: impl Read + Send + 'static) -> ByteReader {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
     tokio::task::spawn_blocking(move || {
         loop {

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use super::ExportError;
 use super::annotations;
-use super::csv;
 use super::image::{CompressionChoice, EpochChoice, ImageOptions, MediaTypes};
 use crate::diag;
+use crate::dockerfile::csv;
 use crate::image::Reference;
 use crate::image::media::Compression;
 
@@ -164,7 +164,7 @@ struct Attributes {
 
 impl Attributes {
     fn read(text: &str) -> Result<Self, Problem> {
-        let fields = csv::split(text).map_err(|reason| (reason.to_owned(), None))?;
+        let fields = csv::fields(text).map_err(|error| (error.to_string(), None))?;
         if let [bare] = &fields[..]
             && !bare.contains('=')
         {

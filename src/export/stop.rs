@@ -51,6 +51,10 @@ impl<B: Blobs> Blobs for StoppableBlobs<B> {
         self.stop.check()?;
         Ok(Box::new(Stoppable { inner: self.blobs.open(digest)?, stop: self.stop.clone() }))
     }
+
+    fn reject(&self, digest: &Digest) {
+        self.blobs.reject(digest);
+    }
 }
 
 struct Stoppable<T> {

@@ -57,12 +57,14 @@ impl Reference {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// Returns the short form people write: without `docker.io/` and `library/`.
+    /// Returns the short form people write, without `docker.io/` and `library/`, where that means the same.
     pub fn familiar(&self) -> String {
         let text = self.to_string();
         let Some(rest) = text.strip_prefix("docker.io/") else { return text };
         let single = rest.strip_prefix("library/").filter(|tail| !tail.contains('/'));
-        single.unwrap_or(rest).to_owned()
+        let short = single.unwrap_or(rest);
+        // The start of a repository on docker.io can look like another registry.
+        if short.parse().as_ref() == Ok(self) { short.to_owned() } else { text }
     }
 }
 
@@ -196,6 +198,14 @@ mod tests {
     #[test]
     fn familiar_form() {
         for text in ["alpine:3", "a/b", "ghcr.io/a/b"] {
+            assert_eq!(text.parse::<Reference>().expect(text).familiar(), text);
+        }
+    }
+
+    #[test]
+    fn the_short_form_never_means_another_image() {
+        let long = format!("docker.io/library/{}", "a".repeat(64));
+        for text in ["docker.io/x.y/z", "docker.io/docker.io/a", "docker.io/localhost/a", long.as_str()] {
             assert_eq!(text.parse::<Reference>().expect(text).familiar(), text);
         }
     }

@@ -12,6 +12,7 @@ use super::apply::is_content_xattr;
 use super::place::is_whiteout;
 use super::{OPAQUE, OPAQUE_VALUE};
 use crate::sys::dir::{self, Dir, Kind, Stat};
+use crate::sys::file;
 use std::os::unix::ffi::OsStrExt;
 
 /// Files with several names met so far: where the first copy is.
@@ -69,7 +70,7 @@ pub(crate) fn file(from: &Dir, name: &OsStr, to: &Dir, new: &OsStr) -> io::Resul
 
 fn regular(from: &Dir, name: &OsStr, to: (&Dir, &OsStr), stat: &Stat) -> io::Result<()> {
     let (source, target) = (from.open_file(name)?, to.0.create_file(to.1, 0o600)?);
-    dir::copy_data(&source, &target)?;
+    file::copy_data(&source, &target)?;
     dir::chown_of(target.as_fd(), stat.uid, stat.gid)?;
     for (key, value) in from.xattrs(name)? {
         if is_content_xattr(key.as_bytes()) {

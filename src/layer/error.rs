@@ -74,6 +74,8 @@ pub enum LayerError {
 impl Diagnose for LayerError {
     fn kind(&self) -> Kind {
         match self {
+            // What the system did not raise comes from reading the content: cut, corrupt, or too much of it.
+            Self::Unpack { source, .. } if source.raw_os_error().is_none() => Kind::Remote,
             Self::Unpack { .. } | Self::UnmappedOwner { .. } | Self::Walk { .. } | Self::Pack { .. } => Kind::Machine,
             _ => Kind::Remote,
         }
@@ -86,9 +88,6 @@ impl Diagnose for LayerError {
                     .into(),
                 "and install newuidmap and newgidmap: sudo apt-get install uidmap".into(),
             ],
-            Self::Unpack { source, .. } | Self::Pack { source } if source.kind() == io::ErrorKind::StorageFull => {
-                vec!["the disk is full: free space, or put the state elsewhere with --root".into()]
-            }
             _ => Vec::new(),
         }
     }

@@ -16,6 +16,8 @@ pub mod decompress;
 pub mod diff;
 pub(crate) mod entry;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gzip;
 mod pack;
 pub(crate) mod place;

@@ -1,7 +1,7 @@
 //! A layer's directory to a blob in one pass: walk, tar, diff id, compression, blob digest.
 //!
 //! In: a layer's directory. Out: a blob in the store. Invariant: memory does not depend on the size of the layer. Three kinds of threads
-//! share the work: this one walks and writes, one hashes the tar, all cores compress.
+//! share the work: this one walks and writes, one hashes the tar, all cores compress; a small layer starts none of them.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -45,7 +45,7 @@ pub fn pack<W: Write>(root: &Dir, options: PackOptions, out: W) -> Result<(W, Bl
     let failed = |source| LayerError::Pack { source };
     let out = Sized { out, hasher: Hasher::new() };
     let compressor = Compressor::new(out, options.compression, options.level(), threads()).map_err(failed)?;
-    let mut tee = Tee::new(compressor).map_err(failed)?;
+    let mut tee = Tee::new(compressor);
     write_tar(root, options.latest, &mut tee)?;
     let (compressor, diff_id) = tee.finish().map_err(failed)?;
     let out = compressor.finish().map_err(failed)?;
@@ -73,37 +73,61 @@ impl<W: Write> Write for Sized<W> {
     }
 }
 
-/// Writes to `out` and hashes on another thread.
+/// Writes to `out` and hashes: on another thread once there is more than one chunk.
 #[derive(Debug)]
 struct Tee<W> {
     out: W,
     buffer: Vec<u8>,
-    chunks: SyncSender<Vec<u8>>,
-    hashing: JoinHandle<Digest>,
+    hashing: Option<Hashing>,
 }
 
-impl<W: Write> Tee<W> {
-    fn new(out: W) -> io::Result<Self> {
+/// A thread that hashes.
+#[derive(Debug)]
+struct Hashing {
+    chunks: SyncSender<Vec<u8>>,
+    thread: JoinHandle<Digest>,
+}
+
+impl Hashing {
+    fn start() -> io::Result<Self> {
         let (chunks, queue) = sync_channel::<Vec<u8>>(2);
-        let hashing = std::thread::Builder::new().name("hash".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("hash".into()).spawn(move || {
             let mut hasher = Hasher::new();
             queue.iter().for_each(|chunk| hasher.update(&chunk));
             hasher.finish()
         })?;
-        Ok(Self { out, buffer: Vec::with_capacity(CHUNK), chunks, hashing })
+        Ok(Self { chunks, thread })
+    }
+
+    fn hash(&self, chunk: Vec<u8>) -> io::Result<()> {
+        self.chunks.send(chunk).map_err(|_| io::Error::other("the hashing thread ended"))
+    }
+
+    fn finish(self) -> io::Result<Digest> {
+        drop(self.chunks);
+        self.thread.join().map_err(|_| io::Error::other("the hashing thread panicked"))
+    }
+}
+
+impl<W: Write> Tee<W> {
+    fn new(out: W) -> Self {
+        Self { out, buffer: Vec::with_capacity(CHUNK), hashing: None }
     }
 
     fn pass_on(&mut self) -> io::Result<()> {
         self.out.write_all(&self.buffer)?;
         let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
-        self.chunks.send(chunk).map_err(|_| io::Error::other("the hashing thread ended"))
+        match &self.hashing {
+            Some(hashing) => hashing.hash(chunk),
+            None => self.hashing.insert(Hashing::start()?).hash(chunk),
+        }
     }
 
     fn finish(mut self) -> io::Result<(W, Digest)> {
-        self.pass_on()?;
-        drop(self.chunks);
-        let digest = self.hashing.join().map_err(|_| io::Error::other("the hashing thread panicked"))?;
-        Ok((self.out, digest))
+        self.out.write_all(&self.buffer)?;
+        let Some(hashing) = self.hashing else { return Ok((self.out, Digest::compute(&self.buffer))) };
+        hashing.hash(self.buffer)?;
+        Ok((self.out, hashing.finish()?))
     }
 }
 

@@ -9,9 +9,11 @@
 //!
 //! HEX is a hash, so that no id is ever a path. Locks die with their process.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -20,8 +22,8 @@ use super::error::OpsError;
 use crate::diag::{Diagnose, Kind};
 use crate::digest::Digest;
 use crate::llb::{CacheOpt, Sharing};
-use crate::store::{Store, StoreError};
-use crate::sys::dir::Dir;
+use crate::store::{Scratch, Store, StoreError};
+use crate::sys::dir::{self, Dir};
 use crate::sys::lock::FileLock;
 
 /// Time between two attempts to get a cache another step has locked.
@@ -48,6 +50,7 @@ impl Diagnose for CacheMountError {
 #[derive(Debug)]
 pub struct CacheMounts {
     dir: Dir,
+    scratch: Arc<Scratch>,
 }
 
 /// A cache directory in use.
@@ -55,6 +58,7 @@ pub struct CacheMounts {
 pub(super) struct CacheUse {
     id: String,
     dir: Dir,
+    scratch: Arc<Scratch>,
     _lock: FileLock,
 }
 
@@ -65,21 +69,46 @@ impl CacheMounts {
     ///
     /// When it cannot be made.
     pub fn open(store: &Store) -> Result<Self, StoreError> {
-        Ok(Self { dir: store.folder("caches")? })
+        Ok(Self { dir: store.folder("caches")?, scratch: Arc::clone(store.scratch()) })
     }
 
-    /// Takes a cache into use; waits where its sharing says so, until `cancel` fires.
+    /// Takes the caches of one step into use, and returns them in the order asked for; waits where their sharing says so,
+    /// until `cancel` fires. The text beside each tells caches of one id apart that start from different content.
     ///
-    /// `origin` tells caches of one id apart that start from different content.
+    /// All steps take caches in the same order, so that none waits for one that waits for it; a cache that is named twice is
+    /// taken once, as the strictest of its mounts wants it.
     pub(super) async fn acquire(
         &self,
+        wanted: &[(CacheOpt, String)],
+        cancel: &CancellationToken,
+    ) -> Result<Result<Vec<Arc<CacheUse>>, CacheMountError>, OpsError> {
+        let names: Vec<Digest> =
+            wanted.iter().map(|(c, origin)| Digest::compute(format!("{}\0{origin}", c.id))).collect();
+        let mut strictest: BTreeMap<&Digest, &CacheOpt> = BTreeMap::new();
+        for (name, (cache, _)) in names.iter().zip(wanted) {
+            let known = strictest.entry(name).or_insert(cache);
+            if known.sharing == Sharing::Shared {
+                *known = cache;
+            }
+        }
+        let mut held = BTreeMap::new();
+        for (name, cache) in strictest {
+            match self.wait_for(name.hex(), cache, cancel).await? {
+                Ok(cache) => held.insert(name, Arc::new(cache)),
+                Err(error) => return Ok(Err(error)),
+            };
+        }
+        Ok(Ok(names.iter().filter_map(|name| held.get(name).cloned()).collect()))
+    }
+
+    async fn wait_for(
+        &self,
+        hash: &str,
         cache: &CacheOpt,
-        origin: &str,
         cancel: &CancellationToken,
     ) -> Result<Result<CacheUse, CacheMountError>, OpsError> {
-        let hash = Digest::compute(format!("{}\0{origin}", cache.id));
         loop {
-            match self.try_acquire(hash.hex(), cache) {
+            match self.try_acquire(hash, cache) {
                 Ok(Some(held)) => return Ok(Ok(held)),
                 Ok(None) => {}
                 Err(source) => return Ok(Err(CacheMountError { id: cache.id.clone(), source })),
@@ -102,7 +131,8 @@ impl CacheMounts {
                 Sharing::Private | Sharing::Locked => FileLock::try_exclusive(&dir, name)?,
             };
             if let Some(lock) = lock {
-                return Ok(Some(CacheUse { id: cache.id.clone(), dir, _lock: lock }));
+                let scratch = Arc::clone(&self.scratch);
+                return Ok(Some(CacheUse { id: cache.id.clone(), dir, scratch, _lock: lock }));
             }
         }
         Ok(None)
@@ -125,19 +155,18 @@ impl CacheUse {
         let name = OsStr::new("fs");
         let failed = |source| CacheMountError { id: self.id.clone(), source };
         if self.dir.try_stat(name).map_err(failed)?.is_none() {
-            let fresh = OsString::from(format!("new-{}", crate::sys::proc::own_pid()));
-            self.dir.remove_all(&fresh).map_err(failed)?;
-            self.dir.make_dir(&fresh, 0o755).map_err(failed)?;
-            fill(&self.dir.open_dir(&fresh).map_err(failed)?)?;
-            self.publish(&fresh, name).map_err(failed)?;
+            let (unfinished, fresh) = self.scratch.make_dir().map_err(failed)?;
+            dir::chmod_of(&fresh, 0o755).map_err(failed)?;
+            fill(&fresh)?;
+            self.publish(&unfinished, name).map_err(failed)?;
         }
         self.dir.open_dir(name).map(OwnedFd::from).map_err(|source| failed(source).into())
     }
 
     /// Of two steps that fill one cache at once, the second one's content goes.
-    fn publish(&self, fresh: &OsStr, name: &OsStr) -> io::Result<()> {
-        match self.dir.rename_new(fresh, &self.dir, name) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.dir.remove_all(fresh),
+    fn publish(&self, unfinished: &OsStr, name: &OsStr) -> io::Result<()> {
+        match self.scratch.dir().rename_new(unfinished, &self.dir, name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.scratch.dir().remove_all(unfinished),
             result => result,
         }
     }

@@ -13,6 +13,14 @@ pub enum OpsError {
         /// `exit code: 2`, or the signal that ended it.
         status: String,
     },
+    /// The process of a RUN ended otherwise than well, and the disk it wrote to is full.
+    #[error("process {command:?} did not complete successfully: {status}; the disk of the state directory is full")]
+    DiskFull {
+        /// Program and arguments, joined by spaces.
+        command: String,
+        /// `exit code: 2`, or the signal that ended it.
+        status: String,
+    },
     /// A secret that a step requires was not given.
     #[error("secret {id}: not found")]
     SecretMissing {
@@ -60,6 +68,7 @@ impl Diagnose for OpsError {
             OpsError::Unsupported { .. } | OpsError::Invalid { .. } => Kind::Dockerfile,
             OpsError::SecretMissing { .. } | OpsError::SshMissing { .. } => Kind::Usage,
             OpsError::Copy { .. } => Kind::Machine,
+            OpsError::DiskFull { .. } => Kind::DiskFull,
             OpsError::Failed { .. } | OpsError::Thread(_) | OpsError::Canceled => Kind::Build,
         }
     }

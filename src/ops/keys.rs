@@ -19,27 +19,11 @@ pub use source::{BlobKey, GitKey, HeaderField, HttpKey, ImageKey, LocalKey, blob
 
 use serde::Serialize;
 
+use crate::checksum::Selector;
 use crate::digest::Digest;
 use crate::image::canonical;
 use crate::llb::{DiffOp, MergeOp};
 use crate::solver::{CacheDigest, CacheMap, InputKey};
-
-/// Content of an input that makes a content key.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ContentPath {
-    /// Path or pattern; empty for the whole tree.
-    pub path: String,
-    /// Whether a link at the path is followed.
-    pub follow: bool,
-    /// Whether the path is a pattern.
-    pub wildcard: bool,
-    /// What counts below it; all if empty.
-    pub include: Vec<String>,
-    /// What does not count.
-    pub exclude: Vec<String>,
-    /// Paths that must exist.
-    pub required: Vec<String>,
-}
 
 /// An op's cache map, and what its content keys are made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +31,7 @@ pub struct OpKey {
     /// Digests and selectors.
     pub map: CacheMap,
     /// Per input, the content that makes its content key, in hashing order; none where it has no such key.
-    pub content: Vec<Option<Vec<ContentPath>>>,
+    pub content: Vec<Option<Vec<Selector>>>,
 }
 
 impl OpKey {
@@ -56,16 +40,10 @@ impl OpKey {
         Self { map, content: vec![None; inputs] }
     }
 
-    fn set_input(&mut self, input: usize, selector: Option<Digest>, content: Option<Vec<ContentPath>>) {
+    fn set_input(&mut self, input: usize, selector: Option<Digest>, content: Option<Vec<Selector>>) {
         self.map.inputs[input] = InputKey { selector, content: content.is_some() };
         self.content[input] = content;
     }
-}
-
-/// Combines the digests of an input's [`ContentPath`]s, in order, to its content key.
-pub fn combine(digests: &[Digest]) -> Digest {
-    let texts: Vec<&str> = digests.iter().map(Digest::as_str).collect();
-    Digest::compute(texts.join("\0"))
 }
 
 #[derive(Serialize)]

@@ -22,6 +22,8 @@ use super::{DisplayOptions, Painter, units};
 const ANTI_FLICKER: f64 = 5.0;
 /// A step that has waited longer is shown whatever the others do.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// So is one with more output than this, in bytes: what waits is kept in memory.
+const MOST_WAITING: usize = 1 << 20;
 /// A part is told again after this time …
 const PART_INTERVAL: Duration = Duration::from_secs(5);
 /// … or this much progress, as a fraction of the whole.
@@ -88,12 +90,13 @@ impl Plain {
             since.map_or(Duration::ZERO, |since| units::elapsed(since, now))
         };
         let speed = |index: usize| self.trace.steps[index].waiting as f64 / wait(index).as_secs_f64().max(0.001);
+        let large = |index: usize| self.trace.steps[index].unprinted > MOST_WAITING;
         let others = waiting.iter().copied().filter(|index| self.current != Some(*index));
         let busiest = others.clone().max_by(|a, b| speed(*a).total_cmp(&speed(*b)))?;
         let Some(current) = self.current.filter(|current| before == Some(*current)) else {
             return if self.current.is_none() { Some(busiest) } else { None };
         };
-        if let Some(overdue) = others.clone().find(|index| wait(*index) > LONGEST_WAIT) {
+        if let Some(overdue) = others.clone().find(|index| wait(*index) > LONGEST_WAIT || large(*index)) {
             return Some(overdue);
         }
         let own = speed(current);
@@ -111,7 +114,7 @@ impl Plain {
             self.head(index, number, out);
         }
         self.current = Some(index);
-        let lines = std::mem::take(&mut self.trace.steps[index].fresh);
+        let lines = self.trace.steps[index].take_fresh();
         let step = &mut self.trace.steps[index];
         let open_part = parts(step, number, out);
         for warning in step.warnings.drain(..) {

@@ -9,6 +9,8 @@
 use std::fmt::Write as _;
 use std::mem;
 
+use super::Commands;
+
 /// Longest line passed on, in bytes; the rest of it is dropped.
 pub const LINE_LIMIT: usize = 1 << 20;
 
@@ -293,6 +295,17 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// Returns a text of several lines, such as an error with an excerpt of a foreign file, as it can be shown: letters, newlines
+/// and tabs, and no commands where `commands` says so.
+pub fn message(text: &str, commands: Commands) -> String {
+    let mut sanitizer = Sanitizer::new(Colors::Drop);
+    let clean = sanitizer.push(text.as_bytes()) + &sanitizer.finish();
+    match commands {
+        Commands::Defuse => clean.split_inclusive('\n').map(defuse_commands).collect(),
+        Commands::PassOn => clean,
+    }
+}
+
 /// Returns a line in which GitHub's runner finds no command: it takes `##[command]` anywhere in a line, and `::command::`
 /// where a line starts with it but for white space. A zero-width space between the signs breaks both.
 pub fn defuse_commands(line: &str) -> String {
@@ -353,6 +366,15 @@ mod tests {
         let shown = clean(&line);
         assert_eq!(shown.len(), LINE_LIMIT + CUT_MARK.len() + "\nnext\n".len());
         assert!(shown.ends_with("x [line cut]\nnext\n"));
+    }
+
+    #[test]
+    fn l1_l2_messages_keep_lines_and_nothing_else() {
+        let text = "Dockerfile:1\n 1 | >>> RUN\t##[group]x \x1b[2J\r::error::y\nerror: \x1b[31mbad\n";
+        let plain = "Dockerfile:1\n 1 | >>> RUN\t##[group]x \n::error::y\nerror: bad\n";
+        assert_eq!(message(text, Commands::PassOn), plain);
+        let defused = plain.replace("##[", "#\u{200b}#[").replace("::error", ":\u{200b}:error");
+        assert_eq!(message(text, Commands::Defuse), defused);
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::digest::Digest;
 
 /// How many of a step's last lines are told again when it failed.
 const TAIL_LINES: usize = 10;
+/// Bytes after which a line is broken, so that output without newlines does not pile up.
+const LONGEST_LINE: usize = 64 << 10;
 
 /// What an error of a step ends with that was stopped only because another failed.
 const CANCELED: &str = "canceled";
@@ -58,8 +60,9 @@ pub(super) struct Step {
     pub(super) parts: Vec<Part>,
     /// Warnings not yet printed.
     pub(super) warnings: Vec<String>,
-    /// Lines not yet printed.
-    pub(super) fresh: Vec<Line>,
+    /// Lines not yet printed, and how long they are together.
+    fresh: Vec<Line>,
+    pub(super) unprinted: usize,
     /// The last lines.
     pub(super) tail: VecDeque<Line>,
     outputs: [Option<Output>; 2],
@@ -98,6 +101,7 @@ impl Step {
             parts: Vec::new(),
             warnings: Vec::new(),
             fresh: Vec::new(),
+            unprinted: 0,
             tail: VecDeque::new(),
             outputs: [None, None],
             before: Duration::ZERO,
@@ -132,7 +136,14 @@ impl Step {
         if self.tail.len() > TAIL_LINES {
             self.tail.pop_front();
         }
+        self.unprinted += line.text.len();
         self.fresh.push(line);
+    }
+
+    /// Returns the lines not yet printed, which then are.
+    pub(super) fn take_fresh(&mut self) -> Vec<Line> {
+        self.unprinted = 0;
+        std::mem::take(&mut self.fresh)
     }
 
     fn log(&mut self, log: &Log, colors: Colors) {
@@ -147,8 +158,8 @@ impl Step {
                 output.began = at;
             }
             output.line.push_str(piece);
-            if piece.ends_with('\n') {
-                output.line.pop();
+            if piece.ends_with('\n') || output.line.len() > LONGEST_LINE {
+                output.line.truncate(output.line.trim_end_matches('\n').len());
                 whole.push(Line { at: output.began, text: std::mem::take(&mut output.line) });
             }
         }

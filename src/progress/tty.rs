@@ -206,7 +206,7 @@ impl Painter for Tty {
         self.trace.event(event);
         // Only the tail is drawn here.
         for step in &mut self.trace.steps {
-            step.fresh.clear();
+            drop(step.take_fresh());
         }
     }
 

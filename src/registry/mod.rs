@@ -26,6 +26,8 @@ mod credentials;
 pub mod document;
 mod endpoint;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod helper;
 mod push;
 mod realm;

@@ -107,7 +107,8 @@ pub(crate) fn foreign_text(text: &str) -> String {
 }
 
 fn redact_word(word: &str) -> String {
-    let word = match word.find("http://").or_else(|| word.find("https://")) {
+    let first = [word.find("http://"), word.find("https://")].into_iter().flatten().min();
+    let word = match first {
         Some(at) => redact_url(word, at),
         None => redact_query(word),
     };
@@ -170,6 +171,8 @@ mod tests {
             format!("access_token={token}"),
             "access_token=c2lnbmF0dXJl password=p".to_owned(),
             "GET \"https://h/x?sig=c2ln\": no".to_owned(),
+            "https://u:p@h/http://x".to_owned(),
+            "https://u:p@h:70000/http://x".to_owned(),
         ] {
             let shown = foreign_text(&text);
             assert!(!shown.contains("c2ln") && !shown.contains("u:p@"), "{shown}");

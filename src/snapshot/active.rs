@@ -12,9 +12,8 @@ use super::overlay::{Mounter, Stack};
 use super::work::Work;
 use super::{Chain, SnapshotError};
 use crate::sys::MountAttrFlags;
-use crate::sys::attributes::set_attributes;
 use crate::sys::dir::Dir;
-use crate::sys::mount::{Recursive, clone_tree};
+use crate::sys::mount::{Recursive, clone_tree, set_attributes};
 
 /// A tree that can be changed, and becomes a layer or nothing.
 #[derive(Debug)]
@@ -149,6 +148,6 @@ const READ_ONLY: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NODEV.union(MountAt
 
 fn bind(folder: &Dir, attributes: MountAttrFlags) -> io::Result<OwnedFd> {
     let mount = clone_tree(folder, Recursive::No)?;
-    set_attributes(&mount, attributes)?;
+    set_attributes(&mount, attributes, Recursive::No)?;
     Ok(mount)
 }

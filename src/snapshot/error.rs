@@ -107,9 +107,6 @@ impl Diagnose for SnapshotError {
                 "let rbuild copy files instead: --snapshotter native".into(),
                 "or keep the state on a local disk (ext4, xfs, btrfs or tmpfs): --root PATH".into(),
             ],
-            Self::Prepare { source } | Self::Commit { source } if source.kind() == io::ErrorKind::StorageFull => {
-                vec!["the disk is full: free space, or put the state elsewhere with --root".into()]
-            }
             _ => Vec::new(),
         }
     }

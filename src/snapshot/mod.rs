@@ -256,7 +256,7 @@ impl Snapshots {
         let text = self.chains.read_link(OsStr::new(chain_id.0.hex())).ok()?;
         let layer: LayerId = text.to_str()?.parse().ok()?;
         let info = self.info(layer).ok()?;
-        (info.chain_id.as_ref() == Some(chain_id)).then_some(layer)
+        (info.chain_id.as_ref() == Some(chain_id) && self.fs(layer).is_ok()).then_some(layer)
     }
 
     fn remember(&self, chain_id: &ChainId, layer: LayerId) -> io::Result<()> {
@@ -290,7 +290,9 @@ impl Snapshots {
         let info = self.info(layer)?;
         let fits = |stored: &&StoredBlob| stored.level.is_none_or(|level| level == options.level());
         for blob in info.blobs.iter().rev().filter(fits).filter_map(StoredBlob::info) {
-            if blob.compression == options.compression && self.store.blob(&blob.digest)?.is_some() {
+            // A blob of another size is damaged, and made again.
+            let stored = self.store.blob(&blob.digest)?.is_some_and(|(_, size)| size == blob.size);
+            if blob.compression == options.compression && stored {
                 return Ok(Some(blob));
             }
         }
@@ -304,7 +306,13 @@ impl Snapshots {
 
     /// Returns whether all layers of `chain` are here.
     pub fn exists(&self, chain: &Chain) -> bool {
-        chain.layers().iter().all(|layer| self.info(*layer).is_ok())
+        chain.layers().iter().all(|layer| self.info(*layer).is_ok() && self.fs(*layer).is_ok())
+    }
+
+    /// Gives no new layer the id of one of `chain`: where layers were deleted by hand, others may still speak of them.
+    pub fn pass_over(&self, chain: &Chain) {
+        let above = chain.layers().iter().map(|layer| layer.0.saturating_add(1)).max().unwrap_or(0);
+        self.next.fetch_max(above, Ordering::Relaxed);
     }
 
     fn folder(&self, layer: LayerId) -> Result<Dir, SnapshotError> {

@@ -41,6 +41,14 @@ pub enum StoreError {
         /// Why.
         source: io::Error,
     },
+    /// A damaged blob could not be removed.
+    #[error("failed to remove the damaged blob {digest}")]
+    Discard {
+        /// Which.
+        digest: Digest,
+        /// Why.
+        source: io::Error,
+    },
     /// A blob could not be written.
     #[error("failed to write a blob")]
     Write {
@@ -74,9 +82,6 @@ impl Diagnose for StoreError {
             Self::Open { path, .. } => vec![format!("name a folder you can write to: --root {}", path.display())],
             Self::Unsafe { .. } => {
                 vec!["name a folder that only you can write to: --root ~/.local/share/rbuild".into()]
-            }
-            Self::Write { source } if source.kind() == io::ErrorKind::StorageFull => {
-                vec!["the disk is full: free space, or put the state elsewhere with --root".into()]
             }
             _ => Vec::new(),
         }

@@ -72,6 +72,16 @@ impl Store {
         subdir(&self.root, name).map_err(|source| StoreError::Open { path: self.path.join(name), source })
     }
 
+    /// Returns where cache records are kept, for [`records::Records::open`].
+    pub fn records_path(&self) -> PathBuf {
+        self.path.join("records")
+    }
+
+    /// Returns the path of this process's scratch folder, for what wants a path: it goes when the process ends.
+    pub fn scratch_path(&self) -> PathBuf {
+        self.path.join(self.scratch.path())
+    }
+
     /// Returns this process's place for work in progress.
     pub fn scratch(&self) -> &Arc<Scratch> {
         &self.scratch
@@ -96,6 +106,16 @@ impl Store {
         match self.try_blob(digest) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             result => result.map(Some).map_err(|source| StoreError::Read { digest: digest.clone(), source }),
+        }
+    }
+
+    /// Removes a blob that turned out to be damaged; what needs it makes or fetches it anew.
+    pub fn discard(&self, digest: &Digest) -> Result<(), StoreError> {
+        match self.blobs_of(digest).unlink(OsStr::new(digest.hex())) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::Discard { digest: digest.clone(), source: error })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -246,6 +246,12 @@ impl<R, C: Codec<R>> Records<R, C> {
         Ok(Self { directory: directory.to_owned(), codec, state: Mutex::new(state), result: PhantomData })
     }
 
+    /// Returns the data of all results there are.
+    pub fn values(&self) -> Vec<Value> {
+        let state = self.state();
+        state.graph.items().filter_map(|(_, item)| Some(item.result.as_ref()?.1.clone())).collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic while the lock was held leaves whole lines at worst unread; nothing is half applied.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -157,6 +157,9 @@ pub fn open_without_waiting(path: &Path) -> io::Result<File> {
     Ok(File::from(fs::open(path, flags, Mode::empty())?))
 }
 
+/// Less than this much space is none: file systems keep some back, and programs give up before the last byte.
+const NO_SPACE: u64 = 256 << 10;
+
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 impl Dir {
@@ -233,6 +236,13 @@ impl Dir {
     pub fn create_file(&self, name: &OsStr, permissions: u32) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(fs::openat(&self.0, name, flags, Mode::from_raw_mode(permissions))?))
+    }
+
+    /// Returns whether the file system the directory is on has next to no space or no inodes left for this user.
+    pub fn is_disk_full(&self) -> io::Result<bool> {
+        let disk = fs::fstatvfs(&self.0)?;
+        // Some file systems do not count inodes, and say 0 of 0.
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize) < NO_SPACE || (disk.f_files > 0 && disk.f_favail == 0))
     }
 
     /// Returns the names in the directory, sorted by bytes, without `.` and `..`.
@@ -398,15 +408,6 @@ pub fn chmod_of(fd: impl AsFd, permissions: u32) -> io::Result<()> {
 /// Sets an extended attribute of an open file.
 pub fn set_xattr_of(fd: impl AsFd, key: &OsStr, value: &[u8]) -> io::Result<()> {
     Ok(fs::fsetxattr(fd, key, value, fs::XattrFlags::empty())?)
-}
-
-/// Copies what remains of `from` to the end of `to`: shared blocks where the file system can, else inside the kernel, else
-/// through a buffer.
-pub fn copy_data(from: &File, to: &File) -> io::Result<()> {
-    if fs::ioctl_ficlone(to, from).is_ok() {
-        return Ok(());
-    }
-    std::io::copy(&mut &*from, &mut &*to).map(drop)
 }
 
 /// How much of a path one lookup takes: the kernel allows 4,095 bytes.

@@ -3,7 +3,6 @@
 //! In: descriptors and names of one path component, or paths resolved inside a root. Out: descriptors. Invariant: a path a
 //! container could change is resolved once, to a descriptor, and never used as a string again.
 
-pub mod attributes;
 pub mod caps;
 pub mod dir;
 pub mod fds;

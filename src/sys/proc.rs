@@ -125,6 +125,12 @@ pub fn make_undumpable() -> io::Result<()> {
     set_limit("core", 0, 0)
 }
 
+/// Decides whether memory comes in huge pages where the machine gives them unasked: a page of 2 MiB for each thread's first allocation
+/// is most of what a small build would need. Programs started from here inherit it.
+pub fn use_huge_pages(wanted: bool) -> io::Result<()> {
+    Ok(rustix::thread::disable_transparent_huge_pages(!wanted)?)
+}
+
 /// Gives the files of this process in procfs back to its user, who may have been changed since the program was started.
 pub fn make_dumpable() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?)

@@ -104,9 +104,6 @@ impl Diagnose for FileOpError {
         match self {
             Self::Source(error) => error.hints(),
             Self::FileOverDirectory { path } => vec![format!("Write {path}/ to copy into the directory.")],
-            Self::Write { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                vec!["Free some space where the state directory is, or move it with --root.".to_owned()]
-            }
             _ => Vec::new(),
         }
     }

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{ContentPath, OpKey, clean, hash, is_default, join, outermost};
+use super::{OpKey, clean, hash, is_default, join, outermost};
+use crate::checksum::Selector;
 use crate::image::Platform;
 use crate::llb::{CacheOpt, CdiDevice, ContentCache, ExecOp, FileOpt, Meta, Mount, MountType, SecretEnv, Sharing};
 
@@ -35,12 +36,12 @@ fn by_content(mount: &Mount) -> bool {
     }
 }
 
-fn content(selectors: Vec<String>) -> Vec<ContentPath> {
+fn content(selectors: Vec<String>) -> Vec<Selector> {
     let paths = outermost(selectors);
     if paths.iter().any(|path| path == "/") {
-        return vec![ContentPath::default()];
+        return vec![Selector::default()];
     }
-    paths.into_iter().map(|path| ContentPath { path, follow: true, ..ContentPath::default() }).collect()
+    paths.into_iter().map(|path| Selector { path, follow: true, ..Selector::default() }).collect()
 }
 
 #[derive(Serialize)]

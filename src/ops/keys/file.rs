@@ -6,7 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::{ContentPath, OpKey, hash, is_default, join, outermost};
+use super::{OpKey, hash, is_default, join, outermost};
+use crate::checksum::Selector;
 use crate::image::canonical;
 use crate::llb::{ChownOpt, CopyAction, FileAction, FileActionKind, FileOp, MkdirAction, MkfileAction, UserOpt};
 
@@ -52,8 +53,8 @@ fn is_chain(actions: &[FileAction]) -> bool {
 }
 
 /// Returns per input the paths that actions read from it, in the order of the actions.
-fn used_paths(op: &FileOp, inputs: usize) -> BTreeMap<i64, Vec<ContentPath>> {
-    let mut used: BTreeMap<i64, Vec<ContentPath>> = BTreeMap::new();
+fn used_paths(op: &FileOp, inputs: usize) -> BTreeMap<i64, Vec<Selector>> {
+    let mut used: BTreeMap<i64, Vec<Selector>> = BTreeMap::new();
     for action in &op.actions {
         let owner = match &action.kind {
             FileActionKind::Copy(copy) => &copy.owner,
@@ -62,7 +63,7 @@ fn used_paths(op: &FileOp, inputs: usize) -> BTreeMap<i64, Vec<ContentPath>> {
             FileActionKind::Rm(_) | FileActionKind::Symlink(_) => &None,
         };
         for (input, path) in owner_files(owner.as_ref()) {
-            let path = ContentPath { path: path.into(), follow: true, ..ContentPath::default() };
+            let path = Selector { path: path.into(), follow: true, ..Selector::default() };
             used.entry(input).or_default().push(path);
         }
         if let FileActionKind::Copy(copy) = &action.kind
@@ -88,8 +89,8 @@ fn owner_files(owner: Option<&ChownOpt>) -> impl Iterator<Item = (i64, &'static 
     user.into_iter().chain(group)
 }
 
-fn copied(copy: &CopyAction) -> ContentPath {
-    ContentPath {
+fn copied(copy: &CopyAction) -> Selector {
+    Selector {
         path: copy.src.clone(),
         follow: copy.follow_symlink,
         wildcard: copy.allow_wildcard && has_wildcard(&copy.src),
@@ -111,19 +112,19 @@ fn has_wildcard(pattern: &str) -> bool {
     false
 }
 
-fn selector(paths: &[ContentPath]) -> crate::digest::Digest {
+fn selector(paths: &[Selector]) -> crate::digest::Digest {
     let mut texts: Vec<&str> = paths.iter().map(|path| path.path.as_str()).collect();
     texts.sort_unstable_by(|a, b| b.cmp(a));
     join(&texts)
 }
 
-fn content(paths: Vec<ContentPath>) -> Vec<ContentPath> {
-    let is_plain = |path: &ContentPath| !path.wildcard && path.include.is_empty() && path.exclude.is_empty();
+fn content(paths: Vec<Selector>) -> Vec<Selector> {
+    let is_plain = |path: &Selector| !path.wildcard && path.include.is_empty() && path.exclude.is_empty();
     let (plain, filtered): (Vec<_>, Vec<_>) = paths.into_iter().partition(is_plain);
     let mut all = Vec::new();
     for follow in [false, true] {
         let paths = plain.iter().filter(|path| path.follow == follow).map(|path| path.path.clone()).collect();
-        all.extend(outermost(paths).into_iter().map(|path| ContentPath { path, follow, ..ContentPath::default() }));
+        all.extend(outermost(paths).into_iter().map(|path| Selector { path, follow, ..Selector::default() }));
     }
     all.extend(filtered);
     all.sort_by(|a, b| a.path.cmp(&b.path));

@@ -181,7 +181,7 @@ fn check_table(table: &str, at_least: usize) {
         let key = key(&row["op"]);
         let CacheDigest::Stable(digest) = &key.map.digests[0] else { panic!("ops are stable") };
         assert_eq!(digest.as_str(), row["digest"], "{}", row["op"]);
-        let content = |paths: &Vec<ContentPath>| paths.iter().map(path_json).collect::<Vec<_>>();
+        let content = |paths: &Vec<Selector>| paths.iter().map(path_json).collect::<Vec<_>>();
         let inputs = key.map.inputs.iter().zip(&key.content);
         for ((input, paths), expected) in inputs.zip(list(&row, "inputs")) {
             assert_eq!(input.selector.as_ref().map_or("", |s| s.as_str()), text(expected, "selector"), "{}", row["op"]);
@@ -192,7 +192,7 @@ fn check_table(table: &str, at_least: usize) {
     }
 }
 
-fn path_json(path: &ContentPath) -> Value {
+fn path_json(path: &Selector) -> Value {
     let mut out = serde_json::json!({ "path": path.path });
     let texts = [("inc", &path.include), ("exc", &path.exclude)];
     let flags = [("follow", path.follow), ("wild", path.wildcard)];

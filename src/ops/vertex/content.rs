@@ -2,27 +2,25 @@
 
 use crate::checksum::{self, ChecksumError, Ids, Selector, content_digest, scratch_digest};
 use crate::digest::Digest;
-use crate::ops::keys::ContentPath;
 use crate::ops::{Tree, Worker};
 use crate::solver::OpError;
 use crate::source::local::Context;
 
-/// Returns the content key of an input over the paths an op uses of it; none where the op has no such key.
+/// Returns the content key of an input over what an op uses of it; none where the op has no such key.
 pub(super) fn content_of(
     worker: &Worker,
     tree: &Tree,
-    paths: Option<&[ContentPath]>,
+    selectors: Option<&[Selector]>,
 ) -> Result<Option<Digest>, OpError> {
-    let Some(paths) = paths else { return Ok(None) };
-    let selectors: Vec<Selector> = paths.iter().map(selector).collect();
+    let Some(selectors) = selectors else { return Ok(None) };
     let digest = match tree {
         Tree::Context(context) => {
-            content_digest(&context.tree(), &selectors).map_err(|error| missing(context, error))?
+            content_digest(&context.tree(), selectors).map_err(|error| missing(context, error))?
         }
-        Tree::Layers(chain) if chain.is_empty() => scratch_digest(&selectors)?,
+        Tree::Layers(chain) if chain.is_empty() => scratch_digest(selectors)?,
         Tree::Layers(chain) => {
             let view = worker.snapshots.view(chain)?;
-            content_digest(&checksum::Tree::new(view.dir(), None, Ids::Keep), &selectors)?
+            content_digest(&checksum::Tree::new(view.dir(), None, Ids::Keep), selectors)?
         }
     };
     Ok(Some(digest))
@@ -34,9 +32,4 @@ pub(super) fn missing(context: &Context, error: ChecksumError) -> OpError {
         ChecksumError::NotFound { path } => context.missing(&path).into(),
         other => other.into(),
     }
-}
-
-fn selector(path: &ContentPath) -> Selector {
-    let ContentPath { path, follow, wildcard, include, exclude, required } = path.clone();
-    Selector { path, follow, wildcard, include, exclude, required }
 }

@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::blocking;
 use super::content::content_of;
+use crate::checksum::Selector;
 use crate::digest::Digest;
 use crate::exec::{ExecMount, ExecSpec, ExitStatusKind, MountSource, RootTree, SecretData, Stream, proxy_variables};
 use crate::llb::{ExecOp, FileOpt, Mount, MountType};
 use crate::ops::caches::CacheUse;
-use crate::ops::keys::{ContentPath, OpKey};
+use crate::ops::keys::OpKey;
 use crate::ops::{OpsError, Tree, Worker};
 use crate::progress;
 use crate::snapshot::{Active, View};
@@ -44,7 +45,7 @@ struct Kept {
     /// Outputs that are their input, because nothing could be written.
     unchanged: Vec<(usize, Tree)>,
     views: Vec<View>,
-    caches: Vec<CacheUse>,
+    caches: Vec<Arc<CacheUse>>,
 }
 
 impl Op<Tree> for ExecVertex {
@@ -77,22 +78,34 @@ impl ExecVertex {
             self.log(Stream::Stderr, format!("{notice}\n").as_bytes());
         }
         if !self.is_success(outcome.status) {
-            return Err(OpsError::Failed { command, status: status_text(outcome.status) }.into());
+            return Err(self.failed(command, status_text(outcome.status)).into());
         }
         let (worker, vertex, name) = (Arc::clone(&self.worker), self.digest.clone(), self.name.clone());
         let outputs = blocking(move || commit(&worker, &vertex, kept, &name)).await?;
         collect(outputs)
     }
 
+    /// Programs rarely say why they could not write, so the disk itself is asked, as long as it is as they left it.
+    fn failed(&self, command: String, status: String) -> OpsError {
+        match self.worker.store.root_dir().is_disk_full() {
+            Ok(true) => OpsError::DiskFull { command, status },
+            _ => OpsError::Failed { command, status },
+        }
+    }
+
     /// Caches with `locked` sharing are waited for here, where the build can still be stopped.
-    async fn wait_for_caches(&self, inputs: &[Tree], cancel: &CancellationToken) -> Result<Vec<CacheUse>, OpError> {
-        let mut held = Vec::new();
+    async fn wait_for_caches(
+        &self,
+        inputs: &[Tree],
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Arc<CacheUse>>, OpError> {
+        let mut wanted = Vec::new();
         for mount in self.op.mounts.iter().filter(|m| m.mount_type == MountType::Cache) {
             let cache = mount.cache.clone().unwrap_or_default();
             let origin = self.origin(mount, inputs).await?;
-            held.push(self.worker.caches.acquire(&cache, &origin, cancel).await??);
+            wanted.push((cache, origin));
         }
-        Ok(held)
+        Ok(self.worker.caches.acquire(&wanted, cancel).await??)
     }
 
     /// Tells what a cache starts with: the content of its input, so that a changed one starts anew.
@@ -100,7 +113,7 @@ impl ExecVertex {
         let Some(tree) = usize::try_from(mount.input).ok().and_then(|index| inputs.get(index)) else {
             return Ok(String::new());
         };
-        let path = ContentPath { path: mount.selector.clone(), follow: true, ..ContentPath::default() };
+        let path = Selector { path: mount.selector.clone(), follow: true, ..Selector::default() };
         let (worker, tree) = (Arc::clone(&self.worker), tree.clone());
         let digest = blocking(move || content_of(&worker, &tree, Some(&[path]))).await?;
         Ok(digest.map_or_else(String::new, |digest| digest.to_string()))
@@ -163,7 +176,7 @@ struct Preparation<'a> {
 }
 
 impl Preparation<'_> {
-    fn prepare(mut self, caches: Vec<CacheUse>) -> Result<Prepared, OpError> {
+    fn prepare(mut self, caches: Vec<Arc<CacheUse>>) -> Result<Prepared, OpError> {
         let root = self.op.mounts.iter().find(|m| m.dest == "/");
         let root = self.root(root.ok_or_else(|| invalid("it has no root file system"))?)?;
         let mut caches = caches.into_iter();
@@ -246,7 +259,7 @@ impl Preparation<'_> {
         Ok(source)
     }
 
-    fn cache(&mut self, mount: &Mount, held: CacheUse) -> Result<MountSource, OpError> {
+    fn cache(&mut self, mount: &Mount, held: Arc<CacheUse>) -> Result<MountSource, OpError> {
         let dir = held.open(|dir| match mount.input {
             ..0 => Ok(()),
             _ => super::file::copy_tree(self.worker, &self.input(mount)?, &mount.selector, dir),
@@ -287,7 +300,8 @@ impl Preparation<'_> {
         }
         for secret in &self.op.secret_env {
             if let Some(data) = self.secret_data(&secret.id, secret.optional)? {
-                let value = String::from_utf8_lossy(data.bytes()).into_owned();
+                let unusable = |_| invalid(&format!("secret {} is no UTF-8 text and cannot be a variable", secret.id));
+                let value = std::str::from_utf8(data.bytes()).map_err(unusable)?;
                 env.push(format!("{}={value}", secret.name));
             }
         }

@@ -11,6 +11,8 @@
 //! Invariants: every path ends in a return; `int` arguments are compared as 32 bits, as the kernel uses them; what is
 //! above the highest known number is `ENOSYS`, so that a C library tries an older call; nothing is killed.
 
+#[doc(hidden)]
+pub mod fuzzing;
 mod program;
 mod table;
 #[cfg(test)]

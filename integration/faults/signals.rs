@@ -1,0 +1,147 @@
+//! Ctrl-C and SIGTERM: all stops, nothing stays, the exit code says which signal it was.
+
+use std::fs;
+use std::net::TcpListener;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::images::{Image, Pulls};
+use super::{Running, in_progress, names, state_is_good, wait_for};
+use crate::support::build::{BASE, BOTH, Project, busybox};
+
+const BOTH_SIGNALS: [(&str, i32); 2] = [("INT", 130), ("TERM", 143)];
+
+/// Checks that a build of something small works and leaves the state as it should be.
+fn works(project: &Project) {
+    project.file("Dockerfile", format!("{BASE}RUN echo fine\n"));
+    let _ = project.build(&busybox()).success();
+    state_is_good(project);
+}
+
+#[test]
+fn in_a_run() {
+    for user in BOTH {
+        // The shell of the step ignores what it can.
+        let script = "trap '' INT TERM HUP; echo be''gun; sleep 1000 & setsid sleep 1000 & sleep 1000";
+        let project = Project::with(user, &format!("{BASE}RUN {script}\n"));
+        for (signal, code) in BOTH_SIGNALS {
+            let mut running = Running::start(&project, &busybox());
+            running.until("begun");
+            let said = running.interrupt(signal, code);
+            assert!(said.contains("stopped by signal"), "{said}");
+        }
+        works(&project);
+    }
+}
+
+#[test]
+fn in_a_pull_and_before() {
+    for user in BOTH {
+        let project = Project::new(user);
+        let pulls = Pulls::start(Image::get());
+        pulls.stall_after(50);
+        project.file("Dockerfile", format!("FROM {}/app\n", pulls.host()));
+        for (signal, code) in BOTH_SIGNALS {
+            pulls.stall_after(50);
+            let running = Running::start(&project, &["-o", "out"]);
+            wait_for("a stalled layer", || pulls.is_stalled() && in_progress(&project) > 0);
+            running.interrupt(signal, code);
+        }
+        // Connections are made, and nobody answers.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        project.file("Dockerfile", format!("FROM {}/app\n", silent.local_addr().unwrap()));
+        let mut running = Running::start(&project, &[]);
+        running.until("load metadata for");
+        running.interrupt("INT", 130);
+        works(&project);
+    }
+}
+
+#[test]
+fn in_exports() {
+    for user in BOTH {
+        let project = Project::with(user, &format!("{BASE}RUN dd if=/dev/urandom of=/random bs=1M count=24\n"));
+        let warm = [&busybox()[..], &["-o", "type=oci,dest=first.tar"]].concat();
+        let _ = project.build(&warm).success();
+        for output in
+            ["type=oci,dest=out/image.tar", "type=tar,dest=out/files.tar", "type=oci,dest=out/layout,tar=false"]
+        {
+            for (signal, code) in BOTH_SIGNALS {
+                interrupted(&project, output, (signal, code));
+            }
+        }
+        works(&project);
+    }
+}
+
+/// A disk that stands still: the destination is a pipe nobody reads, behind a name of a file that must not appear.
+fn interrupted(project: &Project, output: &str, (signal, code): (&str, i32)) {
+    let out = project.home().join("out");
+    fs::create_dir_all(&out).unwrap();
+    project.own(&out);
+    let args = [&busybox()[..], &["-o", output]].concat();
+    let mut running = Running::start(project, &args);
+    running.until("exporting to");
+    let family = super::descendants(running.id());
+    running.signal(signal);
+    let status = running.end();
+    // It may have been quicker than the signal.
+    if !status.success() {
+        assert_eq!(status.code(), Some(code), "{}", running.said());
+        running.nothing_is_left(&family);
+        let left: Vec<String> = names(&out).into_iter().filter(|name| name != "layout").collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert!(!out.join("layout/index.json").exists());
+        super::blobs_are_good(&out.join("layout"));
+    }
+    fs::remove_dir_all(&out).unwrap();
+}
+
+#[test]
+fn in_a_push_and_a_pipe_that_stand_still() {
+    for user in BOTH {
+        let project = Project::with(user, &format!("{BASE}RUN dd if=/dev/urandom of=/random bs=1M count=2\n"));
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let push = format!("type=image,name={}/app,push=true", silent.local_addr().unwrap());
+        let mut running = Running::start(&project, &[&busybox()[..], &["-o", &push]].concat());
+        running.until("pushing");
+        running.interrupt("TERM", 143);
+
+        let pipe = project.home().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        project.own(&pipe);
+        let reader = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+        let to_pipe = format!("type=tar,dest={}", pipe.display());
+        let mut running = Running::start(&project, &[&busybox()[..], &["-o", &to_pipe]].concat());
+        running.until("exporting to client tarball");
+        sleep(Duration::from_millis(300));
+        running.interrupt("INT", 130);
+        drop(reader);
+        works(&project);
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    for user in BOTH {
+        let project = Project::with(user, &format!("{BASE}RUN echo be''gun; sleep 1000\n"));
+        let pipe = project.home().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        project.own(&pipe);
+        project.file("Dockerfile", BASE);
+        let _keep = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+        let to_pipe = format!("type=tar,dest={}", pipe.display());
+        let mut running = Running::start(&project, &[&busybox()[..], &["-o", &to_pipe]].concat());
+        running.until("exporting to client tarball");
+        sleep(Duration::from_millis(300));
+        running.signal("INT");
+        sleep(Duration::from_millis(50));
+        let begin = Instant::now();
+        // The first one may have been enough already.
+        let _ = std::process::Command::new("kill").args(["-s", "TERM", &running.id().to_string()]).output();
+        let status = running.end();
+        assert!(matches!(status.code(), Some(130 | 143)), "{status}");
+        assert!(begin.elapsed() < super::GONE, "{:?}", begin.elapsed());
+        works(&project);
+    }
+}

@@ -1,0 +1,61 @@
+//! Targets of images as documents: manifests, configurations, names, digests.
+
+use rbuild::digest::Digest;
+use rbuild::image::{ImageConfig, Platform, Reference, canonical};
+use rbuild::registry::document::{self, Document};
+
+use super::text::lowered;
+
+/// A document is a manifest or an index, never both, or refused; printed canonically it reads as the same.
+pub fn manifest(data: &[u8]) {
+    let Ok((media_type, found)) = document::parse(data, None) else { return };
+    let printed = match &found {
+        Document::Manifest(manifest) => canonical::to_vec(manifest),
+        Document::Index(index) => canonical::to_vec(index),
+    };
+    let (_, again) = document::parse(&printed, Some(&media_type)).expect("its own document");
+    assert_eq!(again, found);
+    let other = match found {
+        Document::Manifest(_) => rbuild::image::media::OCI_INDEX,
+        Document::Index(_) => rbuild::image::media::OCI_MANIFEST,
+    };
+    assert!(document::parse(data, Some(other)).is_err(), "read as the other kind too");
+}
+
+/// A configuration printed canonically reads as the same and prints as the same bytes; a build on a base image of it is
+/// lowered, or refused, the same way twice.
+pub fn image_config(data: &[u8]) {
+    if let Ok(config) = serde_json::from_slice::<ImageConfig>(data) {
+        let printed = canonical::to_vec(&config);
+        let again: ImageConfig = serde_json::from_slice(&printed).expect("its own configuration");
+        assert_eq!(again, config);
+        assert_eq!(canonical::to_vec(&again), printed);
+    }
+    let dockerfile =
+        b"FROM base\nWORKDIR sub\nENV X=$PATH\nRUN make\nCOPY a b\nHEALTHCHECK NONE\nEXPOSE 80\nFROM base AS second\n";
+    assert_eq!(lowered(dockerfile, data), lowered(dockerfile, data));
+}
+
+/// A reference prints, in full and in short, to what reads as the same; a platform likewise.
+pub fn reference(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(found) = text.parse::<Reference>() {
+        assert_eq!(found.to_string().parse().as_ref(), Ok(&found), "{found}");
+        assert_eq!(found.familiar().parse().as_ref(), Ok(&found), "{}", found.familiar());
+        assert!(!found.to_string().contains(|c: char| c.is_control() || c.is_whitespace()));
+        assert!(!found.name().split('/').any(|part| matches!(part, "" | "." | "..")), "{found}");
+    }
+    if let Ok(platform) = text.parse::<Platform>() {
+        assert_eq!(platform.format_all().parse::<Platform>().map(Platform::normalized), Ok(platform.normalized()));
+    }
+}
+
+/// A digest prints as it was written: an algorithm that is known, and as many lower-case hexadecimal digits as that has.
+pub fn digest(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(digest) = text.parse::<Digest>() else { return };
+    assert_eq!(digest.as_str(), text);
+    assert_eq!(format!("{}:{}", digest.algorithm(), digest.hex()), text);
+    assert!(digest.hex().len() >= 64 && digest.hex().bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+    assert!(text.contains(digest.short()));
+}

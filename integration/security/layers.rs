@@ -1,0 +1,367 @@
+//! Hostile layers: archives with members that no honest tar writes, unpacked below an image that is exported.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
+
+use super::{Image, Scene, as_both, image, lines, tools};
+use crate::support::build::{Output, User};
+use crate::support::image::{CHAR, DIR, FIFO, FILE, HARD, LINK, Member, PAX, RawTar};
+
+/// Builds an image of these layers alone, and exports its files.
+fn unpack(scene: &mut Scene, layers: impl IntoIterator<Item = RawTar>) -> Output {
+    let image = Image::of(layers);
+    pull(scene, &image)
+}
+
+fn pull(scene: &mut Scene, image: &Image) -> Output {
+    scene.contexts.clear();
+    scene.image("evil", image);
+    let out = scene.project.home().join("out");
+    let _absent = fs::remove_dir_all(&out);
+    scene.build("FROM evil\n", &["-o", &format!("type=local,dest={}", out.display())])
+}
+
+/// The content of an exported file, if it is one.
+fn text(scene: &Scene, path: &str) -> Option<String> {
+    let place = scene.project.home().join("out").join(path);
+    let is_file = fs::symlink_metadata(&place).is_ok_and(|stat| stat.is_file());
+    is_file.then(|| fs::read_to_string(place).unwrap())
+}
+
+/// A member with a PAX record before it.
+fn with_record(key: &str, value: &[u8], member: &Member<'_>) -> RawTar {
+    let mut record = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
+    let length = (record.len()..).find(|total| total.to_string().len() + record.len() == *total).unwrap();
+    record.splice(0..0, length.to_string().into_bytes());
+    RawTar::default().member(&Member { data: &record, ..Member::new(PAX, b"PaxHeaders/x") }).member(member)
+}
+
+#[test]
+fn t1_names_stay_inside() {
+    as_both(|user| {
+        let mut scene = Scene::new(user);
+        for (name, lands) in [
+            ("../x", None),
+            ("a/../../x", None),
+            ("a/..", None),
+            ("/x", Some("x")),
+            ("//x", Some("x")),
+            ("./x", Some("x")),
+            (".//a/./x", Some("a/x")),
+        ] {
+            let output = unpack(&mut scene, [RawTar::default().file(name, 0o644, "in")]);
+            assert_eq!(output.code == 0, lands.is_some(), "{name}: {}", output.stderr);
+            assert_eq!(lands.and_then(|path| text(&scene, path)).as_deref(), lands.map(|_| "in"), "{name}");
+        }
+        let nul = with_record("path", b"a\0b", &Member { data: b"in", ..Member::new(FILE, b"f") });
+        let _ = unpack(&mut scene, [nul]).failure(4);
+        for name in [&b""[..], b"x/", b"x/."] {
+            let member = Member { data: b"in", ..Member::new(FILE, name) };
+            let output = unpack(&mut scene, [RawTar::default().member(&member)]);
+            assert!(output.code == 0 || output.code == 4, "{}", output.stderr);
+        }
+        assert!(!scene.project.home().join("x").exists() && !scene.project.state().join("x").exists());
+    });
+}
+
+#[test]
+fn t1_links_of_this_layer_and_of_lower_ones_lead_nowhere() {
+    as_both(|user| {
+        let mut scene = Scene::new(user);
+        let host = scene.canary.path().to_owned();
+        let inside = host.trim_start_matches('/').to_owned();
+        for to in [
+            "/",
+            "..",
+            "../../../../..",
+            "l2",
+            &host,
+            &format!("../../../..{host}"),
+            "/proc/self/cwd",
+            "/proc/self/root",
+        ] {
+            let link = RawTar::default().link("l2", "/").link("l", to);
+            let file = |tar: RawTar| tar.file("l/f", 0o666, "in").dir("l/d").file("l/d/f", 0o600, "in");
+            let _ = unpack(&mut scene, [file(link.clone())]);
+            // An honest reader sees a link replaced by a directory where another layer writes below it.
+            let _ = unpack(&mut scene, [link, file(RawTar::default())]);
+        }
+        let _ = unpack(&mut scene, [RawTar::default().link("l", &host).file("l/f", 0o644, "in")]).success();
+        assert_eq!(text(&scene, &format!("{inside}/f")).as_deref(), Some("in"));
+        let run = RawTar::default().dir("var").link("var/run", "/run").file("var/run/f", 0o644, "in");
+        let _ = unpack(&mut scene, [run]).success();
+        assert_eq!(text(&scene, "run/f").as_deref(), Some("in"));
+    });
+}
+
+#[test]
+fn t2_metadata_follows_no_link() {
+    as_both(|user| {
+        let mut scene = Scene::new(user);
+        let host = scene.canary.path().to_owned();
+        let wide = Member { mode: 0o777, owner: 7, ..Member::new(DIR, b"d") };
+        for to in [host.as_str(), &format!("../../../..{host}"), &format!("{host}/f")] {
+            let _ = unpack(&mut scene, [RawTar::default().link("d", to).member(&wide)]);
+            let _ = unpack(&mut scene, [RawTar::default().member(&wide).link("d", to)]);
+            let _ = unpack(&mut scene, [RawTar::default().link("d", to), RawTar::default().member(&wide)]);
+            let link = Member { mode: 0o4777, owner: 9, link: to.as_bytes(), ..Member::new(LINK, b"l") };
+            let _ = unpack(&mut scene, [RawTar::default().member(&link)]);
+        }
+    });
+}
+
+#[test]
+fn t3_hard_links_stay_inside() {
+    as_both(|user| {
+        let mut scene = Scene::new(user);
+        let host = scene.canary.path().to_owned();
+        let victim = scene.project.home().join("victim");
+        fs::write(&victim, scene.canary.text()).unwrap();
+        scene.project.own(&victim);
+        let wide = |name, to| Member { mode: 0o4777, owner: 9, link: to, ..Member::new(HARD, name) };
+        let in_host = format!("{host}/f");
+        for to in
+            ["victim", "../victim", "/victim", victim.to_str().unwrap(), "s", "d", "l", "later", "", ".", "/", &in_host]
+        {
+            let tar = RawTar::default().link("s", &in_host).dir("d").member(&wide(b"l", to.as_bytes()));
+            let _ = unpack(&mut scene, [tar.file("later", 0o644, "x")]);
+            let _ = unpack(
+                &mut scene,
+                [RawTar::default().link("s", &in_host), RawTar::default().member(&wide(b"l", to.as_bytes()))],
+            );
+            assert_ne!(text(&scene, "l").as_deref(), Some(scene.canary.text()), "{to}");
+        }
+        let stat = fs::metadata(&victim).unwrap();
+        assert_eq!((stat.nlink(), stat.mode() & 0o7777), (1, 0o644));
+        let _ = unpack(&mut scene, [RawTar::default().file("a", 0o600, "x").hard("b", "a")]).success();
+        assert_eq!(text(&scene, "b").as_deref(), Some("x"));
+    });
+}
+
+#[test]
+fn t4_the_root_is_a_directory() {
+    as_both(|user| {
+        let mut scene = Scene::new(user);
+        let host = scene.canary.path().to_owned();
+        for name in [".", "./", "/"] {
+            for kind in [LINK, FILE, FIFO, HARD, CHAR] {
+                let member = Member { link: host.as_bytes(), ..Member::new(kind, name.as_bytes()) };
+                let _ = unpack(&mut scene, [RawTar::default().member(&member)]).failure(4);
+            }
+        }
+        let root = Member { mode: 0o700, ..Member::new(DIR, b"./") };
+        scene.contexts.clear();
+        scene.image("evil", &image(|tar| tar.member(&root)));
+        assert_eq!(lines(&scene.build("FROM evil\nRUN stat -c %a /\n", &[]).success()), ["700"]);
+    });
+}
+
+#[test]
+fn t5_archives_of_two_meanings_are_refused() {
+    let record = |key: &str, value: &str, member: &Member<'_>| with_record(key, value.as_bytes(), member).0;
+    let file = Member { data: b"text", ..Member::new(FILE, b"f") };
+    let inner = RawTar::default().file("hidden", 0o644, "x").0;
+    let mut broken_sum = RawTar::default().member(&file).0;
+    broken_sum[0] = b'g';
+    let mut huge = RawTar::default().member(&file).0;
+    huge[124..136].copy_from_slice(&[0x80, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    let mut bad_record =
+        RawTar::default().member(&Member { data: b"999 path=x\n", ..Member::new(PAX, b"x") }).member(&file).0;
+    bad_record.truncate(bad_record.len());
+    let refused: [(&str, Vec<u8>); 7] = [
+        ("wrong sum", broken_sum),
+        ("size beyond 64 bits", huge),
+        ("record with a wrong length", bad_record),
+        ("negative size", record("size", "-1", &file)),
+        ("size larger than the archive", record("size", "9223372036854775807", &file)),
+        ("size that is no number", record("size", "x", &file)),
+        (
+            "truncated",
+            RawTar::default().member(&Member { data: &[0; 2000], ..Member::new(FILE, b"f") }).0[..1024].to_vec(),
+        ),
+    ];
+    as_both(|user| {
+        let mut scene = Scene::new(user);
+        for (name, bytes) in &refused {
+            let tar = if *name == "truncated" { bytes.clone() } else { RawTar(bytes.clone()).end() };
+            let output = pull(&mut scene, &Image::of([]).blob(tar.clone(), tar, ""));
+            assert_eq!(output.code, 4, "{name}: {}", output.stderr);
+        }
+        // The record's size counts: what it covers is content and no member.
+        let member = Member { data: &inner, size: Some(0), ..Member::new(FILE, b"outer") };
+        let _ = unpack(&mut scene, [with_record("size", inner.len().to_string().as_bytes(), &member)]).success();
+        assert_eq!((text(&scene, "outer").map(|text| text.len()), text(&scene, "hidden")), (Some(inner.len()), None));
+    });
+}
+
+#[test]
+fn t6_whiteouts_delete_inside_only() {
+    as_both(|user| {
+        let mut scene = Scene::new(user);
+        let host = scene.canary.path().to_owned();
+        let below = RawTar::default().file("keep", 0o644, "x").link("l", &host).dir("d").file("d/f", 0o644, "x");
+        for name in [
+            ".wh.",
+            ".wh..",
+            ".wh...",
+            "d/.wh..",
+            "d/.wh...",
+            "l/.wh.f",
+            "l/.wh..wh..opq",
+            ".wh.l/f",
+            "l/d/.wh.f",
+            ".wh..wh.x",
+        ] {
+            let _ = unpack(&mut scene, [below.clone(), RawTar::default().file(name, 0o644, "")]);
+            let _ = unpack(&mut scene, [below.clone().file(name, 0o644, "")]);
+            let _ = unpack(&mut scene, [below.clone(), RawTar::default().dir(name)]);
+            let _ = unpack(&mut scene, [below.clone(), RawTar::default().file(name, 0o644, "data")]);
+        }
+        let twice =
+            RawTar::default().file(".wh.keep", 0o644, "").file(".wh.keep", 0o644, "").file("d/.wh.f", 0o644, "");
+        let _ = unpack(&mut scene, [below.clone(), twice]).success();
+        assert_eq!((text(&scene, "keep"), text(&scene, "d/f")), (None, None));
+        let opaque = RawTar::default().dir("d").file("d/.wh..wh..opq", 0o644, "").file("d/new", 0o644, "x");
+        let _ = unpack(&mut scene, [below, opaque]).success();
+        assert_eq!((text(&scene, "d/f"), text(&scene, "d/new").as_deref()), (None, Some("x")));
+    });
+}
+
+fn gzip(bytes: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    for piece in bytes {
+        encoder.write_all(&piece).unwrap();
+    }
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn t7_what_a_layer_expands_to_is_bounded() {
+    // 400 MiB of nothing in 400 KiB: more than 200 times the blob and 64 MiB.
+    let head = RawTar::default().member(&Member { size: Some(400 << 20), ..Member::new(FILE, b"zeros") }).0;
+    let bomb = gzip(std::iter::once(head).chain((0..400).map(|_| vec![0; 1 << 20])));
+    let member = Member { data: b"text", ..Member::new(FILE, b"f") };
+    let deep = "d/".repeat(1500);
+    let named = |key: &str, value: &str| with_record(key, value.as_bytes(), &member).end();
+    let cases = [
+        ("long name", named("path", &"n".repeat(5000))),
+        ("long component", named("path", &"n".repeat(300))),
+        ("deep", named("path", &deep)),
+        ("large record", named("comment", &"c".repeat(2 << 20))),
+        ("large attribute", named("SCHILY.xattr.user.x", &"v".repeat(128 << 10))),
+        ("sparse", named("GNU.sparse.realsize", "4611686018427387904")),
+    ];
+    as_both(|user| {
+        let mut scene = Scene::new(user);
+        let output = pull(&mut scene, &Image::of([]).blob(b"?".to_vec(), bomb.clone(), "+gzip")).failure(4);
+        assert!(output.stderr.contains("limit") || output.stderr.contains("larger"), "{}", output.stderr);
+        for (name, tar) in &cases {
+            let output = pull(&mut scene, &Image::of([]).blob(tar.clone(), tar.clone(), ""));
+            assert!(
+                output.code == 4
+                    || (*name == "sparse" && output.code == 0)
+                    || (*name == "long component" && output.code == 5),
+                "{name}: {}",
+                output.stderr
+            );
+        }
+        for mtime in ["99999999999999999999", "-9223372036854775808", "nan", "1e400"] {
+            let _ = pull(&mut scene, &Image::of([with_record("mtime", mtime.as_bytes(), &member)]));
+        }
+        let left = super::state::names_below(&scene.project.state());
+        assert!(!left.contains(&"zeros".to_owned()), "{left:?}");
+    });
+}
+
+#[test]
+fn t8_nothing_is_used_that_was_not_verified() {
+    as_both(|user| {
+        let mut scene = Scene::new(user);
+        let tar = RawTar::default().file("only-in-evil", 0o644, "x").end();
+        let whole = gzip([tar.clone()]);
+        let other = RawTar::default().file("only-in-evil", 0o644, "y").end();
+        let cases = [
+            ("another diff id", tar.clone(), gzip([other])),
+            ("bytes after the stream", tar.clone(), [&whole[..], b"more"].concat()),
+            ("a cut stream", tar.clone(), whole[..whole.len() - 9].to_vec()),
+        ];
+        for (name, claimed, blob) in cases {
+            let output = pull(&mut scene, &Image::of([]).blob(claimed, blob, "+gzip"));
+            assert_eq!(output.code, 4, "{name}: {}", output.stderr);
+            let left = super::state::names_below(&scene.project.state());
+            assert!(!left.contains(&"only-in-evil".to_owned()), "{name}: {left:?}");
+        }
+        // A blob that is not what its name says.
+        let good = Image::of([]).blob(tar, whole.clone(), "+gzip");
+        scene.contexts.clear();
+        scene.image("evil", &good);
+        let hex = rbuild::digest::Digest::compute(&whole).as_str().replace("sha256:", "");
+        let blob = scene.project.home().join("layout-evil/blobs/sha256").join(hex);
+        let mut flipped = whole.clone();
+        flipped[20] ^= 1;
+        fs::write(&blob, flipped).unwrap();
+        let _ = scene
+            .build("FROM evil\n", &["-o", &format!("type=local,dest={}", scene.project.home().join("o").display())])
+            .failure(4);
+        assert!(!super::state::names_below(&scene.project.state()).contains(&"only-in-evil".to_owned()));
+        let _ = pull(&mut scene, &good).success();
+        assert_eq!(text(&scene, "only-in-evil").as_deref(), Some("x"));
+    });
+}
+
+/// All orders of six kinds.
+fn orders(kinds: &[u8]) -> Vec<Vec<u8>> {
+    if kinds.len() < 2 {
+        return vec![kinds.to_vec()];
+    }
+    let rest = |first: u8| kinds.iter().copied().filter(|kind| *kind != first).collect::<Vec<_>>();
+    kinds
+        .iter()
+        .flat_map(|first| orders(&rest(*first)).into_iter().map(|order| [&[*first], &order[..]].concat()))
+        .collect()
+}
+
+#[test]
+fn t9_the_last_of_a_name_wins_and_none_is_written_through() {
+    as_both(|user| {
+        let mut scene = Scene::new(user);
+        let host = scene.canary.path().to_owned();
+        // Rootless there are no devices in layers.
+        let kinds: &[u8] =
+            if user == User::Root { &[FILE, DIR, LINK, HARD, FIFO, CHAR] } else { &[FILE, DIR, LINK, HARD, FIFO] };
+        let orders = orders(kinds);
+        let mut tar = RawTar::default().file("target", 0o644, "target");
+        for (index, order) in orders.iter().enumerate() {
+            for kind in order {
+                let name = format!("p{index}");
+                let link = if *kind == LINK { format!("{host}/f") } else { "target".to_owned() };
+                let data: &[u8] = if *kind == FILE { b"content" } else { b"" };
+                tar = tar.member(&Member {
+                    link: link.as_bytes(),
+                    data,
+                    device: (1, 3),
+                    ..Member::new(*kind, name.as_bytes())
+                });
+            }
+        }
+        scene.image("evil", &Image::of([tools(), tar]));
+        let script = "for n in $(ls / | grep ^p); do echo $n $(stat -c %F /$n | tr ' ' -); done";
+        let output = scene.build(&format!("FROM evil\nRUN {script}\n"), &[]).success();
+        let seen: std::collections::BTreeMap<String, String> = lines(&output)
+            .iter()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(n, k)| (n.to_owned(), k.to_owned()))
+            .collect();
+        for (index, order) in orders.iter().enumerate() {
+            let expected = match order.last().unwrap() {
+                &DIR => "directory",
+                &LINK => "symbolic-link",
+                &FIFO => "fifo",
+                &CHAR => "character-special-file",
+                _ => "regular-file",
+            };
+            assert_eq!(seen.get(&format!("p{index}")).map(String::as_str), Some(expected), "{order:?}");
+        }
+    });
+}

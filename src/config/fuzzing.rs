@@ -1,0 +1,8 @@
+//! A door for the fuzzers in `integration/fuzz` to the reader of `buildkitd.toml`, which is private otherwise.
+
+use super::{ConfigError, Settings, buildkitd};
+
+/// Parses the text of a configuration file.
+pub fn buildkitd(text: &str) -> Result<Settings, ConfigError> {
+    buildkitd::parse("buildkitd.toml", text)
+}

@@ -1,0 +1,51 @@
+//! Doors for the fuzzers in `integration/fuzz` to the header grammars and the token server policy, which are private
+//! otherwise.
+
+use reqwest::Url;
+use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
+
+use super::challenge::{self, Challenge};
+use super::realm::{self, Trust};
+use super::url::{self, Origin};
+
+/// Returns the realms of the `Bearer` challenges in a `WWW-Authenticate` value.
+pub fn realms(value: &str) -> Vec<String> {
+    let realm = |challenge| match challenge {
+        Challenge::Bearer { realm, .. } => Some(realm),
+        Challenge::Basic => None,
+    };
+    challenge::challenges(value).into_iter().filter_map(realm).collect()
+}
+
+/// Returns whether the token server `realm` would see the account of the registry at `registry`; none if either is no URL.
+pub fn sees_account(registry: &str, realm: &str, trusted: &[String]) -> Option<bool> {
+    let registry = Origin::of(&Url::parse(registry).ok()?)?;
+    Some(realm::judge(&registry, &Url::parse(realm).ok()?, trusted) == Trust::Account)
+}
+
+/// Returns the target of `rel="next"` in a `Link` value.
+pub fn next_link(value: &str) -> Option<String> {
+    challenge::next_link(value)
+}
+
+/// Describes a `RateLimit-Limit` value.
+pub fn rate_window(value: &str) -> Option<String> {
+    challenge::rate_window(value)
+}
+
+/// Resolves a `Location` value against the URL that answered with it.
+pub fn location(base: &str, value: &[u8]) -> Option<Url> {
+    let mut headers = HeaderMap::new();
+    headers.insert(LOCATION, HeaderValue::from_bytes(value).ok()?);
+    url::location(&Url::parse(base).ok()?, &headers)
+}
+
+/// Parses a URL.
+pub fn parse_url(text: &str) -> Option<Url> {
+    Url::parse(text).ok()
+}
+
+/// Makes a server's words fit for a message.
+pub fn foreign_text(text: &str) -> String {
+    url::foreign_text(text)
+}
