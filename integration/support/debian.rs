@@ -39,6 +39,7 @@ pub(crate) fn debian() -> &'static Debian {
     })
 }
 
+#[expect(clippy::print_stderr, reason = "whoever reads the result should know what was tested")]
 /// Another run may make it at the same time: the whole file is renamed to its place.
 fn make(place: &Path, mirror: Option<&str>, codename: &str) {
     let dir = TempDir::with_prefix_in("rbuild-debootstrap-", std::env::temp_dir()).unwrap();

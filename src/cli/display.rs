@@ -32,7 +32,7 @@ impl Sink for Channel {
         if let Err(TrySendError::Full(event)) = self.0.try_send(event) {
             // Other tasks of this thread go on meanwhile, among them the one that takes signals. The display ends after the
             // build; what comes later has nobody to see it.
-            let _ = tokio::task::block_in_place(|| self.0.send(event));
+            let _ = tokio::task::block_in_place(|| self.0.send(event).is_ok());
         }
     }
 }
