@@ -91,12 +91,11 @@ fn by_rbuild(user: User, case: &str) -> Lines {
 fn compare(case: &str, users: &[User], expected: &[&str]) {
     let theirs = by_buildah(case);
     assert!(theirs.len() > 5, "{theirs:?}");
-    let found = users.iter().map(|user| (user, differences(&theirs, &by_rbuild(*user, case)).join("\n")));
-    let wrong: Vec<_> = found.filter(|(_, found)| *found != expected.join("\n")).collect();
-    for (user, found) in &wrong {
-        eprintln!("{case} as {user:?}, buildah's | ours:\n{found}\n");
+    for user in users {
+        let found = differences(&theirs, &by_rbuild(*user, case)).join("\n");
+        let expected = expected.join("\n");
+        assert!(found == expected, "{case} as {user:?}, buildah's | ours:\n{found}\nexpected:\n{expected}");
     }
-    assert!(wrong.is_empty(), "{case}: expected were\n{}", expected.join("\n"));
 }
 
 fn differences(theirs: &Lines, ours: &Lines) -> Vec<String> {

@@ -2,6 +2,8 @@
 
 pub(crate) mod build;
 pub(crate) mod canary;
+pub(crate) mod debian;
+pub(crate) mod engine;
 pub(crate) mod fake_registry;
 pub(crate) mod image;
 pub(crate) mod registry;

@@ -160,6 +160,9 @@ fn layers_hold_no_more_than_what_changed() {
         assert_eq!(names, expected, "{kind:?}");
         let three = scene.step(&two, "true");
         assert_eq!(scene.packed(three.top().expect("top")), [""; 0], "{kind:?}");
+        // The first name of a file is as it was, but the second would have nothing to be a link to.
+        let four = scene.step(&three, "ln d/a d/linked");
+        assert_eq!(scene.packed(four.top().expect("top")), ["d/", "d/a", "d/linked"], "{kind:?}");
     }
 }
 
