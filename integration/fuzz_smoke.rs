@@ -179,12 +179,12 @@ fn names_by(program: &str, tar: &Path) -> Option<Vec<String>> {
     (output.status.success() && output.stderr.is_empty()).then_some(listed)
 }
 
-/// Whether a link, device or directory states a size: Go's reader, and so every image tool, finds no data after it, GNU tar
+/// Whether a link, device or directory (in old tars a file whose name ends in a slash) states a size: Go's reader, and so every image tool, finds no data after it, GNU tar
 /// skips as much as is stated.
 fn sizes_without_data(tar: &[u8]) -> bool {
     tar.chunks_exact(512).any(|block| {
         let stated = block[124..136].iter().any(|byte| !matches!(byte, 0 | b' ' | b'0'));
-        (b'1'..=b'6').contains(&block[156]) && stated
+        matches!(block[156], 0 | b'1'..=b'6') && stated
     })
 }
 
