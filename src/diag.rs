@@ -72,8 +72,10 @@ pub struct Diagnostic {
     pub message: String,
     /// Where it is, most specific first.
     pub locations: Vec<Location>,
-    /// What the user can do, each a full sentence or a command to type.
+    /// What the user can do, each a command to type or a short sentence.
     pub hints: Vec<String>,
+    /// Further problems of the same kind, found in the same go.
+    pub further: Vec<Diagnostic>,
 }
 
 /// An error that can say what a user needs to know of it.
@@ -95,14 +97,14 @@ pub trait Diagnose: Error {
 impl Diagnostic {
     /// Builds a diagnostic with no location and no hint.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), locations: Vec::new(), hints: Vec::new() }
+        Self { kind, message: message.into(), locations: Vec::new(), hints: Vec::new(), further: Vec::new() }
     }
 
     /// Builds a diagnostic from a station's error and its chain of causes.
     pub fn from_error(error: &dyn Diagnose) -> Self {
         let message = chain(error);
         let kind = if is_disk_full(error.source()) { Kind::DiskFull } else { error.kind() };
-        Self { kind, message, locations: error.locations(), hints: error.hints() }
+        Self { locations: error.locations(), hints: error.hints(), ..Self::new(kind, message) }
     }
 
     /// Adds a hint.
@@ -119,8 +121,21 @@ impl Diagnostic {
         self
     }
 
-    /// Renders excerpts, message and hints as text for a terminal or a log, ending in a newline.
+    /// Says, before what went wrong, what was being done.
+    #[must_use]
+    pub fn while_doing(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self.further = self.further.into_iter().map(|further| further.while_doing(what)).collect();
+        self
+    }
+
+    /// Renders excerpts, message and hints as text for a terminal or a log, ending in a newline; one block a problem.
     pub fn render(&self) -> String {
+        let blocks = std::iter::once(self).chain(&self.further);
+        blocks.map(Self::render_block).collect::<Vec<_>>().join("\n")
+    }
+
+    fn render_block(&self) -> String {
         let mut out = String::new();
         for location in &self.locations {
             out.push_str(&excerpt(location));
@@ -135,16 +150,30 @@ impl Diagnostic {
 
 /// Joins an error and its causes with `: `, leaving out a cause that its parent already says.
 pub fn chain(error: &(dyn Error + '_)) -> String {
-    let mut message = error.to_string();
+    let mut message = without_number(error.to_string());
     let mut cause = error.source();
     while let Some(error) = cause {
-        let text = error.to_string();
+        let text = without_number(error.to_string());
         if !message.contains(&text) {
             message = format!("{message}: {text}");
         }
         cause = error.source();
     }
     message
+}
+
+/// Drops ` (os error 2)`, which the standard library puts after words that say the same.
+fn without_number(mut text: String) -> String {
+    const LEAD: &str = " (os error ";
+    while let Some(start) = text.find(LEAD) {
+        let digits = text[start + LEAD.len()..].bytes().take_while(u8::is_ascii_digit).count();
+        let end = start + LEAD.len() + digits;
+        if digits == 0 || text.as_bytes().get(end) != Some(&b')') {
+            break;
+        }
+        text.replace_range(start..=end, "");
+    }
+    text
 }
 
 /// Returns whether a full disk is among the causes: whatever a station was doing, that is what the user must know.
@@ -241,6 +270,22 @@ mod tests {
         };
         let text = excerpt(&location);
         assert!(text.contains("   3 | >>> COPY --foo=bar / /\n     |          ^^^^^\n"), "{text}");
+    }
+
+    #[test]
+    fn causes_are_joined_without_numbers() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("failed to open x")]
+        struct Outer(#[source] std::io::Error);
+        assert_eq!(chain(&Outer(std::io::Error::from_raw_os_error(2))), "failed to open x: No such file or directory");
+        assert_eq!(without_number("a (os error b)".into()), "a (os error b)");
+    }
+
+    #[test]
+    fn each_problem_has_a_block_of_its_own() {
+        let mut first = Diagnostic::new(Kind::Usage, "a").hinted("b");
+        first.further.push(Diagnostic::new(Kind::Usage, "c"));
+        assert_eq!(first.while_doing("x").render(), "error: x: a\nhint: b\n\nerror: x: c\n");
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn e10_links_in_the_place_of_dev_lead_nowhere() {
             scene.image("evil", &evil);
             let dockerfile = "FROM evil\nRUN stat -f -c %T /dev; echo x > /dev/console; echo x > /dev/null; echo x > /dev/shm/y; echo x > /dev/pts/0; true\n";
             let output = scene.build(dockerfile, &[]);
-            let inside = lines(&output).first().is_some_and(|line| line == "tmpfs");
+            let inside = lines(&output).iter().any(|line| line == "tmpfs");
             assert!(output.code == 1 || inside, "{name} {to}: {}", output.stderr);
         }
     });
@@ -111,11 +111,15 @@ fn e11_a_working_directory_is_made_inside_the_image() {
         let mut scene = Scene::new(user);
         let host = scene.canary.path().to_owned();
         scene.image("evil", &image(|tar| tar.link("w", &host).link("w2", &format!("../../..{host}"))));
-        let out =
-            scene.files("FROM evil\nUSER 1000\nWORKDIR /w/new\nRUN pwd > /dev/null\nWORKDIR /w2/newer\nRUN pwd\n", &[]);
-        for name in ["new", "newer"] {
-            assert!(out.join(host.trim_start_matches('/')).join(name).is_dir(), "{name}");
-        }
+        scene.project.file(
+            "Dockerfile",
+            "FROM evil\nUSER 1000\nWORKDIR /w/new\nRUN echo in > f\nWORKDIR /w2/newer\nRUN echo in > f\n",
+        );
+        let contexts: Vec<&str> = scene.contexts.iter().map(String::as_str).collect();
+        let inside = host.trim_start_matches('/');
+        assert_eq!(scene.project.built(&contexts, &format!("{inside}/new/f")), "in\n");
+        assert_eq!(scene.project.built(&contexts, &format!("{inside}/newer/f")), "in\n");
+        scene.canary.assert_untouched("e11");
     });
 }
 
@@ -201,7 +205,7 @@ fn m8_names_and_resolvers_are_mounted_inside_the_image() {
             });
             scene.image("evil", &evil);
             let output = scene.build("FROM evil\nRUN grep -c localhost /etc/hosts; echo x > /etc/hosts; true\n", &[]);
-            assert!(output.code == 1 || lines(&output)[0] == "2", "{case}: {}", output.stderr);
+            assert!(output.code == 1 || lines(&output).iter().any(|line| line == "2"), "{case}: {}", output.stderr);
         }
     });
 }

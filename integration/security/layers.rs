@@ -254,8 +254,9 @@ fn t7_what_a_layer_expands_to_is_bounded() {
     ];
     as_both(|user| {
         let mut scene = Scene::new(user);
-        let output = pull(&mut scene, &Image::of([]).blob(b"?".to_vec(), bomb.clone(), "+gzip")).failure(4);
-        assert!(output.stderr.contains("limit") || output.stderr.contains("larger"), "{}", output.stderr);
+        let _ = pull(&mut scene, &Image::of([]).blob(b"?".to_vec(), bomb.clone(), "+gzip"))
+            .failure(4)
+            .says("beyond the limit");
         for (name, tar) in &cases {
             let output = pull(&mut scene, &Image::of([]).blob(tar.clone(), tar.clone(), ""));
             assert!(
@@ -354,11 +355,11 @@ fn t9_the_last_of_a_name_wins_and_none_is_written_through() {
             .map(|(n, k)| (n.to_owned(), k.to_owned()))
             .collect();
         for (index, order) in orders.iter().enumerate() {
-            let expected = match order.last().unwrap() {
-                &DIR => "directory",
-                &LINK => "symbolic-link",
-                &FIFO => "fifo",
-                &CHAR => "character-special-file",
+            let expected = match *order.last().unwrap() {
+                DIR => "directory",
+                LINK => "symbolic-link",
+                FIFO => "fifo",
+                CHAR => "character-special-file",
                 _ => "regular-file",
             };
             assert_eq!(seen.get(&format!("p{index}")).map(String::as_str), Some(expected), "{order:?}");

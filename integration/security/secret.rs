@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Read as _;
+use std::io::{BufReader, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::support::build::run;
 
 /// Random bytes that are wanted.
 fn random(count: usize, wanted: fn(&u8) -> bool) -> Vec<u8> {
-    let bytes = fs::File::open("/dev/urandom").unwrap().bytes().map(Result::unwrap);
+    let bytes = BufReader::new(fs::File::open("/dev/urandom").unwrap()).bytes().map(Result::unwrap);
     bytes.filter(wanted).take(count).collect()
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use super::{Scene, as_both, image};
 use crate::support::build::User;
+use crate::support::canary::HostCanary;
 
 /// Names of everything below a directory.
 pub(super) fn names_below(root: &Path) -> Vec<String> {
@@ -64,4 +65,27 @@ fn m11_a_state_directory_of_others_is_refused() {
             refused("parent that anybody may write");
         }
     });
+}
+
+#[test]
+fn the_canary_sees_every_change() {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let changes: [(&str, fn(&Path)); 7] = [
+        ("content", |dir| fs::write(dir.join("f"), "other").unwrap()),
+        ("new file", |dir| fs::write(dir.join("y/new"), "").unwrap()),
+        ("mode", |dir| fs::set_permissions(dir.join("d"), fs::Permissions::from_mode(0o777)).unwrap()),
+        ("owner", |dir| chown(dir.join("f"), Some(7), None).unwrap()),
+        ("link", |dir| fs::hard_link(dir.join("private"), dir.join("y/private")).unwrap()),
+        ("replaced", |dir| {
+            fs::remove_file(dir.join("empty")).unwrap();
+            fs::File::options().write(true).create_new(true).mode(0o644).open(dir.join("empty")).unwrap();
+        }),
+        ("removed", |dir| fs::remove_dir(dir.join("x")).unwrap()),
+    ];
+    for (name, change) in changes {
+        let canary = HostCanary::new(User::Root);
+        canary.assert_untouched(name);
+        change(Path::new(canary.path()));
+        assert!(!canary.is_untouched(), "{name}");
+    }
 }

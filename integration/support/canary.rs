@@ -64,6 +64,11 @@ impl HostCanary {
         &self.text
     }
 
+    /// Whether nothing has changed.
+    pub(crate) fn is_untouched(&self) -> bool {
+        look(self.temp.path()) == self.before && mounts(self.temp.path()) == self.mounts
+    }
+
     /// Asserts that nothing has changed.
     pub(crate) fn assert_untouched(&self, case: &str) {
         assert_eq!(look(self.temp.path()), self.before, "{case}");

@@ -67,12 +67,12 @@ impl Diagnose for ChecksumError {
             Self::Read { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
                 let path = path.trim_start_matches('/');
                 vec![format!(
-                    "Make {path} readable, or add a line with {path} to .dockerignore if the build does not need it."
+                    "make it readable (`chmod -R u+rX {path}`), or add the line `{path}` to .dockerignore if the build does not need it"
                 )]
             }
             Self::Changed { path } => {
                 let path = path.trim_start_matches('/');
-                vec![format!("Stop what writes {path} during the build, or add it to .dockerignore.")]
+                vec![format!("stop what writes {path} during the build, or add the line `{path}` to .dockerignore")]
             }
             _ => Vec::new(),
         }

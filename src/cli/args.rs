@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Builds a Dockerfile once and exits: no daemon, no privilege.
 #[derive(Debug, Parser)]
-#[command(name = "rbuild", version, about, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+#[command(name = "rbuild", version, about, args_conflicts_with_subcommands = true, args_override_self = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// What to do, if not to build.
     #[command(subcommand)]
@@ -19,14 +19,20 @@ pub struct Cli {
 }
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 a step of the build failed; 2 the command line or configuration is wrong; 3 the Dockerfile or the \
-context is wrong; 4 an image, registry or other source could not be had; 5 the machine refuses what is needed; \
-128+n ended by signal n.";
+Exit codes:
+  0      done
+  1      a step of the build failed
+  2      the command line or the configuration is wrong
+  3      the Dockerfile or the build context is wrong
+  4      an image, registry or other source could not be had or written
+  5      the machine refuses what is needed: namespaces, disk space, permissions
+  128+n  ended by signal n";
 
 /// Subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Builds an image (the same as no subcommand)
+    #[command(args_override_self = true)]
     Build(Box<BuildArgs>),
     /// Shows what a build would do
     #[command(subcommand)]
@@ -37,6 +43,7 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum DebugCommand {
     /// Prints the LLB of a build as JSON, one op a line: digest, inputs, op, metadata
+    #[command(args_override_self = true)]
     DumpLlb(Box<BuildArgs>),
 }
 
@@ -58,8 +65,8 @@ pub enum ProgressMode {
 /// Flags of a build.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// Build context: a directory, a URL, or `-` for a tar or a Dockerfile on standard input
-    #[arg(value_name = "PATH|URL|-", default_value = ".")]
+    /// Build context: a directory, or `-` for a tar or a Dockerfile on standard input
+    #[arg(value_name = "PATH|-", default_value = ".")]
     pub context: String,
 
     /// Dockerfile, `-` for standard input [default: PATH/Dockerfile]
@@ -114,8 +121,16 @@ pub struct BuildArgs {
     #[arg(long)]
     pub pull: bool,
 
-    /// How progress is shown
-    #[arg(long, value_enum, default_value = "auto", env = "BUILDKIT_PROGRESS")]
+    /// How progress is shown: `auto`, `plain`, `tty`, `quiet` or `rawjson`
+    #[arg(
+        long,
+        value_name = "MODE",
+        value_enum,
+        default_value = "auto",
+        env = "BUILDKIT_PROGRESS",
+        hide_env_values = true,
+        hide_possible_values = true
+    )]
     pub progress: ProgressMode,
 
     /// Print the image's digest and nothing else
@@ -131,7 +146,7 @@ pub struct BuildArgs {
     pub metadata_file: Option<PathBuf>,
 
     /// Network of RUN steps: `default`, `host` or `none`
-    #[arg(long, value_name = "MODE", default_value = "default", value_parser = ["default", "host", "none"])]
+    #[arg(long, value_name = "MODE", default_value = "default", value_parser = ["default", "host", "none"], hide_possible_values = true)]
     pub network: String,
 
     /// Line for the `/etc/hosts` of RUN steps
@@ -154,7 +169,7 @@ pub struct BuildArgs {
     #[arg(long = "secret", value_name = "SPEC")]
     pub secrets: Vec<String>,
 
-    /// Ssh agent or keys for RUN --mount=type=ssh: `default` or `NAME=SOCKET|KEY`
+    /// Ssh agent for RUN --mount=type=ssh (refused: not there in this version)
     #[arg(long = "ssh", value_name = "SPEC")]
     pub ssh: Vec<String>,
 
@@ -162,11 +177,11 @@ pub struct BuildArgs {
     #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow: Vec<String>,
 
-    /// Cache to read: `type=…,…`
+    /// Cache to read (refused: no backend is there in this version)
     #[arg(long = "cache-from", value_name = "SPEC")]
     pub cache_from: Vec<String>,
 
-    /// Cache to write: `type=…,…`
+    /// Cache to write (refused: no backend is there in this version)
     #[arg(long = "cache-to", value_name = "SPEC")]
     pub cache_to: Vec<String>,
 

@@ -32,7 +32,7 @@ impl Sink for Channel {
         if let Err(TrySendError::Full(event)) = self.0.try_send(event) {
             // Other tasks of this thread go on meanwhile, among them the one that takes signals. The display ends after the
             // build; what comes later has nobody to see it.
-            let _ = tokio::task::block_in_place(|| self.0.send(event));
+            tokio::task::block_in_place(|| drop(self.0.send(event)));
         }
     }
 }
@@ -57,7 +57,8 @@ impl Screen {
     }
 }
 
-fn choose(args: &BuildArgs, environment: &Environment) -> (Mode, DisplayOptions) {
+/// Decides how progress is shown.
+pub(super) fn choose(args: &BuildArgs, environment: &Environment) -> (Mode, DisplayOptions) {
     let terminal = std::io::stderr().is_terminal() && environment.text("TERM") != Some("dumb");
     let mode = match args.progress {
         _ if args.quiet => Mode::Quiet,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::args::BuildArgs;
 use super::{on_runtime, prepare};
 use crate::config::Environment;
-use crate::diag::{Diagnostic, Kind};
+use crate::diag::Diagnostic;
 use crate::driver;
 use crate::progress::event::NoProgress;
 
@@ -19,9 +19,7 @@ pub(super) fn dump_llb(args: &BuildArgs, environment: &Environment) -> Result<()
     for line in lines {
         match writeln!(out, "{line}") {
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) => {
-                return Err(Diagnostic::new(Kind::Machine, format!("failed to write to standard output: {error}")));
-            }
+            Err(error) => return Err(super::closed_output(&error)),
             Ok(()) => {}
         }
     }

@@ -8,11 +8,14 @@ mod display;
 mod dump;
 #[doc(hidden)]
 pub mod fuzzing;
+mod misuse;
+mod notice;
 mod request;
 mod signals;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
@@ -29,24 +32,31 @@ use display::Screen;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
+    let environment = Environment::read(crate::sys::proc::own_ids().0 == 0);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version are no failures; a closed pipe while printing them is none either.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => match misuse::diagnostic(&error) {
+            Some(diagnostic) => return fail(&diagnostic, &environment),
+            None => {
+                // A closed pipe while printing help is no failure.
+                let _ = error.print();
+                return ExitCode::SUCCESS;
+            }
+        },
     };
-    let environment = Environment::read(crate::sys::proc::own_ids().0 == 0);
     match run(cli, &environment) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(diagnostic) => {
-            // It quotes foreign files and servers.
-            let text = sanitize::message(&diagnostic.render(), display::commands(&environment));
-            let _ = std::io::stderr().write_all(text.as_bytes());
-            ExitCode::from(diagnostic.kind.exit_code())
-        }
+        Err(diagnostic) => fail(&diagnostic, &environment),
     }
+}
+
+/// Tells the error, the last thing on standard error, and returns its exit code.
+fn fail(diagnostic: &Diagnostic, environment: &Environment) -> ExitCode {
+    // It quotes foreign files and servers.
+    let text = sanitize::message(&diagnostic.render(), display::commands(environment));
+    // Nobody is left to tell that standard error is closed; the exit code says the rest.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(diagnostic.kind.exit_code())
 }
 
 fn run(cli: Cli, environment: &Environment) -> Result<(), Diagnostic> {
@@ -67,10 +77,10 @@ struct Prepared {
 }
 
 fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diagnostic> {
-    start_tracing(args.debug, display::commands(environment));
     let settings = Settings::load(args.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
+    start_tracing(args, args.debug || settings.debug, display::commands(environment));
     for warning in &settings.warnings {
-        warn(warning);
+        notice::tell(args, environment, warning);
     }
     let request = request::build_request(args, environment, &mut std::io::stdin().lock())?;
     let exports = request::exports(args)?;
@@ -81,16 +91,14 @@ fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> 
     let prepared = prepare(args, environment)?;
     let entered = rootless::enter().map_err(|error| Diagnostic::from_error(&error))?;
     for notice in &entered.notices {
-        warn(notice);
+        notice::tell(args, environment, notice);
+    }
+    if prepared.exports.is_empty() {
+        notice::tell(args, environment, notice::NO_OUTPUT);
     }
     let (screen, sink) = Screen::start(args, environment);
     let squash = entered.mode == rootless::Mode::SingleId;
     let setup = setup(args, environment, &prepared, squash);
-    if setup.exports.is_empty() {
-        warn(
-            "no output is asked for: the result stays in the state directory; --push, --load or --output say where it should go",
-        );
-    }
     let result = on_runtime(sink, |sink, cancel| driver::build(setup, prepared.request, sink, cancel));
     screen.finish();
     finish(args, &result?)
@@ -115,7 +123,10 @@ where
             _ => result,
         }
     });
-    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    // Threads that pack or read may be long in one call. Nobody waits for them after a signal: what they write is in the scratch
+    // folder, which the next build removes.
+    let interrupted = result.as_ref().is_err_and(|diagnostic| matches!(diagnostic.kind, Kind::Interrupted(_)));
+    runtime.shutdown_timeout(Duration::from_millis(if interrupted { 500 } else { 5000 }));
     result
 }
 
@@ -151,14 +162,13 @@ fn finish(args: &BuildArgs, outcome: &Outcome) -> Result<(), Diagnostic> {
         && let Some(digest) = &outcome.image_id
     {
         let printed = writeln!(std::io::stdout(), "{digest}");
-        printed.map_err(|e| Diagnostic::new(Kind::Machine, format!("failed to write to standard output: {e}")))?;
+        printed.map_err(|error| closed_output(&error))?;
     }
     Ok(())
 }
 
-fn warn(text: &str) {
-    let text = sanitize::escape(text);
-    let _ = writeln!(std::io::stderr(), "warning: {text}");
+fn closed_output(error: &std::io::Error) -> Diagnostic {
+    Diagnostic::new(Kind::Machine, format!("failed to write to standard output: {}", crate::diag::chain(error)))
 }
 
 /// Standard error for log lines, which quote foreign names.
@@ -175,9 +185,14 @@ impl Write for LogWriter {
     }
 }
 
-fn start_tracing(debug: bool, commands: Commands) {
-    let level = if debug { tracing::Level::DEBUG } else { tracing::Level::WARN };
-    let filter = tracing_subscriber::filter::EnvFilter::new(format!("warn,rbuild={level}"));
+/// A program that reads JSON gets no lines of a log, unless it asks.
+fn start_tracing(args: &BuildArgs, debug: bool, commands: Commands) {
+    let directives = match args.progress {
+        _ if debug => "warn,rbuild=debug",
+        args::ProgressMode::Rawjson => "off",
+        _ => "warn",
+    };
+    let filter = tracing_subscriber::filter::EnvFilter::new(directives);
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     let subscriber = subscriber.with_writer(move || LogWriter(commands)).without_time().finish();
     // A second subscriber can only come from a second call in one process, as in tests; the first stays.

@@ -5,15 +5,19 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::args::BuildArgs;
+use crate::cli::misuse;
 use crate::config::Environment;
-use crate::diag::{Diagnostic, Kind, suggest};
+use crate::diag::{Diagnostic, Kind, chain, suggest};
 use crate::driver::request::LayoutSource;
 use crate::driver::{ContextSource, DockerfileSource, Request};
+use crate::export::ExportSpec;
+use crate::export::annotations::{self, Annotation};
 use crate::export::spec::ImageTarget;
-use crate::export::{ExportSpec, annotations};
 use crate::image::Reference;
+use crate::image::platform::{KNOWN_ARCH, KNOWN_OS, Platform};
 use crate::ops::Secrets;
 use crate::secrets::{SecretSpec, read_secret};
+use crate::source::local::CONTEXT_HINT;
 
 /// The largest Dockerfile read from standard input, in bytes.
 const MAX_DOCKERFILE: u64 = 16 << 20;
@@ -46,7 +50,8 @@ pub(super) fn build_request(
     }
     request.secrets = secrets(args, environment)?;
     if !args.ssh.is_empty() {
-        return Err(usage("`--ssh` is refused: ssh mounts are not there in this version".into()));
+        let message = "`--ssh` is refused: ssh mounts are not there in this version";
+        return Err(usage(message.into()).hinted("leave it out; a key for a RUN step can be given with `--secret`"));
     }
     Ok(request)
 }
@@ -71,6 +76,7 @@ fn secrets(args: &BuildArgs, environment: &Environment) -> Result<Secrets, Diagn
 pub(super) fn exports(args: &BuildArgs) -> Result<Vec<ExportSpec>, Diagnostic> {
     let parse = |text: &String| ExportSpec::parse(text).map_err(|error| Diagnostic::from_error(&error));
     let names = names(args)?;
+    let annotations = args.annotations.iter().map(annotation).collect::<Result<Vec<_>, _>>()?;
     let named_push = |text: &str| {
         if names.is_empty() { text.to_owned() } else { format!("{text},\"name={}\"", args.tags.join(",")) }
     };
@@ -98,7 +104,7 @@ pub(super) fn exports(args: &BuildArgs) -> Result<Vec<ExportSpec>, Diagnostic> {
         if !names.is_empty() {
             target.names.clone_from(&names);
         }
-        add_annotations(args, target)?;
+        target.options.annotations.extend_from_slice(&annotations);
     }
     Ok(exports)
 }
@@ -113,7 +119,9 @@ fn image_of(export: &mut ExportSpec) -> Option<&mut ImageTarget> {
 
 fn names(args: &BuildArgs) -> Result<Vec<Reference>, Diagnostic> {
     let parse = |tag: &String| {
-        let reference = tag.parse::<Reference>().map_err(|e| usage(format!("invalid value of --tag: {e}")))?;
+        let wrong =
+            |e| usage(format!("invalid value of --tag: {e}")).hinted("write `--tag NAME:TAG`, the name in lower case");
+        let reference = tag.parse::<Reference>().map_err(wrong)?;
         match reference.digest {
             Some(_) => {
                 Err(usage(format!("invalid value of --tag: {tag:?} has a digest, which only the build can tell")))
@@ -125,18 +133,15 @@ fn names(args: &BuildArgs) -> Result<Vec<Reference>, Diagnostic> {
 }
 
 /// `[level:]name=value`, as buildx takes it.
-fn add_annotations(args: &BuildArgs, target: &mut ImageTarget) -> Result<(), Diagnostic> {
-    for text in &args.annotations {
-        let wrong = |why: &str| usage(format!("invalid value of --annotation: {text:?}: {why}"));
-        let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
-        let attribute = match key.split_once(':') {
-            Some((level, name)) if !level.contains('.') => format!("annotation-{level}.{name}"),
-            _ => format!("annotation.{key}"),
-        };
-        let parsed = annotations::parse(&attribute, value).ok_or_else(|| wrong("unknown level"))?;
-        target.options.annotations.push(parsed.map_err(|why| wrong(&why))?);
-    }
-    Ok(())
+fn annotation(text: &String) -> Result<Annotation, Diagnostic> {
+    let wrong = |why: &str| usage(format!("invalid value of --annotation: {text:?}: {why}"));
+    let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
+    let attribute = match key.split_once(':') {
+        Some((level, name)) if !level.contains('.') => format!("annotation-{level}.{name}"),
+        _ => format!("annotation.{key}"),
+    };
+    let parsed = annotations::parse(&attribute, value).ok_or_else(|| wrong("unknown level"))?;
+    parsed.map_err(|why| wrong(&why))
 }
 
 fn usage(message: String) -> Diagnostic {
@@ -149,8 +154,10 @@ fn refuse_caches(args: &BuildArgs) -> Result<(), Diagnostic> {
         args.cache_from.iter().map(|v| ("--cache-from", v)).chain(args.cache_to.iter().map(|v| ("--cache-to", v)));
     let Some((flag, value)) = asked.next() else { return Ok(()) };
     let kind = cache_kind(flag, value)?;
-    let message = format!("`{flag} {value}` is refused: no cache backend of type `{kind}` is there in this version");
-    Err(usage(message).hinted("steps are cached in the state directory (--root), which needs no flag"))
+    // The value may hold keys to a store, so it is not repeated.
+    let message = format!("`{flag}` is refused: no cache backend of type `{kind}` is there in this version");
+    Err(usage(message)
+        .hinted("leave it out: steps are cached in the state directory (`--root DIR`), which needs no flag"))
 }
 
 /// Returns the type a cache flag names; a bare word is a registry reference.
@@ -163,10 +170,10 @@ fn cache_kind(flag: &str, value: &str) -> Result<String, Diagnostic> {
     }
     let pairs: Vec<(&str, &str)> = fields.iter().filter_map(|f| f.split_once('=')).collect();
     if pairs.len() != fields.len() {
-        return Err(usage(format!("invalid value of {flag}: {value:?}: every field must be a key=value pair")));
+        return Err(usage(format!("invalid value of {flag}: every field must be a key=value pair")));
     }
     let kind = pairs.iter().find(|(key, _)| *key == "type").map(|(_, kind)| (*kind).to_owned());
-    kind.ok_or_else(|| usage(format!("invalid value of {flag}: {value:?}: `type=` is missing")))
+    kind.ok_or_else(|| usage(format!("invalid value of {flag}: `type=` is missing")))
 }
 
 const ENTITLEMENTS: &[&str] = &["network.host", "security.insecure", "device"];
@@ -176,8 +183,10 @@ fn entitlements(args: &BuildArgs) -> Result<Vec<String>, Diagnostic> {
     for name in &granted {
         if !ENTITLEMENTS.contains(&name.as_str()) {
             let near = suggest(name, ENTITLEMENTS.iter().copied());
-            let hint =
-                near.map_or_else(|| format!("one of {}", ENTITLEMENTS.join(", ")), |n| format!("did you mean {n}?"));
+            let hint = near.map_or_else(
+                || format!("it is one of {}", ENTITLEMENTS.join(", ")),
+                |n| format!("did you mean `{n}`?"),
+            );
             return Err(usage(format!("unknown entitlement {name:?} for --allow")).hinted(hint));
         }
     }
@@ -205,13 +214,34 @@ fn sources(args: &BuildArgs, stdin: &mut dyn Read) -> Result<(ContextSource, Doc
 fn directory(path: &str) -> Result<ContextSource, Diagnostic> {
     let remote = ["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
     if remote.iter().any(|prefix| path.starts_with(prefix)) {
-        let message = format!("the context {path:?} is refused: contexts from a URL are not there in this version");
+        let message =
+            format!("the context {:?} is refused: contexts from a URL are not there in this version", redacted(path));
         return Err(usage(message).hinted("check the sources out first and give their directory"));
     }
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Ok(ContextSource::Directory(path.into())),
-        Ok(_) => Err(usage(format!("the context {path:?} is not a directory"))),
-        Err(error) => Err(usage(format!("failed to open the context {path:?}: {error}"))),
+        Ok(_) => Err(usage(format!("the context {path:?} is not a directory"))
+            .hinted(format!("give its directory; if it is the Dockerfile: `rbuild -f {path} .`"))),
+        Err(error) => {
+            let told = usage(format!("failed to open the context {path:?}: {}", chain(&error)));
+            Err(match misuse::meant_command(path) {
+                Some(command) => told.hinted(format!("did you mean `rbuild {command} [OPTIONS]`?")),
+                None => told.hinted(CONTEXT_HINT),
+            })
+        }
+    }
+}
+
+/// Drops user and password of a URL, and what follows a `?`.
+fn redacted(url: &str) -> String {
+    let url = url.split('?').next().unwrap_or_default();
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            format!("{scheme}://{host}{path}")
+        }
+        None => url.to_owned(),
     }
 }
 
@@ -260,12 +290,18 @@ fn options(args: &BuildArgs, environment: &Environment) -> Result<BTreeMap<Strin
     }
     for label in &args.labels {
         let (name, value) = label.split_once('=').unwrap_or((label, ""));
+        if name.is_empty() {
+            return Err(usage(format!("invalid value of --label: {label:?}: expected NAME=VALUE")));
+        }
         set(&format!("label:{name}"), value.to_owned());
     }
     if let Some(target) = &args.target {
         set("target", target.clone());
     }
     if !args.platforms.is_empty() {
+        for platform in &args.platforms {
+            known_platform(platform)?;
+        }
         set("platform", args.platforms.join(","));
     }
     if args.no_cache {
@@ -287,11 +323,32 @@ fn options(args: &BuildArgs, environment: &Environment) -> Result<BTreeMap<Strin
     }
     if let Some(size) = &args.shm_size {
         let bytes = crate::dockerfile::size::parse(size);
-        let bytes = bytes.map_err(|e| usage(format!("invalid value of --shm-size: {e}")))?;
+        let wrong = |e| {
+            usage(format!("invalid value of --shm-size: {e}")).hinted("write a number and a unit: `--shm-size 64m`")
+        };
+        let bytes = bytes.map_err(wrong)?;
         set("shm-size", bytes.to_string());
     }
     Ok(options)
 }
+
+/// What no machine is called is a slip of the pen.
+fn known_platform(text: &str) -> Result<(), Diagnostic> {
+    let told = |why: String| usage(format!("invalid value of --platform: {why}"));
+    let platform = text.parse::<Platform>().map_err(|e| told(e.to_string()).hinted(PLATFORM_HINT))?;
+    let parts = [("operating system", &platform.os, KNOWN_OS), ("architecture", &platform.architecture, KNOWN_ARCH)];
+    for (what, word, known) in parts {
+        if !known.contains(&word.as_str()) {
+            let near = suggest(word, known.iter().copied());
+            let hint =
+                near.map_or(PLATFORM_HINT.into(), |near| format!("did you mean `{}`?", text.replace(word, near)));
+            return Err(told(format!("{text:?}: unknown {what} {word:?}")).hinted(hint));
+        }
+    }
+    Ok(())
+}
+
+const PLATFORM_HINT: &str = "write OS/ARCH: `--platform linux/amd64`";
 
 /// A bare name takes the environment's value, and is left out where that has none.
 fn build_arg(arg: &str, environment: &Environment) -> Result<Option<(String, String)>, Diagnostic> {
@@ -300,7 +357,8 @@ fn build_arg(arg: &str, environment: &Environment) -> Result<Option<(String, Str
         None => (arg, environment.text(arg).map(str::to_owned)),
     };
     if name.is_empty() {
-        return Err(usage(format!("invalid value of --build-arg: {arg:?}: the name is missing")));
+        return Err(usage("invalid value of --build-arg: the name is missing".into())
+            .hinted("write `--build-arg NAME=VALUE`, or `--build-arg NAME` for the environment's value"));
     }
     Ok(value.map(|value| (name.to_owned(), value)))
 }
@@ -311,28 +369,36 @@ fn add_host(text: &str) -> Result<String, Diagnostic> {
     let (name, ip) = split.ok_or_else(|| usage(format!("invalid value of --add-host: {text:?}: expected NAME:IP")))?;
     let ip = ip.trim_start_matches('[').trim_end_matches(']');
     if name.is_empty() || ip.parse::<std::net::IpAddr>().is_err() {
-        return Err(usage(format!("invalid value of --add-host: {text:?}: expected NAME:IP, {ip:?} is no address")));
+        let told = usage(format!("invalid value of --add-host: {text:?}: expected NAME:IP, {ip:?} is no address"));
+        return Err(match ip {
+            "host-gateway" => {
+                told.hinted(format!("steps share the machine's network: write `--add-host {name}:127.0.0.1`"))
+            }
+            _ => told,
+        });
     }
     Ok(format!("{name}={ip}"))
 }
 
 /// `name=value`, the value being a directory, an OCI layout or an image.
 fn named_context(text: &str, request: &mut Request) -> Result<(), Diagnostic> {
-    let wrong = |why: &str| usage(format!("invalid value of --build-context: {text:?}: {why}"));
+    let wrong = |why: &str| usage(format!("invalid value of --build-context: {:?}: {why}", redacted(text)));
     let (name, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
     let normalized = name.parse::<crate::image::Reference>().map_err(|e| wrong(&e.to_string()))?;
     let familiar = normalized.familiar();
     let name = familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned();
     let key = format!("context:{name}");
-    if value.starts_with("docker-image://") {
+    if let Some(image) = value.strip_prefix("docker-image://") {
+        image.parse::<Reference>().map_err(|e| wrong(&e.to_string()))?;
         request.options.insert(key, value.to_owned());
     } else if let Some(layout) = value.strip_prefix("oci-layout://") {
         request.layouts.insert(name, oci_layout(layout).map_err(|why| wrong(&why))?);
     } else if value.contains("://") || value.starts_with("git@") || value.starts_with("target:") {
         return Err(wrong("only directories, docker-image:// and oci-layout:// are there in this version"));
     } else {
-        if !std::fs::metadata(value).is_ok_and(|meta| meta.is_dir()) {
-            return Err(wrong("the directory does not exist"));
+        let meta = std::fs::metadata(value).map_err(|e| wrong(&format!("failed to open {value:?}: {}", chain(&e))))?;
+        if !meta.is_dir() {
+            return Err(wrong(&format!("{value:?} is not a directory")));
         }
         request.options.insert(key, format!("local:{name}"));
         request.locals.insert(name, value.into());

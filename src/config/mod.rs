@@ -67,6 +67,18 @@ impl Diagnose for ConfigError {
         Kind::Usage
     }
 
+    fn hints(&self) -> Vec<String> {
+        match self {
+            ConfigError::Read { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
+                vec![format!("make it readable (`chmod +r {}`), or name another with `--config FILE`", path.display())]
+            }
+            ConfigError::Read { .. } => {
+                vec!["name a file that can be read with `--config FILE`, or leave the flag out".into()]
+            }
+            ConfigError::Syntax { .. } => Vec::new(),
+        }
+    }
+
     fn locations(&self) -> Vec<Location> {
         match self {
             ConfigError::Read { .. } => Vec::new(),

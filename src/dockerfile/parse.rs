@@ -130,7 +130,11 @@ impl Assembly {
         }
         if !found {
             let last = reader.number();
-            self.errors.push(ParseError::new("file with no instructions").at(&line_ranges(last, last)));
+            self.errors.push(
+                ParseError::new("file with no instructions")
+                    .at(&line_ranges(last, last))
+                    .hinted("begin with `FROM IMAGE`"),
+            );
         }
         reader.escape
     }

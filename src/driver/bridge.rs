@@ -67,8 +67,9 @@ impl Bridge for DriverBridge {
         Box::pin(async move {
             let cell = self.cell("docker-image", reference, platform);
             let name = format!("[internal] load metadata for {reference}");
-            let work = || self.steps.run(&name, |_| self.images.resolve(reference, platform));
-            let image = cell.get_or_try_init(work).await.map_err(|error| BridgeError::from_error(&error))?;
+            let resolved =
+                async |_| self.images.resolve(reference, platform).await.map_err(|e| BridgeError::from_error(&e));
+            let image = cell.get_or_try_init(|| self.steps.run(&name, resolved)).await?;
             Ok(ResolvedImage { digest: image.digest.clone(), config: image.config_bytes.to_vec() })
         })
     }
@@ -88,8 +89,8 @@ impl Bridge for DriverBridge {
             let layout = self.layouts.get(store).ok_or_else(unknown)?;
             let cell = self.cell("oci-layout", reference, platform);
             let name = format!("[context {store}] load metadata for {reference}");
-            let work = || self.steps.run(&name, |_| layout.resolve(reference, platform));
-            let image = cell.get_or_try_init(work).await.map_err(|error| BridgeError::from_error(&error))?;
+            let resolved = async |_| layout.resolve(reference, platform).await.map_err(|e| BridgeError::from_error(&e));
+            let image = cell.get_or_try_init(|| self.steps.run(&name, resolved)).await?;
             Ok(ResolvedImage { digest: image.digest.clone(), config: image.config_bytes.to_vec() })
         })
     }

@@ -132,16 +132,28 @@ fn default_dockerfile(context: &Context) -> Result<(String, Vec<u8>), Diagnostic
             return Ok((name.into(), text));
         }
     }
-    let message = "failed to read dockerfile: open Dockerfile: no such file or directory";
-    Err(Diagnostic::new(Kind::Dockerfile, message)
-        .hinted("name the Dockerfile with --file, or the directory it is in as the context"))
+    let error = missing(Path::new("Dockerfile"), &nothing_there());
+    match near_dockerfile(context) {
+        Some(name) => Err(error.hinted(format!("the context has `{name}`: name it with `--file`"))),
+        None => Err(error.hinted("name the Dockerfile with `--file`, or give the directory it is in as the context")),
+    }
+}
+
+/// Other names under which people keep their only Dockerfile.
+fn near_dockerfile(context: &Context) -> Option<String> {
+    let names = context.dir().names().ok()?;
+    let mut names = names.into_iter().filter_map(|name| name.into_string().ok());
+    names.find(|name| {
+        let folded = name.to_lowercase();
+        folded == "containerfile" || (folded.contains("dockerfile") && !folded.ends_with(".dockerignore"))
+    })
 }
 
 /// A file the user names: of this machine, or of the context where that is a tar.
 fn named_dockerfile(path: &Path, source: &ContextSource, context: &Context) -> Result<Vec<u8>, Diagnostic> {
     if !matches!(source, ContextSource::Directory(_)) {
         let found = context.read_file(&path.to_string_lossy(), MAX_FILE).map_err(|e| Diagnostic::from_error(&e))?;
-        return found.ok_or_else(|| missing(path, &std::io::ErrorKind::NotFound.into()));
+        return found.ok_or_else(|| missing(path, &nothing_there()));
     }
     let place = beside_context(path, source);
     let file = crate::sys::dir::open_without_waiting(&place).map_err(|error| missing(path, &error))?;
@@ -169,6 +181,21 @@ fn beside_context(path: &Path, source: &ContextSource) -> PathBuf {
     }
 }
 
+/// `ENOENT` in the system's words; those of the library's own kind are others.
+fn nothing_there() -> std::io::Error {
+    std::io::Error::from_raw_os_error(2)
+}
+
 fn missing(path: &Path, error: &std::io::Error) -> Diagnostic {
-    Diagnostic::new(Kind::Dockerfile, format!("failed to read dockerfile: open {}: {error}", path.display()))
+    let message = format!("failed to read dockerfile: open {}: {}", path.display(), crate::diag::chain(error));
+    let diagnostic = Diagnostic::new(Kind::Dockerfile, message);
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            diagnostic.hinted(format!("make it readable: `chmod +r {}`", path.display()))
+        }
+        std::io::ErrorKind::NotFound if path != Path::new("Dockerfile") => {
+            diagnostic.hinted("`--file` is looked for from the current directory, then from the context")
+        }
+        _ => diagnostic,
+    }
 }

@@ -5,40 +5,64 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use crate::diag::{self, Diagnostic, Kind};
+use crate::diag::{self, Diagnostic, Kind, LineRange};
 use crate::digest::Digest;
 use crate::image::Platform;
 use crate::llb::{self, Definition, OpKind};
 use crate::ops::{self, Tree, Worker};
-use crate::progress::{Event, Sink, Vertex};
+use crate::progress::{Event, Sink, Vertex, Warning};
 use crate::solver::{self, CacheError, Completion, Graph, Observer};
 
 /// Adds the vertices of a definition to the graph.
-pub(super) fn add(
+///
+/// # Errors
+///
+/// With the vertex that this version cannot run, or that contradicts the others.
+pub(super) fn add<'d>(
     graph: &mut Graph<Tree>,
     worker: &Arc<Worker>,
-    definition: &Definition,
+    definition: &'d Definition,
     platform: &Platform,
-) -> Result<(), Diagnostic> {
+) -> Result<(), (&'d llb::Vertex, Diagnostic)> {
     for vertex in &definition.vertices {
-        let failed = |message: String| Diagnostic::new(Kind::Build, message);
-        let op = ops::op_of(worker, vertex, platform).map_err(|error| Diagnostic::from_error(&error))?;
-        let inputs = vertex.op.inputs.iter().map(edge).collect::<Option<_>>();
-        let added = graph.add(solver::Vertex {
-            digest: vertex.digest.clone(),
-            name: name_of(vertex),
-            op,
-            inputs: inputs.ok_or_else(|| failed("an input has a negative index".into()))?,
-            ignore_cache: vertex.metadata.ignore_cache,
-        });
-        added.map_err(|error| failed(error.to_string()))?;
+        add_one(graph, worker, vertex, platform).map_err(|error| (&**vertex, error))?;
     }
     Ok(())
+}
+
+fn add_one(
+    graph: &mut Graph<Tree>,
+    worker: &Arc<Worker>,
+    vertex: &llb::Vertex,
+    platform: &Platform,
+) -> Result<(), Diagnostic> {
+    let failed = |message: String| Diagnostic::new(Kind::Build, message);
+    let op = ops::op_of(worker, vertex, platform).map_err(|error| Diagnostic::from_error(&error))?;
+    let inputs = vertex.op.inputs.iter().map(edge).collect::<Option<_>>();
+    let added = graph.add(solver::Vertex {
+        digest: vertex.digest.clone(),
+        name: name_of(vertex),
+        op,
+        inputs: inputs.ok_or_else(|| failed("an input has a negative index".into()))?,
+        ignore_cache: vertex.metadata.ignore_cache,
+    });
+    added.map_err(|error| failed(error.to_string()))
 }
 
 /// Returns the solver's edge of an LLB input.
 pub(super) fn edge(input: &llb::Input) -> Option<solver::Edge> {
     Some(solver::Edge { vertex: input.digest.clone(), output: usize::try_from(input.index).ok()? })
+}
+
+/// Returns the lines a step comes from; a source has those of the first step that reads it.
+pub(super) fn lines_of<'d>(
+    step: &Digest,
+    definitions: impl Iterator<Item = &'d Definition> + Clone,
+) -> Option<Vec<LineRange>> {
+    let vertices = || definitions.clone().flat_map(|definition| &definition.vertices).filter(|v| !v.lines.is_empty());
+    let reads = |vertex: &&Arc<llb::Vertex>| vertex.op.inputs.iter().any(|input| input.digest == *step);
+    let own = vertices().find(|vertex| vertex.digest == *step);
+    own.or_else(|| vertices().find(reads)).map(|vertex| vertex.lines.clone())
 }
 
 /// Returns the name a step is shown with.
@@ -141,6 +165,6 @@ impl Observer for ProgressObserver {
     }
 
     fn notice(&self, error: &CacheError) {
-        tracing::warn!("{}", diag::chain(error));
+        self.sink.send(Event::Warning(Warning::notice(diag::chain(error))));
     }
 }

@@ -47,6 +47,9 @@ pub use setup::Setup;
 /// How long exports that are stopped may take to remove what they began.
 const CLEAN_UP: Duration = Duration::from_secs(3);
 
+/// What BuildKit says before whatever stopped a build, and what people search logs for.
+const SOLVE: &str = "failed to solve";
+
 /// What a build leaves to be told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -153,7 +156,7 @@ async fn prepare(
     let inputs = steps
         .run(&title, |_| async { Inputs::open(&mut request, &stations).map_err(Shown) })
         .await
-        .map_err(|Shown(d)| d)?;
+        .map_err(|Shown(d)| d.while_doing(SOLVE))?;
     let images = stations.images();
     let bridge = DriverBridge {
         steps: steps.clone(),
@@ -173,7 +176,7 @@ async fn prepare(
         }
         Err(error) => {
             build.warn(&error.warnings);
-            Err(Diagnostic::from_error(&error))
+            Err(error.into_diagnostic().while_doing(SOLVE))
         }
     }
 }
@@ -239,7 +242,8 @@ impl Build {
     ) -> Result<Vec<Tree>, Diagnostic> {
         let mut graph = Graph::new();
         for result in &lowered.results {
-            graph::add(&mut graph, worker, &result.definition, &result.platform)?;
+            let added = graph::add(&mut graph, worker, &result.definition, &result.platform);
+            added.map_err(|(vertex, error)| self.placed(error, &vertex.digest, lowered).while_doing(SOLVE))?;
         }
         let edges: Vec<Option<solver::Edge>> = lowered.results.iter().map(|r| target(&r.definition)).collect();
         let definitions = lowered.results.iter().map(|result| &result.definition);
@@ -277,20 +281,18 @@ impl Build {
             }
             _ => Diagnostic::from_error(error),
         };
-        let vertices = lowered.results.iter().flat_map(|result| &result.definition.vertices);
-        let failed = error.vertex().and_then(|digest| vertices.into_iter().find(|v| v.digest == *digest));
-        if let Some(vertex) = failed.filter(|vertex| !vertex.lines.is_empty()) {
-            diagnostic.locations.insert(
-                0,
-                Location {
-                    file: self.dockerfile.0.clone(),
-                    text: Arc::clone(&self.dockerfile.1),
-                    ranges: vertex.lines.clone(),
-                    mark: None,
-                },
-            );
+        if let Some(digest) = error.vertex() {
+            diagnostic = self.placed(diagnostic, digest, lowered);
         }
-        diagnostic.message = format!("failed to solve: {}", diagnostic.message);
+        diagnostic.while_doing(SOLVE)
+    }
+
+    /// Adds the lines of the Dockerfile that a step comes from.
+    fn placed(&self, mut diagnostic: Diagnostic, step: &Digest, lowered: &Lowered) -> Diagnostic {
+        if let Some(lines) = graph::lines_of(step, lowered.results.iter().map(|result| &result.definition)) {
+            let (file, text) = (self.dockerfile.0.clone(), Arc::clone(&self.dockerfile.1));
+            diagnostic.locations.insert(0, Location { file, text, ranges: lines, mark: None });
+        }
         diagnostic
     }
 }

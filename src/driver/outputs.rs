@@ -29,6 +29,7 @@ use crate::frontend::{Lowered, PlatformResult};
 use crate::image::Reference;
 use crate::image::media::Compression;
 use crate::ops::Tree;
+use crate::progress::{Event, Warning};
 use crate::snapshot::{Chain, LayerId, View};
 use crate::store::Store;
 
@@ -319,7 +320,8 @@ impl Exporter<'_> {
             });
             let written = written.await.map_err(Shown)?;
             for path in &written.skipped {
-                tracing::warn!("left out {}: devices and sockets are not written to a directory", path.display());
+                let text = format!("left out {}: devices and sockets are not written to a directory", path.display());
+                self.build.sink.send(Event::Warning(Warning::notice(text)));
             }
             Ok(())
         };

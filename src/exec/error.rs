@@ -121,11 +121,37 @@ impl Diagnose for ExecError {
                  `--security-opt systempaths=unconfined`"
                     .to_owned(),
             ],
+            Self::Setup { stage: Stage::Program, message } => program_hint(message).into_iter().collect(),
+            Self::Setup { stage: Stage::User, .. } => {
+                vec![
+                    "make the user in an earlier step (`RUN useradd NAME`, `RUN adduser -D NAME`), or give its number"
+                        .to_owned(),
+                ]
+            }
             Self::Setup { stage: Stage::Identity, message } if message.contains("not mapped") => {
                 vec!["give your user more ids: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER`"
                     .to_owned()]
             }
             _ => Vec::new(),
         }
+    }
+}
+
+/// What to do about a program that could not be started; `message` is that of `process::start`.
+fn program_hint(message: &str) -> Option<String> {
+    let says = |text: &str| message.contains(text);
+    if says("\"/bin/sh\": No such file") {
+        Some("the image has no shell: start from one that has, or write `RUN [\"PROGRAM\", \"ARGUMENT\"]`".into())
+    } else if says("not found in $PATH") || says("No such file") {
+        Some(
+            "install the program in an earlier step, or check its name and PATH; a script needs its interpreter too"
+                .into(),
+        )
+    } else if says("Permission denied") {
+        Some("make it executable: `RUN chmod +x FILE`, or `COPY --chmod=755`".into())
+    } else if says("Exec format error") {
+        Some("it is a program for another processor, or a script without `#!` line: see `--platform`".into())
+    } else {
+        None
     }
 }

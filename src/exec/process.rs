@@ -102,7 +102,7 @@ fn start(step: &Step, home: &str) -> Failure {
         return fail("executable file not found in $PATH");
     };
     match (c_strings(&step.args), c_strings(&env), CString::new(program)) {
-        (Ok(args), Ok(env), Ok(program)) => fail(&proc::exec(&program, &args, &env).to_string()),
+        (Ok(args), Ok(env), Ok(program)) => fail(&crate::diag::chain(&proc::exec(&program, &args, &env))),
         _ => fail("an argument contains a NUL"),
     }
 }

@@ -114,7 +114,10 @@ impl OutputFile {
         };
         let parent = match path.parent() {
             Some(parent) if path.is_absolute() => Dir::open(parent).map_err(ExportError::write(path))?,
-            Some(parent) => open_below(parent, Missing::Fail)?,
+            Some(parent) => open_below(parent, Missing::Fail).map_err(|error| match error {
+                ExportError::Write { source, .. } => ExportError::write(path)(source),
+                other => other,
+            })?,
             None => return Err(refused(path, "it is a directory".into())),
         };
         match parent.try_stat(name).map_err(ExportError::write(path))? {

@@ -169,7 +169,11 @@ fn write_hint(path: &Path, source: &io::Error) -> Vec<String> {
             )]
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            vec!["choose a dest= that you may write to".into()]
+            vec!["choose a place that you may write to".into()]
+        }
+        io::ErrorKind::NotFound => {
+            let parent = path.parent().unwrap_or(Path::new("/"));
+            vec![format!("make the directory first: `mkdir -p {}`", parent.display())]
         }
         _ => Vec::new(),
     }

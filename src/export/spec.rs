@@ -266,7 +266,7 @@ impl Attributes {
         let dest = self.dest();
         self.finish(&[&["type", "dest", "tar"], IMAGE_KEYS])?;
         match (tar, dest) {
-            (_, None) => problem("dest= is missing"),
+            (_, None) => Err(("dest= is missing".into(), Some("add dest=PATH, or dest=- for standard output".into()))),
             (true, Some(dest)) => Ok(ExportSpec::Archive { format: ArchiveFormat::Oci, dest, image }),
             (false, Some(Dest::File(dest))) => Ok(ExportSpec::Layout { dest, image }),
             (false, Some(Dest::Stdout)) => problem("a directory cannot be written to standard output"),
@@ -300,7 +300,7 @@ impl Attributes {
         self.finish(&[&["type", "dest"], TREE_KEYS])?;
         let tree = TreeTarget { platform_split, delete, epoch };
         match (local, dest) {
-            (_, None) => problem("dest= is missing"),
+            (_, None) => Err(("dest= is missing".into(), Some("add dest=PATH, or dest=- for standard output".into()))),
             (true, Some(Dest::Stdout)) => problem("a directory cannot be written to standard output"),
             (true, Some(Dest::File(dest))) => Ok(ExportSpec::Local { dest, tree }),
             (false, Some(dest)) => Ok(ExportSpec::Tar { dest, tree }),

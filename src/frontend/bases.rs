@@ -90,7 +90,10 @@ impl Lowering<'_> {
         }
         let written = stage.base_name.clone();
         let reference = Reference::from_str(&written)
-            .map_err(|e| Problem::new(format!("failed to parse stage name {}: {e}", quote(&written))))?
+            .map_err(|e| {
+                Problem::new(format!("failed to parse stage name {}: {e}", quote(&written)))
+                    .hinted("write an image as NAME:TAG, the name in lower case")
+            })?
             .with_default_tag();
         stage.base_name = reference.to_string();
         stage.progress.dispatched |= stage.implicit;
@@ -181,10 +184,12 @@ impl Lowering<'_> {
         let mut options: Vec<String> = self.stages.displays().into_iter().map(str::to_owned).collect();
         options.extend(COMMON.iter().flat_map(|name| [(*name).to_owned(), format!("{name}:latest")]));
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let near = nearest::suffix(written, &options);
-        let cause = &problem.message;
-        let message = format!("{written}: failed to resolve source metadata for {reference}: {cause}{near}");
-        Problem { message, ..problem.clone() }
+        let near = nearest::nearest(written, &options).map(|near| format!("did you mean `{near}`?"));
+        // What was asked for is said already.
+        let cause = problem.message.strip_prefix(&format!("{reference}: ")).unwrap_or(&problem.message);
+        let message = format!("{written}: failed to resolve source metadata for {reference}: {cause}");
+        let hints = near.into_iter().chain(problem.hints.iter().cloned()).collect();
+        Problem { message, hints, ..problem.clone() }
     }
 
     fn settle_image(

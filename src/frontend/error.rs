@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::bridge::BridgeError;
-use crate::diag::{Diagnose, Kind, LineRange, Location};
+use crate::diag::{Diagnose, Diagnostic, Kind, LineRange, Location};
 use crate::dockerfile::error::ParseError;
 use crate::dockerfile::lint::LintWarning;
 
@@ -85,6 +85,24 @@ impl From<ParseError> for Problem {
 impl From<Problem> for FrontendError {
     fn from(problem: Problem) -> Self {
         Self { problems: vec![problem], dockerfile: None, warnings: Vec::new() }
+    }
+}
+
+impl FrontendError {
+    /// Turns it into what the user sees: one problem after the other, each with its place and its hints.
+    pub fn into_diagnostic(self) -> Diagnostic {
+        let place = |problem: &Problem| -> Option<Location> {
+            let (file, text) = self.dockerfile.clone().filter(|_| !problem.ranges.is_empty())?;
+            Some(Location { file, text, ranges: problem.ranges.clone(), mark: problem.mark.clone() })
+        };
+        let told = |problem: &Problem| Diagnostic {
+            locations: place(problem).into_iter().collect(),
+            hints: problem.hints.clone(),
+            ..Diagnostic::new(problem.kind, problem.message.clone())
+        };
+        let mut diagnostics = self.problems.iter().map(told);
+        let first = diagnostics.next().unwrap_or_else(|| Diagnostic::new(Kind::Dockerfile, "invalid Dockerfile"));
+        Diagnostic { further: diagnostics.collect(), ..first }
     }
 }
 

@@ -177,7 +177,7 @@ fn lowering_may_move_between_threads() {
     let (request, world) = (Request::default(), World::default());
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
     let error = runtime.block_on(is_send(lower(&request, &world))).expect_err("nothing to lower");
-    assert_eq!(error.to_string(), "the Dockerfile cannot be empty");
+    assert_eq!(error.to_string(), "the Dockerfile () cannot be empty");
 }
 
 #[test]

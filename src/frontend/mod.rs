@@ -45,9 +45,10 @@ use futures_util::future::join_all;
 pub use bridge::{Answer, Bridge, BridgeError, ResolveMode, ResolvedImage};
 pub use error::{FrontendError, Problem};
 
+use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::Dockerfile;
 use crate::dockerfile::lint::{CheckOptions, LintWarning, Linter};
-use crate::dockerfile::parse::parse;
+use crate::dockerfile::parse::{parse, syntax_directive};
 use crate::image::{ImageConfig, Platform};
 use crate::llb::{Definition, SourceOp};
 use lowering::{Given, Lowering};
@@ -100,7 +101,9 @@ pub struct PlatformResult {
 pub async fn lower(request: &Request, bridge: &dyn Bridge) -> Result<Lowered, FrontendError> {
     let options = Options::parse(&request.options)?;
     if request.dockerfile.is_empty() {
-        return Err(Problem::new("the Dockerfile cannot be empty").into());
+        let name = &request.dockerfile_name;
+        let problem = Problem::new(format!("the Dockerfile ({name}) cannot be empty"));
+        return Err(problem.hinted("begin it with an image to start from: `FROM IMAGE`, or `FROM scratch`").into());
     }
     let text: Arc<str> = String::from_utf8_lossy(&request.dockerfile).into();
     let locate = |mut error: FrontendError| {
@@ -123,6 +126,7 @@ fn parse_request(request: &Request, options: &Options) -> Result<(Dockerfile, Li
     let argument = options.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
     let checks = CheckOptions::of_build(&request.dockerfile, argument).map_err(Problem::from)?;
     let mut lint = Linter::new(checks);
+    refuse_frontend(&request.dockerfile)?;
     match parse(&request.dockerfile_name, &request.dockerfile, &mut lint) {
         Ok(dockerfile) => Ok((dockerfile, lint)),
         Err(errors) => {
@@ -130,6 +134,17 @@ fn parse_request(request: &Request, options: &Options) -> Result<(Dockerfile, Li
             Err(FrontendError { problems, dockerfile: None, warnings: lint.warnings })
         }
     }
+}
+
+/// Dockerfile frontends under any registry's name are this one; others speak another language.
+fn refuse_frontend(text: &[u8]) -> Result<(), Problem> {
+    let Some(asked) = syntax_directive(text) else { return Ok(()) };
+    let name = asked.reference.rsplit('/').next().unwrap_or_default().split([':', '@']).next().unwrap_or_default();
+    if name.starts_with("dockerfile") {
+        return Ok(());
+    }
+    let message = format!("the frontend {} is not there in this version of rbuild", quote(&asked.reference));
+    Err(Problem::new(message).at(&asked.lines).hinted("remove the line if the file is a Dockerfile"))
 }
 
 async fn lower_parsed(

@@ -85,7 +85,10 @@ impl Options {
         let multi = build_arg("BUILDKIT_MULTI_PLATFORM").cloned().unwrap_or_else(|| text("multi-platform"));
         let context_option = raw.get("contextkey").map_or("context", String::as_str);
         let hosts = parse_hosts(&text("add-hosts")).map_err(|e| wrap("failed to parse additional hosts", &e))?;
-        let ulimits = parse_ulimits(&text("ulimit")).map_err(|e| wrap("failed to parse ulimit", &e))?;
+        let ulimits = parse_ulimits(&text("ulimit")).map_err(|e| {
+            wrap("failed to parse ulimit", &e)
+                .hinted(format!("write NAME=SOFT[:HARD], NAME one of {}", ULIMITS.join(", ")))
+        })?;
         let resources = parse_resources(raw).map_err(|e| wrap("failed to parse resource limits", &e))?;
         Ok(Self {
             target: text("target"),

@@ -184,7 +184,12 @@ impl<'a> Stages<'a> {
         }
         self.by_name(name).ok_or_else(|| {
             let near = nearest::suffix(name, &self.displays());
-            Problem::usage(format!("target stage {} could not be found{near}", quote(name)))
+            let problem = Problem::usage(format!("target stage {} could not be found{near}", quote(name)));
+            let named = self.list.iter().filter(|stage| !stage.implicit && !stage.name.is_empty());
+            match named.map(|stage| stage.name.as_str()).collect::<Vec<_>>().as_slice() {
+                [] => problem.hinted("no stage has a name: give it one with `FROM IMAGE AS NAME`"),
+                names => problem.hinted(format!("the stages are {}", names.join(", "))),
+            }
         })
     }
 

@@ -51,7 +51,8 @@ pub enum PlatformError {
     },
 }
 
-const KNOWN_OS: &[&str] = &[
+/// Operating systems by Go's names.
+pub const KNOWN_OS: &[&str] = &[
     "aix",
     "android",
     "darwin",
@@ -70,7 +71,8 @@ const KNOWN_OS: &[&str] = &[
     "windows",
     "zos",
 ];
-const KNOWN_ARCH: &[&str] = &[
+/// Architectures by Go's names.
+pub const KNOWN_ARCH: &[&str] = &[
     "386",
     "amd64",
     "amd64p32",

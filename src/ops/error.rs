@@ -76,10 +76,30 @@ impl Diagnose for OpsError {
     fn hints(&self) -> Vec<String> {
         match self {
             OpsError::SecretMissing { id } => {
-                vec![format!("give it with --secret id={id},src=FILE or --secret id={id},env=VARIABLE")]
+                vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]
             }
-            OpsError::SshMissing { id } => vec![format!("give it with --ssh {id}")],
+            OpsError::Failed { status, .. } => failure_hint(status).into_iter().map(str::to_owned).collect(),
+            OpsError::Unsupported { what } if what.contains("source") => {
+                vec!["fetch it before the build, and COPY it from the context".into()]
+            }
+            OpsError::SshMissing { .. } => {
+                vec!["leave `required` out of the mount: ssh agents are not there in this version".into()]
+            }
             _ => Vec::new(),
         }
+    }
+}
+
+/// What a shell's exit code tells beyond the program's own words.
+fn failure_hint(status: &str) -> Option<&'static str> {
+    match status {
+        "exit code: 126" => {
+            Some("126 stands for a file that is no program that can run here: `chmod +x` it, or check its first line")
+        }
+        "exit code: 127" => Some(
+            "127 stands for a program that is not there: install it in an earlier step, or check its name and PATH",
+        ),
+        "exit code: 137" => Some("137 stands for a process that was killed, mostly for want of memory"),
+        _ => None,
     }
 }

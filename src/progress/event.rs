@@ -101,6 +101,22 @@ pub struct Warning {
     pub ranges: Vec<LineRange>,
 }
 
+impl Warning {
+    /// Makes one that belongs to no step and no file.
+    pub fn notice(text: impl Into<String>) -> Self {
+        Self {
+            vertex: Digest::compute("rbuild.notices"),
+            level: 1,
+            short: text.into(),
+            detail: Vec::new(),
+            url: String::new(),
+            file: String::new(),
+            text: "".into(),
+            ranges: Vec::new(),
+        }
+    }
+}
+
 /// Takes events from any thread; must not block for long.
 pub trait Sink: Send + Sync + fmt::Debug {
     /// Takes one event.

@@ -11,6 +11,7 @@
 //! Steps are numbered as they first appear. Steps run at once, lines come one after another, so one step is shown at a time
 //! and the others wait: until it ends, until they waited ten seconds, or until their turn has come by how much they print.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -35,11 +36,13 @@ pub(super) struct Plain {
     trace: Trace,
     current: Option<usize>,
     numbered: usize,
+    /// Steps whose end is printed.
+    ended: BTreeSet<usize>,
 }
 
 impl Plain {
     pub(super) fn new(options: DisplayOptions) -> Self {
-        Self { trace: Trace::new(options), current: None, numbered: 0 }
+        Self { trace: Trace::new(options), current: None, numbered: 0, ended: BTreeSet::new() }
     }
 
     fn refresh(&mut self, out: &mut String) {
@@ -106,6 +109,9 @@ impl Plain {
     }
 
     fn print(&mut self, index: usize, out: &mut String) {
+        if self.print_late_warnings(index, out) {
+            return;
+        }
         let number = *self.trace.steps[index].number.get_or_insert_with(|| {
             self.numbered += 1;
             self.numbered
@@ -128,8 +134,25 @@ impl Plain {
         if step.is_completed() && !open_part {
             self.current = None;
             (step.waiting, step.waiting_since) = (0, None);
+            self.ended.insert(index);
             end(step, number, self.trace.now, out);
         }
+    }
+
+    /// A step that has ended is not shown again for a warning that comes after it; returns whether that was all.
+    fn print_late_warnings(&mut self, index: usize, out: &mut String) -> bool {
+        let step = &mut self.trace.steps[index];
+        let late =
+            step.is_completed() && self.ended.contains(&index) && !step.warnings.is_empty() && step.unprinted == 0;
+        if !late {
+            self.ended.remove(&index);
+            return false;
+        }
+        for warning in step.warnings.drain(..) {
+            let _ = writeln!(out, "#{} WARN: {warning}", step.number.unwrap_or_default());
+        }
+        self.trace.updates.remove(&index);
+        true
     }
 
     fn head(&mut self, index: usize, number: usize, out: &mut String) {

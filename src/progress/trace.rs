@@ -299,7 +299,8 @@ impl Trace {
         for index in self.order.clone() {
             self.steps[index].flush();
             let step = &self.steps[index];
-            if !step.has_failed() {
+            // Of one that printed nothing, all is said already.
+            if !step.has_failed() || step.tail.is_empty() {
                 continue;
             }
             let _ = writeln!(out, "------\n > {}:", step.name);

@@ -44,13 +44,12 @@ pub enum CredentialsError {
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// No connection, or it broke.
-    #[error("failed to reach registry {host}")]
+    #[error("failed to reach registry {host}: {}", reason(cause))]
     Unreachable {
         /// The host that was to be reached.
         host: String,
-        /// Why.
-        #[source]
-        source: reqwest::Error,
+        /// Why; told by its deepest cause alone, so it is no source of this error.
+        cause: reqwest::Error,
     },
     /// No answer in time.
     #[error("{host} did not answer within {seconds} s")]
@@ -187,7 +186,7 @@ impl RegistryError {
     /// Returns whether trying again may help.
     pub(crate) fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { source, .. } => !is_lasting(source),
+            Self::Unreachable { cause, .. } => !is_lasting(cause),
             Self::TimedOut { .. } => true,
             Self::Status { status, .. } => matches!(status, 408 | 500 | 502..=504),
             _ => false,
@@ -195,10 +194,28 @@ impl RegistryError {
     }
 }
 
+/// The deepest cause says what happened; those above it only which library noticed.
+fn reason(error: &reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "no answer in time".into();
+    }
+    let mut deepest: &dyn std::error::Error = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    match crate::diag::chain(deepest) {
+        text if text.contains(NO_RECORD) => "no such host".into(),
+        text => text,
+    }
+}
+
+/// What the resolver says of a name that does not exist.
+const NO_RECORD: &str = "no record";
+
 /// A refused address, an unknown name or a bad certificate will be the same next time.
 fn is_lasting(error: &reqwest::Error) -> bool {
-    const LASTING: [&str; 6] =
-        ["refused to connect to", "certificate", "no record", "no records", "InvalidContentType", "corrupt message"];
+    const LASTING: [&str; 5] =
+        ["refused to connect to", "certificate", NO_RECORD, "InvalidContentType", "corrupt message"];
     let text = crate::diag::chain(error);
     error.is_builder() || LASTING.iter().any(|l| text.contains(l))
 }
@@ -210,7 +227,7 @@ impl Diagnose for RegistryError {
 
     fn hints(&self) -> Vec<String> {
         match self {
-            Self::Unreachable { host, source } => unreachable_hints(host, source),
+            Self::Unreachable { host, cause } => unreachable_hints(host, cause),
             Self::TimedOut { host, .. } => vec![format!("check that {host} can be reached from here, and any proxy")],
             Self::Denied { host, withheld, .. } => {
                 let login = format!("docker login {}", if host == "docker.io" { "" } else { host });
@@ -225,6 +242,9 @@ impl Diagnose for RegistryError {
             }
             Self::Credentials { source: CredentialsError::File { path, .. }, .. } => {
                 vec![format!("repair {path}, or name another directory in DOCKER_CONFIG")]
+            }
+            Self::Mismatch { .. } | Self::Size { .. } => {
+                vec!["the image is damaged where it is kept: push the image again, or name another".into()]
             }
             _ => Vec::new(),
         }
@@ -244,6 +264,11 @@ fn unreachable_hints(host: &str, error: &reqwest::Error) -> Vec<String> {
     }
     if text.contains("certificate") {
         return vec![format!("add the authority of {host} with `ca = [\"FILE\"]` under [registry.\"{host}\"]")];
+    }
+    if text.contains("Connection refused") {
+        return vec![format!(
+            "nothing answers at {host}: check the name and the port, that the registry runs, and HTTPS_PROXY"
+        )];
     }
     vec![format!("check the name {host}, the network, and HTTPS_PROXY")]
 }

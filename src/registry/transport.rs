@@ -234,7 +234,7 @@ impl Endpoint {
     ) -> Result<T, RegistryError> {
         let host = self.host_of(url);
         match tokio::time::timeout(limit, work).await {
-            Ok(result) => result.map_err(|e| RegistryError::Unreachable { host, source: e.without_url() }),
+            Ok(result) => result.map_err(|e| RegistryError::Unreachable { host, cause: e.without_url() }),
             Err(_) => Err(RegistryError::TimedOut { host, seconds: limit.as_secs() }),
         }
     }

@@ -23,12 +23,10 @@ use crate::diag::{Diagnose, Kind};
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The text of an option cannot be understood.
-    #[error("invalid {option} {text:?}: {problem}")]
+    #[error("invalid value of {option}: {problem}")]
     Text {
         /// `--secret` or `--ssh`.
         option: &'static str,
-        /// The text as given: it names a secret, it does not hold it.
-        text: String,
         /// What is wrong.
         problem: String,
     },
@@ -83,17 +81,20 @@ impl Diagnose for SecretError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Text { option: "--secret", .. } => {
-                vec!["Write --secret id=NAME,src=FILE or --secret id=NAME,env=VARIABLE.".to_owned()]
+                vec!["write `--secret id=NAME,src=FILE` or `--secret id=NAME,env=VARIABLE`".to_owned()]
             }
-            Self::Text { .. } => vec!["Write --ssh default or --ssh NAME=SOCKET.".to_owned()],
-            Self::Unset { id, .. } => vec![format!("Set the variable, or write --secret id={id},src=FILE.")],
+            Self::Text { .. } => vec!["write `--ssh default` or `--ssh NAME=SOCKET`".to_owned()],
+            Self::Unset { id, .. } => vec![format!("set the variable, or write `--secret id={id},src=FILE`")],
             Self::Link { link, .. } => {
                 vec![format!(
-                    "Name the file that {} points to: whoever writes the workspace chose the link.",
+                    "name the file that {} points to: whoever writes the workspace chose the link",
                     link.display()
                 )]
             }
-            _ => Vec::new(),
+            Self::Read { id, .. } => {
+                vec![format!("name a file that you may read: `--secret id={id},src=FILE`, or use `env=VARIABLE`")]
+            }
+            Self::NotRegular { .. } | Self::TooLong { .. } => Vec::new(),
         }
     }
 }

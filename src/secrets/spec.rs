@@ -28,10 +28,11 @@ pub struct SecretSpec {
 impl SecretSpec {
     /// Parses the value of one `--secret`.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
-        let wrong = |problem: String| SecretError::Text { option: "--secret", text: text.to_owned(), problem };
+        // Who mistypes it may have written the secret itself, so what was written is not repeated.
+        let wrong = |problem: String| SecretError::Text { option: "--secret", problem };
         let (mut id, mut file, mut env, mut kind) = (None, None, None, None);
         for field in csv::fields(text).map_err(|error| wrong(error.to_string()))? {
-            let (key, value) = field.split_once('=').ok_or_else(|| wrong(format!("{field:?} is not key=value")))?;
+            let (key, value) = field.split_once('=').ok_or_else(|| wrong("a field is not key=value".into()))?;
             match key.to_ascii_lowercase().as_str() {
                 "id" => id = Some(value.to_owned()),
                 "src" | "source" => file = Some(value.to_owned()),

@@ -18,7 +18,7 @@ pub struct SshSpec {
 impl SshSpec {
     /// Parses the value of one `--ssh`.
     pub fn parse(text: &str) -> Result<Self, SecretError> {
-        let wrong = |problem: String| SecretError::Text { option: "--ssh", text: text.to_owned(), problem };
+        let wrong = |problem: String| SecretError::Text { option: "--ssh", problem };
         let (id, value) = text.split_once('=').map_or((text, ""), |(id, value)| (id, value));
         let mut spec = Self { id: id.to_owned(), paths: Vec::new(), raw: false };
         for part in value.split(',').filter(|part| !part.is_empty()) {

@@ -103,10 +103,9 @@ impl Diagnose for SnapshotError {
         match self {
             Self::Store(error) => error.hints(),
             Self::Layer(error) => error.hints(),
-            Self::Overlay { .. } => vec![
-                "let rbuild copy files instead: --snapshotter native".into(),
-                "or keep the state on a local disk (ext4, xfs, btrfs or tmpfs): --root PATH".into(),
-            ],
+            Self::Overlay { .. } => {
+                vec!["keep the state on a local disk (ext4, xfs, btrfs or tmpfs): `--root DIR`".into()]
+            }
             _ => Vec::new(),
         }
     }

@@ -9,6 +9,9 @@ use crate::registry::{DocumentError, RegistryError};
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
+/// What to do about content that no program of ours has written so.
+const DAMAGED: &str = "the image is damaged where it is kept: push the image again, or name another";
+
 /// An image that cannot be had or used.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
@@ -123,8 +126,17 @@ impl Diagnose for SourceError {
         match self {
             Self::Registry(error) => error.hints(),
             Self::Store { source, .. } => source.hints(),
-            Self::Unpack { source, .. } => source.hints(),
-            Self::NoPlatform { have, .. } => vec![format!("choose one of {have} with --platform")],
+            Self::Unpack { source, .. } => match source.hints() {
+                hints if hints.is_empty() && source.kind() == Kind::Remote => vec![DAMAGED.into()],
+                hints => hints,
+            },
+            Self::DiffId { .. } | Self::Document { .. } | Self::Image { .. } => vec![DAMAGED.into()],
+            Self::NoPlatform { have, .. } => vec![format!("choose one of {have} with `--platform`")],
+            Self::Layout { path, source, .. }
+                if source.kind() == io::ErrorKind::NotFound && !path.starts_with("blobs") =>
+            {
+                vec!["name a directory that holds `oci-layout` and `index.json`, such as `rbuild -o type=oci,tar=false,dest=DIR` makes".into()]
+            }
             Self::NotInLayout { have, .. } if !have.is_empty() => vec![format!("it has {}", have.join(", "))],
             _ => Vec::new(),
         }

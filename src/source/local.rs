@@ -12,13 +12,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::checksum::{Filter, Ids, SharedIndex, Tree};
-use crate::diag::{Diagnose, Kind};
+use crate::diag::{self, Diagnose, Kind};
 use crate::pattern::{PatternError, ignore};
 use crate::sys::dir::{Dir, Kind as FileKind, stat_of};
 use crate::sys::file::{PLAIN_READ, is_link_refused, is_nothing_behind};
 
 /// Longest Dockerfile or ignore file.
 pub const MAX_FILE: u64 = 16 << 20;
+
+/// What a context is, for whoever names none that can be opened.
+pub const CONTEXT_HINT: &str =
+    "the context is the directory whose files the Dockerfile may COPY; `.` is the current one";
 
 /// What is wrong with a context.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +85,8 @@ pub enum LocalError {
         path: String,
         /// The rule that hides it, if it is there.
         hidden: Option<HiddenBy>,
+        /// A path of the context that is spelt nearly so.
+        near: Option<String>,
     },
 }
 
@@ -106,12 +112,17 @@ impl Diagnose for LocalError {
 
     fn hints(&self) -> Vec<String> {
         match self {
-            Self::Missing { hidden: Some(HiddenBy { file, line, pattern }), path } => {
+            Self::Missing { hidden: Some(HiddenBy { file, line, pattern }), path, .. } => {
                 let path = path.trim_start_matches('/');
-                vec![format!("{file}:{line} excludes it with {pattern:?}. Remove the line, or add !{path} after it.")]
+                vec![format!(
+                    "line {line} of {file}, `{pattern}`, excludes it: remove that line, or add `!{path}` after it"
+                )]
             }
+            Self::Missing { near: Some(near), .. } => vec![format!("did you mean `{near}`?")],
+            Self::Missing { .. } => vec!["sources are paths in the context directory, and none leads out of it".into()],
+            Self::Open { .. } => vec![CONTEXT_HINT.into()],
             Self::Read { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
-                vec![format!("Make {path} readable, or add it to .dockerignore.")]
+                vec![format!("make it readable: `chmod +r {path}`")]
             }
             _ => Vec::new(),
         }
@@ -225,7 +236,20 @@ impl Context {
             let (line, pattern) = rules.patterns.get(rule)?.clone();
             Some(HiddenBy { file: rules.file.clone(), line, pattern })
         });
-        LocalError::Missing { path: format!("/{inner}"), hidden }
+        let near = if there { None } else { self.nearest(inner) };
+        LocalError::Missing { path: format!("/{inner}"), hidden, near }
+    }
+
+    /// Returns the path whose last part is spelt most like that of `path`.
+    fn nearest(&self, path: &str) -> Option<String> {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let names = self.dir.open_below(OsStr::new(parent)).and_then(|dir| dir.names()).ok()?;
+        let visible = |name: &&str| {
+            let path = if parent.is_empty() { (*name).to_owned() } else { format!("{parent}/{name}") };
+            self.rules.as_ref().is_none_or(|rules| !rules.filter.matches_or_parent(&path))
+        };
+        let near = diag::suggest(name, names.iter().filter_map(|name| name.to_str()).filter(visible))?;
+        Some(if parent.is_empty() { near.to_owned() } else { format!("{parent}/{near}") })
     }
 
     /// Returns what the user should know of the files met so far.
@@ -314,9 +338,10 @@ mod tests {
         let LocalError::Missing { hidden, .. } = context.missing("/log.txt") else { panic!("missing") };
         assert_eq!(hidden, Some(HiddenBy { file: ".dockerignore".into(), line: 2, pattern: "*.txt".into() }));
         let error = context.missing("/out/deep");
-        assert!(error.hints()[0].contains(".dockerignore:4"), "{:?}", error.hints());
-        assert!(context.missing("/never").hints().is_empty());
-        assert!(context.missing("/kept").hints().is_empty());
+        assert!(error.hints()[0].contains("line 4 of .dockerignore"), "{:?}", error.hints());
+        assert!(context.missing("/never").hints()[0].contains("context directory"));
+        assert_eq!(context.missing("/kpet").hints(), ["did you mean `kept`?"]);
+        assert_eq!(context.missing("/log.tx").hints().len(), 1, "no name that is hidden");
     }
 
     #[test]

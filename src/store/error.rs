@@ -79,9 +79,11 @@ impl Diagnose for StoreError {
 
     fn hints(&self) -> Vec<String> {
         match self {
-            Self::Open { path, .. } => vec![format!("name a folder you can write to: --root {}", path.display())],
+            Self::Open { source, .. } | Self::Lock { source, .. } if source.kind() != io::ErrorKind::StorageFull => {
+                vec!["name a folder that you can write to: `--root DIR`".into()]
+            }
             Self::Unsafe { .. } => {
-                vec!["name a folder that only you can write to: --root ~/.local/share/rbuild".into()]
+                vec!["name a folder that only you can write to: `--root ~/.local/share/rbuild`".into()]
             }
             _ => Vec::new(),
         }

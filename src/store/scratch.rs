@@ -62,6 +62,8 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // Without the guard a sweep could come between the removal of the lock and of its folder, and trip over that.
+        let _guard = FileLock::exclusive(&self.tmp, OsStr::new(GUARD));
         // What cannot be removed now is removed by the next process, which will find the lock free.
         drop(self.tmp.remove_all(&self.name));
     }
@@ -69,16 +71,16 @@ impl Drop for Scratch {
 
 fn sweep(tmp: &Dir) -> io::Result<()> {
     for name in tmp.names()? {
-        if name == OsStr::new(GUARD) {
+        // What is no folder is none of ours, the guard aside.
+        if !tmp.try_stat(&name)?.is_some_and(|stat| stat.is_dir()) {
             continue;
         }
-        let dir = match tmp.open_dir(&name) {
-            // Its owner ended in order, just now.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            dir => dir?,
-        };
-        if let Some(_dead) = FileLock::try_exclusive(&dir, OsStr::new(LOCK))? {
-            tmp.remove_all(&name)?;
+        let dir = tmp.open_dir(&name)?;
+        if let Some(_dead) = FileLock::try_exclusive(&dir, OsStr::new(LOCK))?
+            && let Err(error) = tmp.remove_all(&name)
+        {
+            // It is in nobody's way but for the space it takes.
+            tracing::warn!(%error, "failed to remove tmp/{} of a process that is gone", name.display());
         }
     }
     Ok(())

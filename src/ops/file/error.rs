@@ -103,7 +103,7 @@ impl Diagnose for FileOpError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Source(error) => error.hints(),
-            Self::FileOverDirectory { path } => vec![format!("Write {path}/ to copy into the directory.")],
+            Self::FileOverDirectory { path } => vec![format!("write `{path}/` to copy into the directory")],
             _ => Vec::new(),
         }
     }

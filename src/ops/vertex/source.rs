@@ -35,10 +35,18 @@ pub(super) fn op_of(
             let context = worker.contexts.get(rest).cloned().ok_or_else(unresolved)?;
             Ok(Arc::new(LocalVertex { name: rest.to_owned(), context }))
         }
-        "git" => Err(OpsError::Unsupported { what: format!("a git source ({rest})") }),
-        "http" | "https" => Err(OpsError::Unsupported { what: format!("an http source ({})", op.identifier) }),
+        "git" => Err(OpsError::Unsupported { what: format!("a git source ({})", shown(rest)) }),
+        "http" | "https" => Err(OpsError::Unsupported { what: format!("an http source ({})", shown(&op.identifier)) }),
         other => Err(OpsError::Unsupported { what: format!("a source of scheme {other:?}") }),
     }
+}
+
+/// A URL without what stands before the `@`, which may be a password, or after the `?`, which may be a token.
+fn shown(url: &str) -> &str {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let url = url.split('?').next().unwrap_or_default();
+    let authority = url[start..].split('/').next().unwrap_or_default();
+    &url[authority.rfind('@').map_or(0, |at| start + at + 1)..]
 }
 
 /// An image of a registry or an OCI layout.

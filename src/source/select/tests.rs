@@ -111,7 +111,7 @@ async fn chooses_the_best_platform() {
                 let have = "linux/amd64, linux/arm/v6, linux/arm/v7, windows/amd64";
                 let expected = format!("r.io/a:b: no image for platform linux/s390x (there is {have})");
                 assert_eq!(error.to_string(), expected);
-                assert_eq!(error.hints(), [format!("choose one of {have} with --platform")]);
+                assert_eq!(error.hints(), [format!("choose one of {have} with `--platform`")]);
             }
         }
     }
