@@ -179,6 +179,15 @@ fn names_by(program: &str, tar: &Path) -> Option<Vec<String>> {
     (output.status.success() && output.stderr.is_empty()).then_some(listed)
 }
 
+/// Whether a link, device or directory (in old tars a file whose name ends in a slash) states a size: Go's reader, and so every image tool, finds no data after it, GNU tar
+/// skips as much as is stated.
+fn sizes_without_data(tar: &[u8]) -> bool {
+    tar.chunks_exact(512).any(|block| {
+        let stated = block[124..136].iter().any(|byte| !matches!(byte, 0 | b' ' | b'0'));
+        matches!(block[156], 0 | b'1'..=b'6') && stated
+    })
+}
+
 /// T5: what one reader takes for data, another must not take for members.
 #[test]
 fn t5_other_readers_find_the_same_members() {
@@ -194,7 +203,7 @@ fn t5_other_readers_find_the_same_members() {
             continue;
         };
         let plain = |name: &[u8]| name.iter().all(|byte| byte.is_ascii_graphic()) && !name.contains(&b'\\');
-        if members.iter().any(|member| !plain(&member.name)) {
+        if sizes_without_data(tar) || members.iter().any(|member| !plain(&member.name)) {
             continue;
         }
         fs::write(&file, tar).expect("written");

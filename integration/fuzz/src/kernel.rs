@@ -21,14 +21,19 @@ const PARTS: [&str; 12] = ["a", "b", "c", "d", "f", "in", "abs", "rel", "..", ".
 pub fn resolve_in_root(data: &[u8]) {
     let mut feed = Feed(data);
     let scene = Scene::new();
-    let root = scene.root();
+    let root = fs::canonicalize(scene.root()).expect("root");
     for _ in 0..usize::from(feed.byte() % 8) {
         let path = root.join(feed.choose(&NAMES));
-        // Names may be taken, and directories above may be missing: then there is one thing less in the tree.
-        let _ = match feed.byte() % 3 {
-            0 => fs::create_dir_all(&path),
-            1 => fs::write(&path, "x"),
-            _ => std::os::unix::fs::symlink(path_of(&mut feed), &path),
+        let (kind, target) = (feed.byte() % 3, path_of(&mut feed));
+        let parent = path.parent().expect("a parent");
+        if fs::canonicalize(parent).ok().as_deref() != Some(parent) {
+            continue;
+        }
+        // A name may be taken: then there is one thing less in the tree.
+        let _ = match kind {
+            0 => fs::create_dir(&path),
+            1 => fs::File::create_new(&path).map(drop),
+            _ => std::os::unix::fs::symlink(target, &path),
         };
     }
     let path = path_of(&mut feed);

@@ -72,7 +72,7 @@ fn shows_no_secret(shown: &str, given: &[u8]) {
 /// shown is one line, bounded, without control characters.
 pub fn redact(data: &[u8]) {
     let mut feed = Feed(data);
-    let word = |text: String| text.replace(|c: char| !c.is_alphanumeric() && !".-_".contains(c), "");
+    let word = |text: String| text.replace(|c: char| !c.is_alphanumeric() && !".-_".contains(c), "x");
     let (before, user, host, name) = (feed.text(), word(feed.text()), word(feed.text()), word(feed.text()));
     let after = feed.rest();
     let scheme = if data.len().is_multiple_of(2) { "https" } else { "http" };
