@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::image::Layout;
-use super::{text, with_base};
+use super::with_base;
 use crate::support::build::{BOTH, Project, User, busybox};
 
 fn golden(case: &str, file: &str) -> PathBuf {
