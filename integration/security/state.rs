@@ -24,6 +24,9 @@ pub(super) fn names_below(root: &Path) -> Vec<String> {
     names
 }
 
+/// Does something to a tree.
+type Change = fn(&Path);
+
 #[test]
 fn m11_the_state_directory_is_for_its_owner_alone() {
     as_both(|user| {
@@ -70,7 +73,7 @@ fn m11_a_state_directory_of_others_is_refused() {
 #[test]
 fn the_canary_sees_every_change() {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let changes: [(&str, fn(&Path)); 7] = [
+    let changes: [(&str, Change); 7] = [
         ("content", |dir| fs::write(dir.join("f"), "other").unwrap()),
         ("new file", |dir| fs::write(dir.join("y/new"), "").unwrap()),
         ("mode", |dir| fs::set_permissions(dir.join("d"), fs::Permissions::from_mode(0o777)).unwrap()),
