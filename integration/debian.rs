@@ -26,7 +26,7 @@ RUN if [ "$APT" = yes ]; then apt-get update && apt-get install -y --no-install-
 RUN useradd --create-home --uid 1500 --groups audio app \
  && install -d -o app -g app -m 2750 /srv/app && echo data > /srv/app/data && chown -R app:app /srv/app
 RUN rm -rf /usr/share/doc /var/lib/apt/lists/* /var/cache/apt /usr/share/man && rm -f /etc/issue.net && mkdir /etc/issue.net && rm -rf /opt && echo file > /opt
-RUN ln /etc/issue /etc/issue.hard && ln -s /srv/app /app && rm -rf /usr/share/zoneinfo; cp /bin/cat /usr/local/bin/suid && chmod 4755 /usr/local/bin/suid
+RUN ln /etc/issue /etc/issue.hard && ln -s /srv/app /app && rm -rf /usr/share/zoneinfo; mkdir -p /usr/local/bin && cp /bin/cat /usr/local/bin/suid && chmod 4755 /usr/local/bin/suid
 RUN cp /bin/cat /usr/local/bin/capable && setcap cap_net_bind_service+ep /usr/local/bin/capable && chown root:audio /home
 COPY --from=tools --chown=app:audio /out /opt2/out
 COPY --from=tools /out/bin /opt2/bin
