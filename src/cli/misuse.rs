@@ -120,8 +120,8 @@ mod tests {
             (&["--network", "bridge"], "\"bridge\" is none of default, host, none", ""),
             (&["a", "b"], "unexpected \"b\": there is one context", "quote"),
             (&["build", "a", "b"], "unexpected \"b\": there is one context", "quote"),
-            (&["-t"], "-t wants a value", HELP),
-            (&["--no-cache", "build"], "`build` comes before its flags", "rbuild build [OPTIONS]"),
+            (&["-t"], "--tag wants a value", HELP),
+            (&["a", "build"], "`build` comes before its flags", "rbuild build [OPTIONS]"),
             (&["debug", "dump-lb"], "unknown command \"dump-lb\"", "`dump-llb`"),
         ];
         for (words, message, hint) in table {

@@ -185,8 +185,7 @@ impl Lowering<'_> {
         options.extend(COMMON.iter().flat_map(|name| [(*name).to_owned(), format!("{name}:latest")]));
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let near = nearest::nearest(written, &options).map(|near| format!("did you mean `{near}`?"));
-        // What was asked for is said already.
-        let cause = problem.message.strip_prefix(&format!("{reference}: ")).unwrap_or(&problem.message);
+        let cause = &problem.message;
         let message = format!("{written}: failed to resolve source metadata for {reference}: {cause}");
         let hints = near.into_iter().chain(problem.hints.iter().cloned()).collect();
         Problem { message, hints, ..problem.clone() }
