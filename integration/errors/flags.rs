@@ -32,7 +32,7 @@ const WRONG: [(&[&str], &str, &str); 44] = [
     (&["--secret", "x"], "invalid value of --secret", "`--secret id=NAME,src=FILE`"),
     (&["--secret", "id=a,src=/nonexistent"], "failed to read secret a from /nonexistent: No such file", "id=a,src="),
     (&["--secret", "id=a,env=NOPE"], "the variable NOPE is not set", "set the variable"),
-    (&["--ssh", "default"], "`--ssh` is refused", "leave it out"),
+    (&["--ssh", "default"], "the variable SSH_AUTH_SOCK is not set", "ssh-agent"),
     (&["--build-context", "x"], "invalid value of --build-context: \"x\": expected NAME=VALUE", ""),
     (&["--build-context", "x=/nonexistent"], "failed to open \"/nonexistent\": No such file", ""),
     (&["--build-context", "x=https://h.invalid"], "only directories", ""),

@@ -213,7 +213,7 @@ fn exit_codes() {
         let _ = Project::with(user, "FROM scratch\nCOPY none /\n").build(&[]).failure(3).says("none");
         let _ = Project::new(user).build(&[]).failure(3).says("Dockerfile");
         let _ = Project::with(user, "FROM 127.0.0.1:1/none:1\n").build(&[]).failure(4).says("127.0.0.1:1");
-        let _ = Project::with(user, "FROM scratch\n").build(&["--root", "/proc/none"]).failure(2);
+        let _ = Project::with(user, "FROM scratch\n").build(&["--root", "/proc/none"]).failure(5).says("--root");
     }
 }
 

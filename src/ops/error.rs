@@ -91,8 +91,8 @@ impl Diagnose for OpsError {
             OpsError::Unsupported { what } if what.contains("source") => {
                 vec!["fetch it before the build, and COPY it from the context".into()]
             }
-            OpsError::SshMissing { .. } => {
-                vec!["leave `required` out of the mount: ssh agents are not there in this version".into()]
+            OpsError::SshMissing { id } => {
+                vec![format!("give it with `--ssh {id}` (the agent of $SSH_AUTH_SOCK) or `--ssh {id}=SOCKET`")]
             }
             _ => Vec::new(),
         }
