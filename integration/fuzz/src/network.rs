@@ -62,8 +62,9 @@ pub fn location(data: &[u8]) {
 const SECRET: &str = "hunter2";
 
 fn shows_no_secret(shown: &str, given: &[u8]) {
-    // What the input itself spells out in a place that is no secret's proves nothing.
-    if !given.windows(SECRET.len()).any(|window| window.eq_ignore_ascii_case(SECRET.as_bytes())) {
+    // What the input itself spells out in a place that is no secret's proves nothing, with or without what is left out.
+    let spelt: Vec<u8> = given.iter().copied().filter(u8::is_ascii_alphanumeric).collect();
+    if !spelt.windows(SECRET.len()).any(|window| window.eq_ignore_ascii_case(SECRET.as_bytes())) {
         assert!(!shown.contains(SECRET), "{shown}");
     }
 }
