@@ -9,6 +9,7 @@ mod image;
 mod mounts;
 mod outputs;
 mod progress;
+mod pushing;
 mod running;
 mod sources;
 mod ssh;

@@ -17,6 +17,7 @@ mod packer;
 pub mod request;
 mod setup;
 mod steps;
+mod uploader;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -37,9 +38,11 @@ use crate::progress::{Event, Sink, Warning};
 use crate::solver::{self, Graph, SolveError};
 use bridge::DriverBridge;
 use contexts::Inputs;
+use outputs::Solved;
 use packer::Packer;
 use setup::Stations;
 use steps::{Shown, Steps};
+use uploader::Uploader;
 
 pub use request::{ContextSource, DockerfileSource, Request};
 pub use setup::Setup;
@@ -109,11 +112,14 @@ async fn run(
         false => BTreeSet::new(),
     };
     let compression = outputs::compression(&build.setup);
-    let packer = Packer::new(Arc::clone(&build.stations.snapshots), compression, wanted);
+    let Stations { client, store, snapshots, .. } = &build.stations;
+    let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
+    let packer = Packer::new(Arc::clone(snapshots), compression, wanted, uploader);
     let worker = Arc::new(build.worker(bridge, Arc::new(packer.clone()))?);
     let trees = build.solve(&lowered, &worker, cancel.clone()).await?;
+    let solved = Solved { trees, origins: outputs::origins(&worker.resolved) };
     let stop = Stop::new();
-    let mut export = std::pin::pin!(outputs::export(&build, &lowered, trees, &packer, stop.clone()));
+    let mut export = std::pin::pin!(outputs::export(&build, &lowered, solved, &packer, stop.clone()));
     tokio::select! {
         outcome = &mut export => outcome,
         () = cancel.cancelled() => {

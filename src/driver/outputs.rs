@@ -3,6 +3,7 @@
 //! In: a solved build. Out: what the exporters write, then the metadata files, which are written last so that they speak only
 //! of what is there.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -26,11 +27,12 @@ use crate::export::{
 };
 use crate::export::{checked, files, layout, tree, treetar};
 use crate::frontend::{Lowered, PlatformResult};
-use crate::image::Reference;
 use crate::image::media::Compression;
+use crate::image::{Platform, Reference};
 use crate::ops::Tree;
 use crate::progress::{Event, Warning};
 use crate::snapshot::{Chain, LayerId, View};
+use crate::source::ResolvedImage;
 use crate::store::Store;
 
 /// Returns whether any output wants layers as blobs.
@@ -54,18 +56,43 @@ fn image_of(export: &ExportSpec) -> Option<&ImageTarget> {
     }
 }
 
+/// What a solve left.
+pub(super) struct Solved {
+    /// One tree per platform.
+    pub(super) trees: Vec<Tree>,
+    /// Repositories that hold layers of the images the build started from, for mounting on push.
+    pub(super) origins: BTreeMap<Digest, Vec<Reference>>,
+}
+
+/// Lists the repositories of the images of registries that a build resolved, by layer.
+pub(super) fn origins(resolved: &BTreeMap<(String, Platform), ResolvedImage>) -> BTreeMap<Digest, Vec<Reference>> {
+    let mut origins: BTreeMap<Digest, Vec<Reference>> = BTreeMap::new();
+    let of_registries = resolved.iter().filter(|((name, _), _)| name.starts_with("docker-image://"));
+    for (_, image) in of_registries {
+        let place = Reference { tag: None, digest: None, ..image.reference.clone() };
+        for layer in &image.manifest.layers {
+            let known = origins.entry(layer.digest.clone()).or_default();
+            if !known.contains(&place) {
+                known.push(place.clone());
+            }
+        }
+    }
+    origins
+}
+
 /// Runs all outputs, one after the other, and writes the metadata files.
 pub(super) async fn export(
     build: &Build,
     lowered: &Lowered,
-    trees: Vec<Tree>,
+    solved: Solved,
     packer: &Packer,
     stop: Stop,
 ) -> Result<Outcome, Diagnostic> {
     let damaged = Arc::new(AtomicBool::new(false));
     let blobs = StoreBlobs { store: Arc::clone(&build.stations.store), damaged: Arc::clone(&damaged) };
     let blobs = Arc::new(stop.blobs(blobs));
-    let exporter = Exporter { build, lowered, trees, packer, blobs, damaged, stop };
+    let Solved { trees, origins } = solved;
+    let exporter = Exporter { build, lowered, trees, origins, packer, blobs, damaged, stop };
     let mut metadata = Metadata::new();
     for spec in &build.setup.exports {
         exporter.one(spec, &mut metadata).await?;
@@ -118,6 +145,7 @@ struct Exporter<'a> {
     build: &'a Build,
     lowered: &'a Lowered,
     trees: Vec<Tree>,
+    origins: BTreeMap<Digest, Vec<Reference>>,
     packer: &'a Packer,
     blobs: Arc<dyn Blobs>,
     damaged: Arc<AtomicBool>,
@@ -243,6 +271,7 @@ impl Exporter<'_> {
     async fn layer(&self, layer: LayerId) -> Result<ExportLayer, Diagnostic> {
         let blob = self.packer.blob(layer).await?;
         let info = self.build.stations.snapshots.info(layer).map_err(|error| Diagnostic::from_error(&error))?;
+        let origins = self.origins.get(&blob.digest).cloned().unwrap_or_default();
         Ok(ExportLayer {
             diff_id: blob.diff_id,
             digest: blob.digest,
@@ -250,7 +279,7 @@ impl Exporter<'_> {
             compression: blob.compression,
             created: info.created,
             description: info.description,
-            origins: Vec::new(),
+            origins,
         })
     }
 
@@ -270,7 +299,8 @@ impl Exporter<'_> {
         let reporter = step.clone();
         let observer = Arc::new(move |event| match event {
             PushEvent::Sent { blob, current, total } => reporter.progress(&format!("pushing {blob}"), current, total),
-            PushEvent::Blob { .. } | PushEvent::Named { .. } => {}
+            PushEvent::Blob { blob, how } => tracing::debug!("push of {blob}: {how:?}"),
+            PushEvent::Named { .. } => {}
         });
         let client = Arc::clone(&self.build.stations.client);
         let pusher = Pusher { client, blobs: Arc::clone(&self.blobs), observer };
@@ -278,7 +308,11 @@ impl Exporter<'_> {
         let names = &target.image.names;
         let shown = names.iter().map(Reference::to_string).collect::<Vec<_>>().join(", ");
         let part = format!("pushing {shown}");
-        step.part(&part, pusher.push(&image, names, naming)).await.map_err(|error| Diagnostic::from_error(&error))
+        let push = async {
+            self.packer.uploader().settle().await;
+            pusher.push(&image, names, naming).await
+        };
+        step.part(&part, push).await.map_err(|error| Diagnostic::from_error(&error))
     }
 
     async fn archive(

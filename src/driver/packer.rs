@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::uploader::Uploader;
 use crate::diag::{Diagnostic, Kind};
 use crate::digest::Digest;
 use crate::image::media::Compression;
@@ -31,9 +32,12 @@ struct Shared {
     compression: Compression,
     level: Option<i32>,
     wanted: BTreeSet<Digest>,
+    uploader: Uploader,
     runtime: Handle,
     slots: Semaphore,
     cells: Mutex<BTreeMap<LayerId, Cell>>,
+    /// Layers that steps of this build made, which no registry can have yet.
+    fresh: Mutex<BTreeSet<LayerId>>,
 }
 
 impl fmt::Debug for Packer {
@@ -43,14 +47,21 @@ impl fmt::Debug for Packer {
 }
 
 impl Packer {
-    /// Makes a packer that packs the layers of the steps in `wanted` as soon as they are there.
+    /// Makes a packer that packs the layers of the steps in `wanted` as soon as they are there, and hands them to `uploader`.
     pub(super) fn new(
         snapshots: Arc<Snapshots>,
         (compression, level): (Compression, Option<i32>),
         wanted: BTreeSet<Digest>,
+        uploader: Uploader,
     ) -> Self {
-        let (runtime, slots, cells) = (Handle::current(), Semaphore::new(AT_ONCE), Mutex::default());
-        Self(Arc::new(Shared { snapshots, compression, level, wanted, runtime, slots, cells }))
+        let (runtime, slots) = (Handle::current(), Semaphore::new(AT_ONCE));
+        let (cells, fresh) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { snapshots, compression, level, wanted, uploader, runtime, slots, cells, fresh }))
+    }
+
+    /// Returns what sends layers ahead of the push.
+    pub(super) fn uploader(&self) -> &Uploader {
+        &self.0.uploader
     }
 
     /// Returns the blob of a layer, making it if nobody has.
@@ -72,7 +83,13 @@ impl Packer {
             shared.snapshots.pack(layer, PackOptions { level: shared.level, ..PackOptions::new(shared.compression) })
         };
         match tokio::task::spawn_blocking(work).await {
-            Ok(result) => result.map_err(|error| Diagnostic::from_error(&error)),
+            Ok(Ok(blob)) => {
+                if self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(&layer) {
+                    self.0.uploader.send(&blob);
+                }
+                Ok(blob)
+            }
+            Ok(Err(error)) => Err(Diagnostic::from_error(&error)),
             Err(error) => Err(Diagnostic::new(Kind::Build, format!("failed to pack layer {layer}: {error}"))),
         }
     }
@@ -83,6 +100,7 @@ impl LayerObserver for Packer {
         if !self.0.wanted.contains(vertex) {
             return;
         }
+        self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(layer);
         let packer = self.clone();
         self.0.runtime.spawn(async move {
             // A failure comes back when an exporter asks for the layer, which is when it matters.

@@ -117,6 +117,12 @@ impl Pusher {
         Ok(())
     }
 
+    /// Pushes one layer to the repository of `place`.
+    pub async fn layer(&self, place: &Reference, layer: &Descriptor) -> Result<(), ExportError> {
+        let item = Item { descriptor: layer.clone(), content: Content::Layer(layer.clone()), origins: Vec::new() };
+        self.blob(place, item).await
+    }
+
     async fn blobs(&self, image: &Image, place: &Reference, done: &[Reference]) -> Result<(), ExportError> {
         let pushes = items(image, done).into_iter().map(|item| self.blob(place, item));
         stream::iter(pushes).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await.map(drop)
