@@ -95,7 +95,7 @@ fn executor() -> &'static Executor {
     static EXECUTOR: OnceLock<Executor> = OnceLock::new();
     EXECUTOR.get_or_init(|| {
         let entitlements = Entitlements { network_host: false, security_insecure: true };
-        let program = env!("CARGO_BIN_EXE_rbuild").into();
+        let program = crate::support::build::binary().into();
         Executor::new(ExecOptions { program, entitlements, ..ExecOptions::default() }).expect("executor")
     })
 }

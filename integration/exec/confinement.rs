@@ -8,7 +8,7 @@ use rbuild::llb::ops::{NetMode, SecurityMode};
 #[test]
 fn e1_the_first_program_cannot_be_written() {
     let rootfs = Rootfs::new();
-    let before = std::fs::metadata(env!("CARGO_BIN_EXE_rbuild")).expect("metadata");
+    let before = std::fs::metadata(crate::support::build::binary()).expect("metadata");
     rootfs.write("bin/trap", "#!/proc/self/exe\n");
     Step::new(&rootfs, "chmod 755 /bin/trap").output();
     // The trap makes the step start the first program again: it ends at once, or lacks its loader if it is not static.
@@ -19,7 +19,7 @@ fn e1_the_first_program_cannot_be_written() {
     }
     let script = "for i in $(seq 200); do (echo x >> /proc/1/exe) 2>/dev/null && echo written; done; exit 0";
     Step::new(&rootfs, script).output();
-    let after = std::fs::metadata(env!("CARGO_BIN_EXE_rbuild")).expect("metadata");
+    let after = std::fs::metadata(crate::support::build::binary()).expect("metadata");
     assert_eq!(before.modified().expect("time"), after.modified().expect("time"));
     assert_eq!(before.len(), after.len());
 }

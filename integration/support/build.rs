@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tempfile::TempDir;
 
@@ -72,13 +72,46 @@ pub(crate) struct Project {
 pub(crate) fn binary() -> &'static Path {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     PLACE.get_or_init(|| {
-        let dir = std::env::temp_dir().join(format!("rbuild-under-test-{}", std::process::id()));
+        // These tests may be the copy that lies there already.
+        let beside = std::env::current_exe().unwrap().with_file_name("rbuild");
+        if beside.exists() { beside } else { copy_to_reach(Path::new(env!("CARGO_BIN_EXE_rbuild")), "rbuild") }
+    })
+}
+
+/// This test program, at the same place.
+pub(crate) fn tests() -> PathBuf {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    let _ = binary();
+    PLACE.get_or_init(|| copy_to_reach(&std::env::current_exe().unwrap(), "integration")).clone()
+}
+
+/// Copies a program out of the checkout, which other users may not be allowed to enter.
+fn copy_to_reach(program: &Path, name: &str) -> PathBuf {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let prefix = "rbuild-under-test-";
+    let dir = std::env::temp_dir().join(format!("{prefix}{}", std::process::id()));
+    if !dir.exists() {
+        remove_copies_of_the_dead(prefix);
         fs::create_dir_all(&dir).unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-        let place = dir.join("rbuild");
-        fs::copy(env!("CARGO_BIN_EXE_rbuild"), &place).unwrap();
-        place
-    })
+    }
+    let place = dir.join(name);
+    fs::copy(program, &place).unwrap();
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    place
+}
+
+/// Nothing is called when a test program ends, so the next one clears up.
+fn remove_copies_of_the_dead(prefix: &str) {
+    for entry in fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(prefix).and_then(|pid| pid.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // Another run may be clearing up too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 impl Project {

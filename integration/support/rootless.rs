@@ -84,6 +84,7 @@ pub(crate) fn is_real_root() -> bool {
 /// Runs the tests that `arguments` select as this user; returns what stage 0 said, and the tests' output.
 pub(crate) fn rerun(user: User, arguments: &[&str]) -> (String, String) {
     let id = user.prepare();
+    let program = CString::new(super::build::tests().into_os_string().into_encoded_bytes()).expect("no NUL");
     let (reading, writing) = fds::pipe().expect("pipe");
     let (said, saying) = fds::pipe().expect("pipe");
     match proc::fork().expect("fork") {
@@ -91,8 +92,6 @@ pub(crate) fn rerun(user: User, arguments: &[&str]) -> (String, String) {
             drop((reading, said));
             proc::use_as_output(&writing).expect("dup");
             let _failed = File::from(saying).write_all(enter(id).as_bytes());
-            let program = std::env::current_exe().expect("path").into_os_string().into_encoded_bytes();
-            let program = CString::new(program).expect("no NUL");
             let mut args = vec![program.clone()];
             args.extend(arguments.iter().map(|argument| CString::new(*argument).expect("no NUL")));
             let _failed =
