@@ -24,6 +24,9 @@ pub const MAX_FILE: usize = 16 << 20;
 /// Most mistakes reported of one file; behind them nothing is read.
 pub const MAX_ERRORS: usize = 1000;
 
+/// How UTF-16 begins, which some editors and shells write; read as UTF-8 every line of it would be a mistake of its own.
+const UTF16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
 /// Parses a Dockerfile. Mistakes come sorted by line; warnings go to `lint`, also when there are mistakes.
 pub fn parse(name: &str, text: &[u8], lint: &mut Linter) -> Result<Dockerfile, Vec<ParseError>> {
     if text.is_empty() {
@@ -32,6 +35,10 @@ pub fn parse(name: &str, text: &[u8], lint: &mut Linter) -> Result<Dockerfile, V
     if text.len() > MAX_FILE {
         let message = format!("the Dockerfile is larger than {} MiB", MAX_FILE >> 20);
         return Err(vec![ParseError::new(message).hinted("move its content to files and COPY them")]);
+    }
+    if UTF16_MARKS.iter().any(|mark| text.starts_with(mark)) {
+        let hint = "save it as UTF-8, or convert it with `iconv -f UTF-16 -t UTF-8`";
+        return Err(vec![ParseError::new("the Dockerfile is UTF-16 text, not UTF-8").hinted(hint)]);
     }
     let text = String::from_utf8_lossy(text);
     let mut file = Assembly::default();

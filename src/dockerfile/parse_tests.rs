@@ -194,6 +194,16 @@ fn limits_are_errors() {
 }
 
 #[test]
+fn utf_16_is_told_as_what_it_is() {
+    for text in [&b"\xff\xfeF\0R\0O\0M\0"[..], b"\xfe\xff\0F\0R\0O\0M"] {
+        let found = parse("Dockerfile", text, &mut Linter::default()).expect_err("UTF-16");
+        assert_eq!(found.len(), 1);
+        assert!(found[0].message.contains("UTF-16"), "{}", found[0].message);
+        assert!(found[0].hint.as_deref().is_some_and(|hint| hint.contains("iconv")));
+    }
+}
+
+#[test]
 fn lints_the_text() {
     let cases: [(&str, &[(u32, &str)]); 10] = [
         ("FROM a as Build", &[(1, "StageNameCasing"), (1, "FromAsCasing")]),
