@@ -38,7 +38,7 @@ pub fn op_of(
         Some(OpKind::File(op)) => Arc::new(file::FileVertex::new(worker, digest, name, op.clone(), inputs)),
         Some(OpKind::Source(op)) => source::op_of(worker, digest, op, platform)?,
         Some(OpKind::Merge(op)) => Arc::new(merge::MergeVertex { worker, op: op.clone() }),
-        Some(OpKind::Diff(_)) => return Err(OpsError::Unsupported { what: "a diff step".into() }),
+        Some(OpKind::Diff(op)) => Arc::new(merge::DiffVertex { worker, digest, name, op: op.clone() }),
         None => return Err(OpsError::Invalid { reason: "it has no kind".into() }),
     })
 }
