@@ -8,6 +8,7 @@ mod copying;
 mod image;
 mod mounts;
 mod outputs;
+mod privileges;
 mod progress;
 mod pushing;
 mod running;
