@@ -272,6 +272,8 @@ impl Build {
             observer,
             cancel,
             parallelism: self.setup.parallelism.unwrap_or_else(processors),
+            target_need: solver::Need::Bytes,
+            collect: false,
         };
         let mut results = match solver::solve(request).await.results {
             Ok(results) => results.into_iter(),

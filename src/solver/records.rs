@@ -49,6 +49,15 @@ impl<V> RecordGraph<V> {
         self.items.get(id)
     }
 
+    /// Returns an item with its links; of one that is only linked to, its digest.
+    pub fn record(&self, id: &ItemId) -> Option<Record> {
+        if let Some(item) = self.items.get(id) {
+            return Some(item.record.clone());
+        }
+        let digest = id.as_str().parse().ok().filter(|_| self.children.contains_key(id))?;
+        Some(Record { digest, links: Vec::new(), content: Vec::new() })
+    }
+
     /// Returns the item without parents of a record digest, be it saved itself or only linked to.
     pub fn root(&self, record: &Digest) -> Option<ItemId> {
         let id = ItemId::from(record);
