@@ -17,13 +17,20 @@ use super::records::RecordGraph;
 pub struct Exported<R> {
     /// The records, with the results there are.
     pub graph: RecordGraph<R>,
-    /// The items of the targets.
-    pub targets: BTreeSet<ItemId>,
+    /// Per target, its items.
+    pub targets: Vec<BTreeSet<ItemId>>,
+}
+
+impl<R: Clone> Exported<R> {
+    /// Returns what one target is reached through, and nothing else.
+    pub fn of_target(&self, target: usize) -> RecordGraph<R> {
+        self.graph.ancestors(self.targets.get(target).into_iter().flatten().cloned().collect())
+    }
 }
 
 impl<R> Default for Exported<R> {
     fn default() -> Self {
-        Self { graph: RecordGraph::default(), targets: BTreeSet::new() }
+        Self { graph: RecordGraph::default(), targets: Vec::new() }
     }
 }
 
@@ -47,7 +54,11 @@ struct Collector<'a, R> {
 }
 
 /// Collects the records of a solve; of one that failed, those of what finished.
-pub(super) async fn collect<R: Clone>(table: &Table<R>, targets: &[(usize, usize)], failed: bool) -> Exported<R> {
+pub(super) async fn collect<R: Clone>(
+    table: &Table<R>,
+    targets: &[(usize, usize)],
+    (failed, need): (bool, Need),
+) -> Exported<R> {
     let (taken, left, offers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let mut collector = Collector { table, graph: RecordGraph::new(), taken, left, offers };
     for v in wanted(table, targets, failed) {
@@ -57,8 +68,8 @@ pub(super) async fn collect<R: Clone>(table: &Table<R>, targets: &[(usize, usize
             collector.left.insert((v, o), items);
         }
     }
-    let targets = targets.iter().filter_map(|target| collector.left.get(target)).flatten().cloned().collect();
-    Exported { targets, graph: collector.load().await }
+    let targets = targets.iter().map(|target| collector.left.get(target).cloned().unwrap_or_default()).collect();
+    Exported { targets, graph: collector.load(need).await }
 }
 
 /// Returns what the targets depend on, or what finished of it, each after its inputs.
@@ -197,12 +208,12 @@ impl<R: Clone> Collector<'_, R> {
     }
 
     /// Asks the stores for the results they offered; what they cannot give is left out.
-    async fn load(mut self) -> RecordGraph<R> {
+    async fn load(mut self, need: Need) -> RecordGraph<R> {
         for (id, (at, place)) in self.offers {
             let value = match place {
                 Place::Here(value) => Some(value),
                 Place::Store(s, item, result) => match &self.table.stores[s] {
-                    Some(store) => store.load(&item, &result, Need::Handle).await.ok(),
+                    Some(store) => store.load(&item, &result, need).await.ok(),
                     None => None,
                 },
             };

@@ -341,7 +341,7 @@ impl Setup {
             cancel: self.cancel,
             parallelism: self.parallelism,
             target_need: self.target_need,
-            collect: true,
+            collect: Some(Need::Handle),
         };
         let solution = solve(request).await;
         let lines = diary.lines.lock().unwrap().clone();

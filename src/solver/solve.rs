@@ -32,8 +32,8 @@ pub struct Request<R> {
     pub parallelism: usize,
     /// What the results of targets are for, as long as no step reads them.
     pub target_need: Need,
-    /// Whether the records are to be collected for export.
-    pub collect: bool,
+    /// Whether the records are to be collected for export, and what their results are for.
+    pub collect: Option<Need>,
 }
 
 impl<R> fmt::Debug for Request<R> {
@@ -59,8 +59,8 @@ pub async fn solve<R: Clone + Send + Sync + 'static>(request: Request<R>) -> Sol
     let mut scheduler = Scheduler::new(table, tasks, request.observer, request.parallelism);
     scheduler.run(&indices, &request.cancel).await;
     let records = match request.collect {
-        true => collect(&scheduler.table, &targets, scheduler.failure.is_some()).await,
-        false => Exported::default(),
+        Some(need) => collect(&scheduler.table, &targets, (scheduler.failure.is_some(), need)).await,
+        None => Exported::default(),
     };
     let table = &scheduler.table;
     let results = match scheduler.failure {
