@@ -55,7 +55,7 @@ pub(super) fn build_request(
 
 fn secrets(args: &BuildArgs, environment: &Environment) -> Result<Secrets, Diagnostic> {
     let mut secrets = Secrets::default();
-    let workspace = std::env::current_dir().map_err(|e| usage(format!("failed to find the working directory: {e}")))?;
+    let workspace = workspace()?;
     for text in &args.secrets {
         let wrap = |error| Diagnostic::from_error(&error);
         let spec = SecretSpec::parse(text).map_err(wrap)?;
@@ -65,17 +65,19 @@ fn secrets(args: &BuildArgs, environment: &Environment) -> Result<Secrets, Diagn
     Ok(secrets)
 }
 
-/// Paths are made absolute: the build may look for a socket from another directory.
 fn agents(args: &BuildArgs, environment: &Environment) -> Result<Agents, Diagnostic> {
-    let own = environment.path("SSH_AUTH_SOCK");
+    let (own, workspace) = (environment.path("SSH_AUTH_SOCK"), workspace()?);
     let find = |text: &String| {
         let spec = SshSpec::parse(text)?;
-        let mut agent = spec.agent(own.as_deref())?;
-        agent.socket = std::path::absolute(&agent.socket).unwrap_or(agent.socket);
+        let agent = spec.agent(own.as_deref(), &workspace)?;
         Ok((spec.id, agent))
     };
     let found = args.ssh.iter().map(find).collect::<Result<_, crate::secrets::SecretError>>();
     found.map_err(|error| Diagnostic::from_error(&error))
+}
+
+fn workspace() -> Result<PathBuf, Diagnostic> {
+    std::env::current_dir().map_err(|e| usage(format!("failed to find the working directory: {e}")))
 }
 
 /// The destinations that flags ask for: names, annotations, `--push` and `--load` worked into those of `--output`.
