@@ -13,10 +13,10 @@ use super::contexts::MainContext;
 use super::env::EnvList;
 use super::error::Problem;
 use super::graph::Graph;
-use super::nearest;
 use super::options::Options;
 use super::stage::{StageId, Stages};
 use super::{PlatformResult, image};
+use crate::diag::{Case, nearest};
 use crate::dockerfile::instruction::{Dockerfile, SourceLine};
 use crate::dockerfile::lint::{Linter, Rule};
 use crate::dockerfile::word::{Env, Lexer, WordError};
@@ -195,7 +195,7 @@ impl<'a> Lowering<'a> {
         let env = stage.state.env.ordered();
         let options: Vec<&str> = env.iter().map(|(name, _)| *name).collect();
         for name in names {
-            let near = nearest::nearest(&name, &options);
+            let near = nearest(&name, options.iter().copied(), Case::Sensitive);
             let near = near.map(|near| format!(" (did you mean ${near}?)")).unwrap_or_default();
             self.lint.instruction(Rule::UndefinedVar, source, format!("Usage of undefined variable '${name}'{near}"));
         }

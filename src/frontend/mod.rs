@@ -28,7 +28,6 @@ mod lowering;
 mod metadata;
 mod mounts;
 mod names;
-mod nearest;
 mod options;
 mod paths;
 mod plan;

@@ -6,13 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::contexts::ContextValue;
 use super::env::EnvList;
 use super::graph::NodeId;
-use crate::diag::LineRange;
+use crate::diag::{Case, LineRange, did_you_mean};
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{Instruction, SourceLine};
 use crate::image::{ImageConfig, Platform};
 
 use super::error::Problem;
-use super::nearest;
 
 /// Index of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -183,7 +182,7 @@ impl<'a> Stages<'a> {
             return Ok(StageId(self.list.len().saturating_sub(1)));
         }
         self.by_name(name).ok_or_else(|| {
-            let near = nearest::suffix(name, &self.displays());
+            let near = did_you_mean(name, self.displays(), Case::Sensitive);
             let problem = Problem::usage(format!("target stage {} could not be found{near}", quote(name)));
             let named = self.list.iter().filter(|stage| !stage.implicit && !stage.name.is_empty());
             match named.map(|stage| stage.name.as_str()).collect::<Vec<_>>().as_slice() {
