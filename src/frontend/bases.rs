@@ -48,7 +48,10 @@ impl Lowering<'_> {
     /// Resolves what the target needs, until triggers bring nothing new; returns the needed stages.
     pub(crate) async fn resolve_stages(&mut self, target: StageId) -> Result<Vec<bool>, Problem> {
         loop {
-            let reachable = self.stages.reachable(target);
+            let reachable = match self.all_stages {
+                true => vec![true; self.stages.len()],
+                false => self.stages.reachable(target),
+            };
             self.resolve_bases(&reachable).await?;
             if !self.take_triggers(&reachable)? {
                 return Ok(reachable);

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::contexts::ContextValue;
 use super::env::EnvList;
 use super::graph::NodeId;
+use super::outline;
 use crate::diag::{Case, LineRange, did_you_mean};
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{Instruction, SourceLine};
@@ -98,6 +99,8 @@ pub(crate) struct Stage<'a> {
     /// What it takes files from, with the lines that do.
     pub(crate) needs: BTreeMap<StageId, Vec<LineRange>>,
     pub(crate) args: Vec<DeclaredArg>,
+    /// What its own instructions take from outside.
+    pub(crate) outline: outline::Capture,
     /// Paths used of the main context.
     pub(crate) context_paths: BTreeSet<String>,
     /// The stage that holds the paths used of this one: its first ancestor.
