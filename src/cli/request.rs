@@ -190,6 +190,14 @@ pub(super) fn caches_to(args: &BuildArgs) -> Result<Vec<ExportTarget>, Diagnosti
     Ok(targets)
 }
 
+/// Until steps run in control groups of their own, a limit that would not hold is refused by name.
+pub(super) fn refuse_limits(args: &BuildArgs) -> Result<(), Diagnostic> {
+    let given = args.limits.given();
+    let Some((flag, ..)) = given.first() else { return Ok(()) };
+    Err(usage(format!("`{flag}` is refused: steps get no control group of their own in this version"))
+        .hinted("limit rbuild as a whole: `systemd-run --user --scope -p MemoryMax=2G rbuild …`"))
+}
+
 const ENTITLEMENTS: &[&str] = &["network.host", "security.insecure", "device"];
 
 fn entitlements(args: &BuildArgs) -> Result<Vec<String>, Diagnostic> {
@@ -343,7 +351,20 @@ fn options(args: &BuildArgs, environment: &Environment) -> Result<BTreeMap<Strin
         let bytes = bytes.map_err(wrong)?;
         set("shm-size", bytes.to_string());
     }
+    for (flag, option, value) in args.limits.given() {
+        set(option, limit(flag, value)?);
+    }
     Ok(options)
+}
+
+/// Sizes are given with units, the rest as the frontend takes it.
+fn limit(flag: &str, value: &str) -> Result<String, Diagnostic> {
+    if !flag.starts_with("--memory") || value == "-1" {
+        return Ok(value.to_owned());
+    }
+    let wrong =
+        |e| usage(format!("invalid value of {flag}: {e}")).hinted(format!("write a number and a unit: `{flag} 512m`"));
+    crate::dockerfile::size::parse(value).map(|bytes| bytes.to_string()).map_err(wrong)
 }
 
 /// What no machine is called is a slip of the pen.

@@ -20,11 +20,14 @@ use crate::remotecache::Place;
 use crate::remotecache::place::Chunks;
 use crate::store::Store;
 
+/// Where a blob that the store does not hold can be read, and what it is.
+type Elsewhere = (Arc<dyn Place>, Descriptor);
+
 /// The blobs of one build.
 #[derive(Debug)]
 pub(super) struct BuildBlobs {
     store: Arc<Store>,
-    elsewhere: Mutex<BTreeMap<Digest, (Arc<dyn Place>, Descriptor)>>,
+    elsewhere: Mutex<BTreeMap<Digest, Elsewhere>>,
     damaged: AtomicBool,
     lost: AtomicBool,
 }
