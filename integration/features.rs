@@ -1,6 +1,8 @@
 //! What the flags and instructions promise, build by build.
 
 mod caching;
+mod call;
+mod check;
 mod command_line;
 mod config;
 mod context;
@@ -14,6 +16,7 @@ mod pushing;
 mod running;
 mod sources;
 mod ssh;
+mod syntax;
 
 use std::io::Write;
 use std::path::Path;

@@ -73,6 +73,9 @@ pub enum OpsError {
         #[source]
         source: std::io::Error,
     },
+    /// A step was given a tree whose layers lie elsewhere, which the solver never does.
+    #[error("the layers of an input were not fetched")]
+    NotFetched,
     /// A thread of this program ended unexpectedly.
     #[error("a worker thread of this program ended unexpectedly")]
     Thread(#[source] tokio::task::JoinError),
@@ -89,7 +92,7 @@ impl Diagnose for OpsError {
             OpsError::SecretMissing { .. } | OpsError::SshMissing { .. } => Kind::Usage,
             OpsError::Copy { .. } | OpsError::SshSocket { .. } => Kind::Machine,
             OpsError::DiskFull { .. } => Kind::DiskFull,
-            OpsError::Failed { .. } | OpsError::Thread(_) | OpsError::Canceled => Kind::Build,
+            OpsError::Failed { .. } | OpsError::NotFetched | OpsError::Thread(_) | OpsError::Canceled => Kind::Build,
         }
     }
 

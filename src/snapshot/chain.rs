@@ -111,17 +111,18 @@ mod tests {
 
     #[test]
     fn merging_keeps_all_and_the_topmost_of_equals_counts() {
-        let merge = |inputs: &[&[u64]]| Chain::merge(&inputs.iter().map(|ids| chain(ids)).collect::<Vec<_>>());
-        let cases = [
-            (merge(&[]), chain(&[]), chain(&[])),
-            (merge(&[&[1, 2], &[3]]), chain(&[1, 2, 3]), chain(&[1, 2, 3])),
-            (merge(&[&[1, 2], &[1, 3]]), chain(&[1, 2, 1, 3]), chain(&[2, 1, 3])),
-            (merge(&[&[1], &[1]]), chain(&[1, 1]), chain(&[1])),
-            (merge(&[&[], &[7], &[]]), chain(&[7]), chain(&[7])),
+        type Case<'a> = (&'a [&'a [u64]], &'a [u64], &'a [u64]);
+        let cases: [Case<'_>; 5] = [
+            (&[], &[], &[]),
+            (&[&[1, 2], &[3]], &[1, 2, 3], &[1, 2, 3]),
+            (&[&[1, 2], &[1, 3]], &[1, 2, 1, 3], &[2, 1, 3]),
+            (&[&[1], &[1]], &[1, 1], &[1]),
+            (&[&[], &[7], &[]], &[7], &[7]),
         ];
-        for (merged, all, distinct) in cases {
-            assert_eq!(merged, all);
-            assert_eq!(merged.distinct(), distinct);
+        for (inputs, merged, distinct) in cases {
+            let inputs: Vec<_> = inputs.iter().map(|ids| chain(ids)).collect();
+            assert_eq!(Chain::merge(&inputs), chain(merged));
+            assert_eq!(Chain::merge(&inputs).distinct(), chain(distinct));
         }
     }
 

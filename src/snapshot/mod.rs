@@ -302,6 +302,25 @@ impl Snapshots {
         Ok(blob)
     }
 
+    /// Returns the blob of a layer if it is there as `options` have it; unless `exactly`, also in the form it was pulled in.
+    pub fn packed(
+        &self,
+        layer: LayerId,
+        options: PackOptions,
+        exactly: bool,
+    ) -> Result<Option<BlobInfo>, SnapshotError> {
+        if !exactly {
+            let info = self.info(layer)?;
+            let pulled = info.blobs.iter().rev().filter(|stored| stored.level.is_none()).find_map(StoredBlob::info);
+            if let Some(blob) = pulled
+                && self.store.blob(&blob.digest)?.is_some_and(|(_, size)| size == blob.size)
+            {
+                return Ok(Some(blob));
+            }
+        }
+        self.known_blob(layer, options)
+    }
+
     fn known_blob(&self, layer: LayerId, options: PackOptions) -> Result<Option<BlobInfo>, SnapshotError> {
         if options.latest.is_some() {
             return Ok(None);

@@ -153,6 +153,7 @@ impl Run<'_> {
             Tree::Context(context) => {
                 act(action, &dest, Some(&context.tree()), owners).map_err(|error| explain(&context, error))?
             }
+            Tree::Lazy(_) => return Err(OpsError::NotFetched.into()),
             Tree::Layers(chain) => {
                 let view = self.view(&chain)?;
                 act(action, &dest, Some(&checksum::Tree::new(view.dir(), None, Ids::Keep)), owners)?
@@ -231,6 +232,7 @@ pub(crate) fn copy_tree(worker: &Worker, tree: &Tree, path: &str, dest: &Dir) ->
             copy(&context.tree()).map_err(|error| explain(context, error))?;
             own(&context.tree())
         }
+        Tree::Lazy(_) => Err(OpsError::NotFetched.into()),
         Tree::Layers(chain) => {
             let view = worker.snapshots.view(chain)?;
             let source = checksum::Tree::new(view.dir(), None, Ids::Keep);
