@@ -228,6 +228,7 @@ fn flags_of_later_versions_are_refused_by_name() {
         &["--provenance=mode=max"],
         &["--builder", "other"],
         &["--memory=1g"],
+        &["--resource=x"],
         &["--cgroup-parent=x"],
         &["--squash"],
         &["--rm=false"],
