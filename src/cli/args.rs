@@ -186,13 +186,17 @@ pub struct BuildArgs {
     #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow: Vec<String>,
 
-    /// Cache to read (refused: no backend is there in this version)
+    /// Cache to read: `type=registry,ref=…`, `type=local,src=…` or just a reference; may be given several times
     #[arg(long = "cache-from", value_name = "SPEC")]
     pub cache_from: Vec<String>,
 
-    /// Cache to write (refused: no backend is there in this version)
+    /// Cache to write: `type=registry,ref=…`, `type=local,dest=…` or `type=inline`, with `mode=max` for all steps; may be given several times
     #[arg(long = "cache-to", value_name = "SPEC")]
     pub cache_to: Vec<String>,
+
+    /// Fail when a cache cannot be written
+    #[arg(long)]
+    pub cache_strict: bool,
 
     /// State directory [default: $XDG_DATA_HOME/rbuild, /var/lib/rbuild as root]
     #[arg(long, value_name = "DIR")]

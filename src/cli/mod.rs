@@ -27,6 +27,7 @@ use crate::driver::{self, Outcome, Request, Setup};
 use crate::export::ExportSpec;
 use crate::progress::{Commands, Sink, sanitize};
 use crate::registry::Proxies;
+use crate::remotecache::{ExportTarget, ImportSpec};
 use crate::rootless;
 use args::{BuildArgs, Cli, Command, DebugCommand};
 use display::Screen;
@@ -86,6 +87,8 @@ struct Prepared {
     request: Request,
     settings: Settings,
     exports: Vec<ExportSpec>,
+    caches_from: Vec<ImportSpec>,
+    caches_to: Vec<ExportTarget>,
 }
 
 fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diagnostic> {
@@ -96,7 +99,8 @@ fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diag
     }
     let request = request::build_request(args, environment, &mut std::io::stdin().lock())?;
     let exports = request::exports(args)?;
-    Ok(Prepared { request, settings, exports })
+    let (caches_from, caches_to) = (request::caches_from(args)?, request::caches_to(args)?);
+    Ok(Prepared { request, settings, exports, caches_from, caches_to })
 }
 
 fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> {
@@ -158,6 +162,9 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         squash_ids,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
+        caches_from: prepared.caches_from.clone(),
+        caches_to: prepared.caches_to.clone(),
+        cache_strict: args.cache_strict,
     }
 }
 

@@ -4,12 +4,13 @@
 //! of what is there.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::packer::Packer;
+use super::blobs::BuildBlobs;
+use super::caches::Caches;
+use super::packer::{Packer, Packing};
 use super::steps::{Shown, Step};
 use super::{Build, Outcome, Setup};
 use crate::diag::{Diagnostic, Kind};
@@ -31,21 +32,38 @@ use crate::image::media::Compression;
 use crate::image::{Platform, Reference};
 use crate::ops::Tree;
 use crate::progress::{Event, Warning};
+use crate::remotecache::{Place, RemoteLayer, spec};
 use crate::snapshot::{Chain, LayerId, View};
+use crate::solver::Exported;
 use crate::source::ResolvedImage;
-use crate::store::Store;
 
 /// Returns whether any output wants layers as blobs.
 pub(super) fn need_blobs(setup: &Setup) -> bool {
     setup.exports.iter().any(|export| image_of(export).is_some())
 }
 
-/// Returns how the layers of the build are compressed: as the first output that says so wants it.
-pub(super) fn compression(setup: &Setup) -> (Compression, Option<i32>) {
+/// Returns how the layers of images are packed: as the first output that says so wants it, else as a cache does.
+pub(super) fn packing(setup: &Setup) -> Packing {
     let choices = setup.exports.iter().filter_map(image_of).map(|target| target.options.compression);
-    let chosen = choices.into_iter().find(|choice| choice.kind.is_some() || choice.level.is_some());
-    let CompressionChoice { kind, level, .. } = chosen.unwrap_or_default();
-    (kind.unwrap_or_default(), level)
+    let mut choices = choices.peekable();
+    if choices.peek().is_none()
+        && let Some(cache) = setup.caches_to.first()
+    {
+        return cache.layers.into();
+    }
+    let chosen = choices.find(|choice| choice.kind.is_some() || choice.level.is_some() || choice.force);
+    let CompressionChoice { kind, level, force } = chosen.unwrap_or_default();
+    Packing { kind: kind.unwrap_or_default(), level, force }
+}
+
+/// Returns whether all outputs can do with layers that are only named, and can be made again where these prove to be lost.
+pub(super) fn take_handles(setup: &Setup) -> bool {
+    let takes = |export: &ExportSpec| match export {
+        ExportSpec::Local { .. } | ExportSpec::Tar { .. } => false,
+        ExportSpec::Archive { dest: Dest::Stdout, .. } => false,
+        other => image_of(other).is_none_or(|image| !image.options.compression.force),
+    };
+    setup.exports.iter().all(takes)
 }
 
 fn image_of(export: &ExportSpec) -> Option<&ImageTarget> {
@@ -60,6 +78,8 @@ fn image_of(export: &ExportSpec) -> Option<&ImageTarget> {
 pub(super) struct Solved {
     /// One tree per platform.
     pub(super) trees: Vec<Tree>,
+    /// The records, where a cache is to be exported.
+    pub(super) records: Exported<Tree>,
     /// Repositories that hold layers of the images the build started from, for mounting on push.
     pub(super) origins: BTreeMap<Digest, Vec<Reference>>,
 }
@@ -84,15 +104,13 @@ pub(super) fn origins(resolved: &BTreeMap<(String, Platform), ResolvedImage>) ->
 pub(super) async fn export(
     build: &Build,
     lowered: &Lowered,
-    solved: Solved,
-    packer: &Packer,
+    solved: &Solved,
+    (packer, blobs): (&Packer, &Arc<BuildBlobs>),
     stop: Stop,
 ) -> Result<Outcome, Diagnostic> {
-    let damaged = Arc::new(AtomicBool::new(false));
-    let blobs = StoreBlobs { store: Arc::clone(&build.stations.store), damaged: Arc::clone(&damaged) };
-    let blobs = Arc::new(stop.blobs(blobs));
-    let Solved { trees, origins } = solved;
-    let exporter = Exporter { build, lowered, trees, origins, packer, blobs, damaged, stop };
+    solved.trees.iter().for_each(|tree| blobs.add(tree));
+    let readable: Arc<dyn Blobs> = Arc::new(stop.blobs(Arc::clone(blobs)));
+    let exporter = Exporter { build, lowered, solved, packer, blobs: readable, own: blobs, stop };
     let mut metadata = Metadata::new();
     for spec in &build.setup.exports {
         exporter.one(spec, &mut metadata).await?;
@@ -108,32 +126,6 @@ pub(super) async fn export(
     Ok(Outcome { image_id })
 }
 
-/// The blobs of the state directory.
-struct StoreBlobs {
-    store: Arc<Store>,
-    /// Set once one of them was found damaged.
-    damaged: Arc<AtomicBool>,
-}
-
-impl Blobs for StoreBlobs {
-    fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
-        match self.store.blob(digest) {
-            Ok(Some((file, _))) => Ok(Box::new(file)),
-            Ok(None) => {
-                Err(io::Error::new(io::ErrorKind::NotFound, format!("blob {digest} is not in the state directory")))
-            }
-            Err(error) => Err(io::Error::other(error)),
-        }
-    }
-
-    fn reject(&self, digest: &Digest) {
-        self.damaged.store(true, Ordering::Relaxed);
-        if let Err(error) = self.store.discard(digest) {
-            tracing::warn!("{}", crate::diag::chain(&error));
-        }
-    }
-}
-
 /// An image to be made: the step's name, names and options, and the media types where the options name none.
 struct Job<'a> {
     name: String,
@@ -144,11 +136,10 @@ struct Job<'a> {
 struct Exporter<'a> {
     build: &'a Build,
     lowered: &'a Lowered,
-    trees: Vec<Tree>,
-    origins: BTreeMap<Digest, Vec<Reference>>,
+    solved: &'a Solved,
     packer: &'a Packer,
     blobs: Arc<dyn Blobs>,
-    damaged: Arc<AtomicBool>,
+    own: &'a Arc<BuildBlobs>,
     stop: Stop,
 }
 
@@ -208,7 +199,7 @@ impl Exporter<'_> {
 
     /// One damaged layer is seldom alone: all are looked at, so that the next build makes anew what is needed.
     async fn remove_damaged(&self, image: Arc<Image>) -> Result<(), Diagnostic> {
-        if !self.damaged.load(Ordering::Relaxed) {
+        if !self.own.is_damaged() {
             return Ok(());
         }
         let blobs = Arc::clone(&self.blobs);
@@ -247,31 +238,70 @@ impl Exporter<'_> {
 
     async fn results(&self) -> Result<Vec<ImageResult>, Shown> {
         let mut results = Vec::new();
-        for (result, tree) in self.lowered.results.iter().zip(&self.trees) {
-            results.push(self.image_result(result, tree).await.map_err(Shown)?);
+        for (at, (result, tree)) in self.lowered.results.iter().zip(&self.solved.trees).enumerate() {
+            results.push(self.image_result(at, result, tree).await.map_err(Shown)?);
         }
         Ok(results)
     }
 
-    async fn image_result(&self, result: &PlatformResult, tree: &Tree) -> Result<ImageResult, Diagnostic> {
+    async fn image_result(&self, at: usize, result: &PlatformResult, tree: &Tree) -> Result<ImageResult, Diagnostic> {
         let mut layers = Vec::new();
-        for layer in self.chain(tree)?.layers() {
-            layers.push(self.layer(*layer).await?);
+        match tree {
+            Tree::Lazy(lazy) => layers.extend(lazy.layers.iter().map(|layer| self.lazy_layer(layer, &lazy.place))),
+            tree => {
+                for layer in self.chain(tree)?.layers() {
+                    layers.push(self.layer(*layer).await?);
+                }
+            }
         }
+        let inline_cache = self.inline_cache(at, &layers).await;
         Ok(ImageResult {
             platform: result.platform.clone(),
             config: result.config.clone(),
             base_config: result.base_config.clone(),
             layers,
             epoch: result.epoch,
-            inline_cache: None,
+            inline_cache,
         })
+    }
+
+    /// An image whose cache cannot be made is an image all the same.
+    async fn inline_cache(&self, at: usize, layers: &[ExportLayer]) -> Option<Vec<u8>> {
+        let wanted = self.build.setup.caches_to.iter().any(|target| target.store == spec::Store::Inline);
+        // Results without content are no targets of the solver.
+        let tree_at = self.lowered.results[..at].iter().filter(|result| result.definition.result.is_some()).count();
+        if !wanted {
+            return None;
+        }
+        let Solved { records, origins, .. } = self.solved;
+        let (build, packer, blobs, stop) = (self.build, self.packer, self.own, &self.stop);
+        let caches = Caches { build, records, packer, blobs, origins, stop };
+        let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest.clone()).collect();
+        caches.inline(tree_at, &digests, self.packer.packing()).await.unwrap_or_else(|diagnostic| {
+            let text = format!("the image carries no cache: {}", diagnostic.message);
+            self.build.sink.send(Event::Warning(Warning::notice(text)));
+            None
+        })
+    }
+
+    fn lazy_layer(&self, layer: &RemoteLayer, place: &Arc<dyn Place>) -> ExportLayer {
+        let mut origins = self.solved.origins.get(&layer.descriptor.digest).cloned().unwrap_or_default();
+        origins.extend(place.repository().map(|name| Reference { tag: None, digest: None, ..name.clone() }));
+        ExportLayer {
+            diff_id: layer.diff_id.clone(),
+            digest: layer.descriptor.digest.clone(),
+            size: layer.descriptor.size,
+            compression: Compression::of_layer(&layer.descriptor.media_type).unwrap_or_default(),
+            created: layer.created.clone(),
+            description: layer.description.clone(),
+            origins,
+        }
     }
 
     async fn layer(&self, layer: LayerId) -> Result<ExportLayer, Diagnostic> {
         let blob = self.packer.blob(layer).await?;
         let info = self.build.stations.snapshots.info(layer).map_err(|error| Diagnostic::from_error(&error))?;
-        let origins = self.origins.get(&blob.digest).cloned().unwrap_or_default();
+        let origins = self.solved.origins.get(&blob.digest).cloned().unwrap_or_default();
         Ok(ExportLayer {
             diff_id: blob.diff_id,
             digest: blob.digest,
@@ -289,6 +319,7 @@ impl Exporter<'_> {
             Tree::Context(_) => {
                 Err(Diagnostic::new(Kind::Dockerfile, "a build context cannot be the result of a build"))
             }
+            Tree::Lazy(_) => Err(Diagnostic::new(Kind::Build, "the layers of the result were not fetched")),
         }
     }
 
@@ -382,7 +413,7 @@ impl Exporter<'_> {
 
     fn views(&self) -> Result<(Vec<View>, Vec<tree::Tree>), Diagnostic> {
         let (mut views, mut trees) = (Vec::new(), Vec::new());
-        for (result, tree) in self.lowered.results.iter().zip(&self.trees) {
+        for (result, tree) in self.lowered.results.iter().zip(&self.solved.trees) {
             let view =
                 self.build.stations.snapshots.view(&self.chain(tree)?).map_err(|e| Diagnostic::from_error(&e))?;
             let failed = |e: io::Error| Diagnostic::new(Kind::Machine, format!("failed to open the result: {e}"));
