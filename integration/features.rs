@@ -8,6 +8,7 @@ mod config;
 mod context;
 mod copying;
 mod image;
+mod language;
 mod mounts;
 mod outputs;
 mod privileges;
