@@ -20,11 +20,14 @@ use crate::remotecache::Place;
 use crate::remotecache::place::Chunks;
 use crate::store::Store;
 
+/// A blob of a cache.
+type Elsewhere = (Arc<dyn Place>, Descriptor);
+
 /// The blobs of one build.
 #[derive(Debug)]
 pub(super) struct BuildBlobs {
     store: Arc<Store>,
-    elsewhere: Mutex<BTreeMap<Digest, (Arc<dyn Place>, Descriptor)>>,
+    elsewhere: Mutex<BTreeMap<Digest, Elsewhere>>,
     damaged: AtomicBool,
     lost: AtomicBool,
 }
@@ -57,7 +60,7 @@ impl BuildBlobs {
         self.lost.load(Ordering::Relaxed)
     }
 
-    fn elsewhere(&self, digest: &Digest) -> Option<(Arc<dyn Place>, Descriptor)> {
+    fn elsewhere(&self, digest: &Digest) -> Option<Elsewhere> {
         self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
     }
 

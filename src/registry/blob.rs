@@ -47,7 +47,7 @@ impl fmt::Debug for BlobStream {
 impl Client {
     /// Opens a blob of the repository of `name`; waits while four of this registry are being moved.
     pub async fn blob(&self, name: &Reference, descriptor: &Descriptor) -> Result<BlobStream, RegistryError> {
-        self.from_mirrors(name, |place| async move { self.blob_at(&place, descriptor).await }).await
+        self.through_mirrors(name, |place| async move { self.blob_at(&place, descriptor).await }).await
     }
 
     async fn blob_at(&self, name: &Reference, descriptor: &Descriptor) -> Result<BlobStream, RegistryError> {

@@ -150,7 +150,7 @@ impl Client {
     }
 
     /// Asks the mirrors of a reference's registry, and at last itself, whose answer counts when none has one.
-    pub(crate) async fn from_mirrors<T, F>(
+    pub(crate) async fn through_mirrors<T, F>(
         &self,
         reference: &Reference,
         mut ask: impl FnMut(Reference) -> F,
@@ -196,7 +196,7 @@ impl Client {
 
     /// Returns what a reference points to, without its content where the registry says enough of it.
     pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
-        self.from_mirrors(reference, |place| async move { self.resolve_at(&place).await }).await
+        self.through_mirrors(reference, |place| async move { self.resolve_at(&place).await }).await
     }
 
     async fn resolve_at(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
@@ -216,7 +216,7 @@ impl Client {
 
     /// Returns a manifest or index, checked against the digest of the reference and for having one meaning.
     pub async fn manifest(&self, reference: &Reference) -> Result<(Descriptor, Bytes), RegistryError> {
-        self.from_mirrors(reference, |place| async move { self.manifest_at(&place).await }).await
+        self.through_mirrors(reference, |place| async move { self.manifest_at(&place).await }).await
     }
 
     async fn manifest_at(&self, reference: &Reference) -> Result<(Descriptor, Bytes), RegistryError> {
