@@ -9,6 +9,7 @@
 //! directory) and the exporters' (what the user named). When the build is cancelled everything it started has ended before
 //! [`build`] returns.
 
+mod bases;
 mod bridge;
 mod contexts;
 mod graph;
@@ -36,10 +37,11 @@ use crate::llb::json;
 use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
 use crate::progress::{Event, Sink, Warning};
 use crate::solver::{self, Graph, SolveError};
+use bases::Bases;
 use bridge::DriverBridge;
 use contexts::Inputs;
 use outputs::Solved;
-use packer::Packer;
+use packer::{Ahead, Packer};
 use setup::Stations;
 use steps::{Shown, Steps};
 use uploader::Uploader;
@@ -107,14 +109,15 @@ async fn run(
         prepared = prepare(setup, request, sink) => prepared?,
         () = cancel.cancelled() => return Err(canceled()),
     };
-    let wanted: BTreeSet<Digest> = match outputs::need_blobs(&build.setup) {
-        true => lowered.results.iter().flat_map(|result| graph::result_steps(&result.definition)).collect(),
-        false => BTreeSet::new(),
+    let wanted = outputs::wanted(&build.setup);
+    let steps: BTreeSet<Digest> = match wanted.is_empty() {
+        true => BTreeSet::new(),
+        false => lowered.results.iter().flat_map(|result| graph::result_steps(&result.definition)).collect(),
     };
-    let compression = outputs::compression(&build.setup);
     let Stations { client, store, snapshots, .. } = &build.stations;
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
-    let packer = Packer::new(Arc::clone(snapshots), compression, wanted, uploader);
+    let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
+    let packer = Packer::new(Arc::clone(snapshots), Ahead { steps, wanted }, bases, uploader);
     let worker = Arc::new(build.worker(bridge, Arc::new(packer.clone()))?);
     let trees = build.solve(&lowered, &worker, cancel.clone()).await?;
     let solved = Solved { trees, origins: outputs::origins(&worker.resolved) };
@@ -230,7 +233,7 @@ impl Build {
             snapshots: Arc::clone(&self.stations.snapshots),
             executor: executor.map_err(|error| Diagnostic::from_error(&error))?,
             images: self.stations.images(),
-            resolved: bridge.into_resolved(),
+            resolved: bridge.resolved(),
             layouts,
             contexts,
             secrets: self.request.secrets.clone(),

@@ -3,20 +3,20 @@
 //! In: a solved build. Out: what the exporters write, then the metadata files, which are written last so that they speak only
 //! of what is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::packer::Packer;
+use super::packer::{Packer, Wanted};
 use super::steps::{Shown, Step};
 use super::{Build, Outcome, Setup};
 use crate::diag::{Diagnostic, Kind};
 use crate::digest::Digest;
 use crate::export::archive::{self, Archive};
 use crate::export::destination::{self, OutputFile};
-use crate::export::image::{CompressionChoice, EpochChoice, Shape};
+use crate::export::image::{EpochChoice, Shape};
 use crate::export::load::Loader;
 use crate::export::metadata::Metadata;
 use crate::export::push::{Naming, PushEvent, Pusher};
@@ -27,7 +27,6 @@ use crate::export::{
 };
 use crate::export::{checked, files, layout, tree, treetar};
 use crate::frontend::{Lowered, PlatformResult};
-use crate::image::media::Compression;
 use crate::image::{Platform, Reference};
 use crate::ops::Tree;
 use crate::progress::{Event, Warning};
@@ -35,17 +34,9 @@ use crate::snapshot::{Chain, LayerId, View};
 use crate::source::ResolvedImage;
 use crate::store::Store;
 
-/// Returns whether any output wants layers as blobs.
-pub(super) fn need_blobs(setup: &Setup) -> bool {
-    setup.exports.iter().any(|export| image_of(export).is_some())
-}
-
-/// Returns how the layers of the build are compressed: as the first output that says so wants it.
-pub(super) fn compression(setup: &Setup) -> (Compression, Option<i32>) {
-    let choices = setup.exports.iter().filter_map(image_of).map(|target| target.options.compression);
-    let chosen = choices.into_iter().find(|choice| choice.kind.is_some() || choice.level.is_some());
-    let CompressionChoice { kind, level, .. } = chosen.unwrap_or_default();
-    (kind.unwrap_or_default(), level)
+/// Returns what outputs want layers to be; nothing where none wants them as blobs.
+pub(super) fn wanted(setup: &Setup) -> BTreeSet<Wanted> {
+    setup.exports.iter().filter_map(image_of).map(|target| target.options.compression.into()).collect()
 }
 
 fn image_of(export: &ExportSpec) -> Option<&ImageTarget> {
@@ -120,6 +111,7 @@ impl Blobs for StoreBlobs {
         match self.store.blob(digest) {
             Ok(Some((file, _))) => Ok(Box::new(file)),
             Ok(None) => {
+                self.damaged.store(true, Ordering::Relaxed);
                 Err(io::Error::new(io::ErrorKind::NotFound, format!("blob {digest} is not in the state directory")))
             }
             Err(error) => Err(io::Error::other(error)),
@@ -187,36 +179,52 @@ impl Exporter<'_> {
         &self,
         job: &Job<'_>,
         metadata: &mut Metadata,
-        write: impl FnOnce(Arc<Image>, Step) -> F,
+        write: impl Fn(Arc<Image>, Step) -> F,
     ) -> Result<(), Diagnostic> {
         let work = |step: Step| async move {
-            let results = step.part("exporting layers", self.results()).await?;
-            let image = Arc::new(self.assemble(&results, job.types, &job.target.options).map_err(Shown)?);
-            self.report_documents(&image, &step).await;
-            match write(Arc::clone(&image), step).await {
-                Ok(()) => Ok(image),
-                Err(diagnostic) => {
-                    self.remove_damaged(image).await.map_err(Shown)?;
-                    Err(Shown(diagnostic))
-                }
+            let (image, written) = self.attempt(job, &step, &write).await?;
+            if written.is_ok() || !self.remove_damaged(Arc::clone(&image)).await.map_err(Shown)? {
+                return written.map(|()| image);
             }
+            // What was damaged is gone, and is made or fetched anew; twice would be a disk that is broken.
+            let (image, written) = self.attempt(job, &step, &write).await?;
+            self.remove_damaged(Arc::clone(&image)).await.map_err(Shown)?;
+            written.map(|()| image)
         };
         let image = self.build.steps.run(&job.name, work).await.map_err(|Shown(diagnostic)| diagnostic)?;
         metadata.add_image(&image, &job.target.names);
         Ok(())
     }
 
-    /// One damaged layer is seldom alone: all are looked at, so that the next build makes anew what is needed.
-    async fn remove_damaged(&self, image: Arc<Image>) -> Result<(), Diagnostic> {
-        if !self.damaged.load(Ordering::Relaxed) {
-            return Ok(());
+    async fn attempt<F: Future<Output = Result<(), Diagnostic>>>(
+        &self,
+        job: &Job<'_>,
+        step: &Step,
+        write: &impl Fn(Arc<Image>, Step) -> F,
+    ) -> Result<(Arc<Image>, Result<(), Shown>), Shown> {
+        let wanted = job.target.options.compression.into();
+        let results = step.part("exporting layers", self.results(wanted)).await?;
+        let image = Arc::new(self.assemble(&results, job.types, &job.target.options).map_err(Shown)?);
+        self.report_documents(&image, step).await;
+        let written = write(Arc::clone(&image), step.clone()).await.map_err(Shown);
+        Ok((image, written))
+    }
+
+    /// Removes the layers that turned out to be damaged, and returns whether there were any. One is seldom alone: all are
+    /// looked at.
+    async fn remove_damaged(&self, image: Arc<Image>) -> Result<bool, Diagnostic> {
+        if !self.damaged.swap(false, Ordering::Relaxed) {
+            return Ok(false);
         }
         let blobs = Arc::clone(&self.blobs);
         blocking(move || {
             checked::reject_damaged(&image, &*blobs);
             Ok(())
         })
-        .await
+        .await?;
+        self.damaged.store(false, Ordering::Relaxed);
+        self.packer.forget();
+        Ok(true)
     }
 
     async fn layout(&self, image: Arc<Image>, target: &ImageTarget, dest: &Path) -> Result<(), Diagnostic> {
@@ -245,18 +253,23 @@ impl Exporter<'_> {
         }
     }
 
-    async fn results(&self) -> Result<Vec<ImageResult>, Shown> {
+    async fn results(&self, wanted: Wanted) -> Result<Vec<ImageResult>, Shown> {
         let mut results = Vec::new();
         for (result, tree) in self.lowered.results.iter().zip(&self.trees) {
-            results.push(self.image_result(result, tree).await.map_err(Shown)?);
+            results.push(self.image_result(result, tree, wanted).await.map_err(Shown)?);
         }
         Ok(results)
     }
 
-    async fn image_result(&self, result: &PlatformResult, tree: &Tree) -> Result<ImageResult, Diagnostic> {
+    async fn image_result(
+        &self,
+        result: &PlatformResult,
+        tree: &Tree,
+        wanted: Wanted,
+    ) -> Result<ImageResult, Diagnostic> {
         let mut layers = Vec::new();
         for layer in self.chain(tree)?.layers() {
-            layers.push(self.layer(*layer).await?);
+            layers.push(self.layer(*layer, wanted).await?);
         }
         Ok(ImageResult {
             platform: result.platform.clone(),
@@ -268,8 +281,8 @@ impl Exporter<'_> {
         })
     }
 
-    async fn layer(&self, layer: LayerId) -> Result<ExportLayer, Diagnostic> {
-        let blob = self.packer.blob(layer).await?;
+    async fn layer(&self, layer: LayerId, wanted: Wanted) -> Result<ExportLayer, Diagnostic> {
+        let blob = self.packer.blob(layer, wanted).await?;
         let info = self.build.stations.snapshots.info(layer).map_err(|error| Diagnostic::from_error(&error))?;
         let origins = self.origins.get(&blob.digest).cloned().unwrap_or_default();
         Ok(ExportLayer {
@@ -325,6 +338,10 @@ impl Exporter<'_> {
         let (names, dest, blobs) = (job.target.names.clone(), dest.clone(), Arc::clone(&self.blobs));
         let stop = self.stop.clone();
         let work = move || {
+            if dest == Dest::Stdout {
+                // What was written there cannot be taken back and written again.
+                checked::check(&image, &*blobs)?;
+            }
             let archive = Archive { image: &image, names: &names, format };
             to_dest(&dest, &stop, |out, shown| archive::write(&archive, &*blobs, out, shown))
         };

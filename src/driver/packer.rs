@@ -1,7 +1,8 @@
-//! Makes the blobs of new layers while later steps still run.
+//! Makes the blobs of new layers while later steps still run, and finds those of the layers below them.
 //!
-//! In: layers as steps make them. Out: their blobs, each made once whoever asks first. Nothing is made for layers that no image
-//! of the build will hold.
+//! In: layers as steps make them. Out: their blobs, each made once in each compression that an output wants, whoever asks first. Nothing is
+//! made for layers that no image of the build will hold. Invariant: a layer that was pulled keeps the blob it came in, in
+//! whatever compression, unless an output forces another; and even then its tar stays what it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,53 +11,84 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::bases::Bases;
 use super::uploader::Uploader;
-use crate::diag::{Diagnostic, Kind};
+use crate::diag::{Diagnose, Diagnostic, Kind};
 use crate::digest::Digest;
+use crate::export::image::CompressionChoice;
 use crate::image::media::Compression;
 use crate::layer::{BlobInfo, PackOptions};
 use crate::ops::LayerObserver;
-use crate::snapshot::{LayerId, Snapshots};
+use crate::snapshot::{LayerId, SnapshotError, Snapshots};
 
 type Cell = Arc<OnceCell<BlobInfo>>;
 
 /// Layers packed at once: each packs on all processors already, a second hides the first one's reading.
 const AT_ONCE: usize = 2;
 
+/// What an output wants layers to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Wanted {
+    compression: Compression,
+    level: i32,
+    force: bool,
+}
+
+impl From<CompressionChoice> for Wanted {
+    fn from(choice: CompressionChoice) -> Self {
+        let compression = choice.kind.unwrap_or_default();
+        let level = PackOptions { level: choice.level, ..PackOptions::new(compression) }.level();
+        Self { compression, level, force: choice.force }
+    }
+}
+
+impl Wanted {
+    fn options(self) -> PackOptions {
+        PackOptions { level: Some(self.level), ..PackOptions::new(self.compression) }
+    }
+
+    /// Returns what is wanted of a layer that is new, and so has no other compression yet.
+    pub(super) fn of_new(self) -> Self {
+        Self { force: false, ..self }
+    }
+}
+
 /// Packs layers.
 #[derive(Clone)]
 pub(super) struct Packer(Arc<Shared>);
 
+/// What is to be packed before anybody asks.
+pub(super) struct Ahead {
+    /// The steps whose layers an image will hold.
+    pub(super) steps: BTreeSet<Digest>,
+    /// What outputs want them to be.
+    pub(super) wanted: BTreeSet<Wanted>,
+}
+
 struct Shared {
     snapshots: Arc<Snapshots>,
-    compression: Compression,
-    level: Option<i32>,
-    wanted: BTreeSet<Digest>,
+    ahead: Ahead,
+    bases: Bases,
     uploader: Uploader,
     runtime: Handle,
     slots: Semaphore,
-    cells: Mutex<BTreeMap<LayerId, Cell>>,
+    cells: Mutex<BTreeMap<(LayerId, Wanted), Cell>>,
     /// Layers that steps of this build made, which no registry can have yet.
     fresh: Mutex<BTreeSet<LayerId>>,
 }
 
 impl fmt::Debug for Packer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Packer").field("compression", &self.0.compression).finish_non_exhaustive()
+        f.debug_struct("Packer").field("wanted", &self.0.ahead.wanted).finish_non_exhaustive()
     }
 }
 
 impl Packer {
-    /// Makes a packer that packs the layers of the steps in `wanted` as soon as they are there, and hands them to `uploader`.
-    pub(super) fn new(
-        snapshots: Arc<Snapshots>,
-        (compression, level): (Compression, Option<i32>),
-        wanted: BTreeSet<Digest>,
-        uploader: Uploader,
-    ) -> Self {
+    /// Makes a packer that packs layers as soon as they are there, and hands them to `uploader`.
+    pub(super) fn new(snapshots: Arc<Snapshots>, ahead: Ahead, bases: Bases, uploader: Uploader) -> Self {
         let (runtime, slots) = (Handle::current(), Semaphore::new(AT_ONCE));
         let (cells, fresh) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { snapshots, compression, level, wanted, uploader, runtime, slots, cells, fresh }))
+        Self(Arc::new(Shared { snapshots, ahead, bases, uploader, runtime, slots, cells, fresh }))
     }
 
     /// Returns what sends layers ahead of the push.
@@ -64,47 +96,119 @@ impl Packer {
         &self.0.uploader
     }
 
-    /// Returns the blob of a layer, making it if nobody has.
-    pub(super) async fn blob(&self, layer: LayerId) -> Result<BlobInfo, Diagnostic> {
-        let cell = self.cell(layer);
-        let made = cell.get_or_try_init(|| self.pack(layer)).await?;
+    /// Returns the blob of a layer, making or fetching it if nobody has.
+    pub(super) async fn blob(&self, layer: LayerId, wanted: Wanted) -> Result<BlobInfo, Diagnostic> {
+        let wanted = if self.is_fresh(layer) { wanted.of_new() } else { wanted };
+        let cell = self.cell(layer, wanted);
+        let made = cell.get_or_try_init(|| self.make(layer, wanted)).await?;
         Ok(made.clone())
     }
 
-    fn cell(&self, layer: LayerId) -> Cell {
-        let mut cells = self.0.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(cells.entry(layer).or_default())
+    /// Looks for all blobs anew, because some were found damaged.
+    pub(super) fn forget(&self) {
+        self.0.cells.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    async fn pack(&self, layer: LayerId) -> Result<BlobInfo, Diagnostic> {
+    fn cell(&self, layer: LayerId, wanted: Wanted) -> Cell {
+        let mut cells = self.0.cells.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(cells.entry((layer, wanted)).or_default())
+    }
+
+    fn is_fresh(&self, layer: LayerId) -> bool {
+        self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(&layer)
+    }
+
+    async fn make(&self, layer: LayerId, wanted: Wanted) -> Result<BlobInfo, Diagnostic> {
         let _slot = self.0.slots.acquire().await;
-        let shared = Arc::clone(&self.0);
-        let work = move || {
-            shared.snapshots.pack(layer, PackOptions { level: shared.level, ..PackOptions::new(shared.compression) })
-        };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(Ok(blob)) => {
-                if self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(&layer) {
-                    self.0.uploader.send(&blob);
-                }
-                Ok(blob)
+        let options = wanted.options();
+        let Some(pulled) = self.pulled(layer).await? else {
+            let blob = self.on_a_thread(layer, move |snapshots| snapshots.pack(layer, options)).await?;
+            if self.is_fresh(layer) {
+                self.0.uploader.send(&blob, wanted);
             }
-            Ok(Err(error)) => Err(Diagnostic::from_error(&error)),
+            return Ok(blob);
+        };
+        if !wanted.force || pulled.compression == wanted.compression {
+            return Ok(pulled);
+        }
+        let convert = |from| self.on_a_thread(layer, move |snapshots| snapshots.recompress(layer, &from, options));
+        match convert(pulled).await {
+            Ok(blob) => Ok(blob),
+            // A damaged blob is gone now, and another may be had.
+            Err(error) => match self.pulled(layer).await? {
+                Some(pulled) => convert(pulled).await,
+                None => Err(error),
+            },
+        }
+    }
+
+    /// Returns the blob that a layer was pulled as, fetched again if it is gone; none of a layer that was made here.
+    async fn pulled(&self, layer: LayerId) -> Result<Option<BlobInfo>, Diagnostic> {
+        let Shared { snapshots, bases, .. } = &*self.0;
+        let info = snapshots.info(layer).map_err(|error| failed(&error))?;
+        let (named, noted) = (bases.of(info.chain_id.as_ref()), info.pulled());
+        let named_blobs = || named.iter().map(|base| base.blob.clone());
+        if let Some(blob) = self.held(named_blobs())? {
+            return Ok(Some(blob));
+        }
+        let mut failure = None;
+        for base in named {
+            match bases.fetch(base).await {
+                Ok(()) => return Ok(Some(base.blob.clone())),
+                Err(error) => failure = Some(failed(&error)),
+            }
+        }
+        match (self.held(noted.iter().cloned())?, failure) {
+            (Some(blob), _) => Ok(Some(blob)),
+            (None, Some(failure)) => Err(failure),
+            (None, None) if noted.is_empty() || info.is_whole() => Ok(None),
+            (None, None) => Err(lost(&noted[0].digest)),
+        }
+    }
+
+    fn held(&self, blobs: impl Iterator<Item = BlobInfo>) -> Result<Option<BlobInfo>, Diagnostic> {
+        for blob in blobs {
+            if self.0.snapshots.holds(&blob).map_err(|error| failed(&error))? {
+                return Ok(Some(blob));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn on_a_thread(
+        &self,
+        layer: LayerId,
+        work: impl FnOnce(&Snapshots) -> Result<BlobInfo, SnapshotError> + Send + 'static,
+    ) -> Result<BlobInfo, Diagnostic> {
+        let snapshots = Arc::clone(&self.0.snapshots);
+        match tokio::task::spawn_blocking(move || work(&snapshots)).await {
+            Ok(result) => result.map_err(|error| failed(&error)),
             Err(error) => Err(Diagnostic::new(Kind::Build, format!("failed to pack layer {layer}: {error}"))),
         }
     }
 }
 
+fn failed(error: &dyn Diagnose) -> Diagnostic {
+    Diagnostic::from_error(error)
+}
+
+fn lost(blob: &Digest) -> Diagnostic {
+    let text = format!("layer {blob} is no longer in the state directory, and no image of this build has it");
+    Diagnostic::new(Kind::Machine, text).hinted("build once with --no-cache")
+}
+
 impl LayerObserver for Packer {
     fn layer(&self, vertex: &Digest, layer: LayerId) {
-        if !self.0.wanted.contains(vertex) {
+        if !self.0.ahead.steps.contains(vertex) {
             return;
         }
         self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(layer);
-        let packer = self.clone();
-        self.0.runtime.spawn(async move {
-            // A failure comes back when an exporter asks for the layer, which is when it matters.
-            let _ = packer.blob(layer).await;
-        });
+        for wanted in self.0.ahead.wanted.iter().map(|wanted| wanted.of_new()).collect::<BTreeSet<_>>() {
+            let packer = self.clone();
+            self.0.runtime.spawn(async move {
+                // A failure comes back when an exporter asks for the layer, which is when it matters.
+                let _ = packer.blob(layer, wanted).await;
+            });
+        }
     }
 }
