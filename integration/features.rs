@@ -2,6 +2,8 @@
 
 mod bases;
 mod caching;
+mod call;
+mod check;
 mod command_line;
 mod config;
 mod context;
@@ -14,6 +16,7 @@ mod pushing;
 mod running;
 mod sources;
 mod ssh;
+mod syntax;
 
 use std::io::Write;
 use std::path::Path;

@@ -23,6 +23,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("snapshot", 2),
     ("store", 2),
     ("exec", 3),
+    ("remotecache", 3),
     ("source", 3),
     ("frontend", 4),
     ("ops", 4),

@@ -46,8 +46,9 @@ pub mod secrets;
 pub mod snapshot;
 pub mod store;
 
-// Level 3: where content comes from, and how a process runs.
+// Level 3: where content comes from, how a process runs, and caches that lie elsewhere.
 pub mod exec;
+pub mod remotecache;
 pub mod source;
 
 // Level 4: ops and frontend.

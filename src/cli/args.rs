@@ -157,6 +157,14 @@ pub struct BuildArgs {
     #[arg(long, value_name = "BYTES")]
     pub shm_size: Option<String>,
 
+    /// Check the Dockerfile, build nothing: `--call check`
+    #[arg(long)]
+    pub check: bool,
+
+    /// What to do: `build`, `check`, `outline`, `targets` or `subrequests.describe`; `,format=json` for programs
+    #[arg(long, alias = "print", value_name = "METHOD")]
+    pub call: Option<String>,
+
     /// Resource limit of RUN steps
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
     pub ulimits: Vec<String>,
@@ -177,13 +185,17 @@ pub struct BuildArgs {
     #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow: Vec<String>,
 
-    /// Cache to read (refused: no backend is there in this version)
+    /// Cache to read: `type=registry,ref=…`, `type=local,src=…` or just a reference; may be given several times
     #[arg(long = "cache-from", value_name = "SPEC")]
     pub cache_from: Vec<String>,
 
-    /// Cache to write (refused: no backend is there in this version)
+    /// Cache to write: `type=registry,ref=…`, `type=local,dest=…` or `type=inline`, with `mode=max` for all steps; may be given several times
     #[arg(long = "cache-to", value_name = "SPEC")]
     pub cache_to: Vec<String>,
+
+    /// Fail when a cache cannot be written
+    #[arg(long)]
+    pub cache_strict: bool,
 
     /// State directory [default: $XDG_DATA_HOME/rbuild, /var/lib/rbuild as root]
     #[arg(long, value_name = "DIR")]
@@ -197,9 +209,59 @@ pub struct BuildArgs {
     #[arg(short = 'D', long)]
     pub debug: bool,
 
+    /// Limits by control groups.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+
     /// Flags of buildx that this version does not have.
     #[command(flatten)]
     pub absent: AbsentArgs,
+}
+
+/// Limits of steps that need control groups: they become part of the LLB, and no step is run with them in this version.
+#[derive(Debug, Args)]
+pub struct LimitArgs {
+    /// Control group that those of steps are made in.
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub cgroup_parent: Option<String>,
+    /// Memory.
+    #[arg(short = 'm', long, hide = true, value_name = "BYTES")]
+    pub memory: Option<String>,
+    /// Memory and swap together; -1 is any.
+    #[arg(long, hide = true, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// Share of the processors' time, in relation to others.
+    #[arg(short = 'c', long, hide = true, value_name = "NUMBER")]
+    pub cpu_shares: Option<String>,
+    /// Period of the quota, in microseconds.
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    pub cpu_period: Option<String>,
+    /// Processors' time in a period, in microseconds.
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    pub cpu_quota: Option<String>,
+    /// Processors.
+    #[arg(long, hide = true, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes.
+    #[arg(long, hide = true, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+}
+
+impl LimitArgs {
+    /// Returns the flags that are given, each with the name of the frontend's option and the value.
+    pub fn given(&self) -> Vec<(&'static str, &'static str, &str)> {
+        let all = [
+            ("--cgroup-parent", "cgroup-parent", &self.cgroup_parent),
+            ("--memory", "memory", &self.memory),
+            ("--memory-swap", "memswap", &self.memory_swap),
+            ("--cpu-shares", "cpushares", &self.cpu_shares),
+            ("--cpu-period", "cpuperiod", &self.cpu_period),
+            ("--cpu-quota", "cpuquota", &self.cpu_quota),
+            ("--cpuset-cpus", "cpusetcpus", &self.cpuset_cpus),
+            ("--cpuset-mems", "cpusetmems", &self.cpuset_mems),
+        ];
+        all.into_iter().filter_map(|(flag, option, value)| Some((flag, option, value.as_deref()?))).collect()
+    }
 }
 
 /// Flags of `docker buildx build` that are known but not there; each is refused with a reason.
@@ -211,39 +273,55 @@ pub struct AbsentArgs {
     provenance: Option<String>,
     #[arg(long, hide = true, value_name = "SPEC", num_args = 0..=1, default_missing_value = "true")]
     sbom: Option<String>,
-    #[arg(long, hide = true)]
-    check: bool,
-    #[arg(long, hide = true, value_name = "METHOD")]
-    call: Option<String>,
     #[arg(long, hide = true, value_name = "NAME")]
     builder: Option<String>,
-    #[arg(long = "cgroup-parent", hide = true, value_name = "NAME")]
-    cgroup_parent: Option<String>,
     #[arg(long = "device", hide = true, value_name = "NAME")]
     device: Vec<String>,
+    #[arg(long = "policy", hide = true, value_name = "SPEC")]
+    policy: Vec<String>,
+    #[arg(long = "security-opt", hide = true, value_name = "OPTION")]
+    security_opt: Vec<String>,
+    #[arg(long, hide = true, value_name = "KIND")]
+    isolation: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    squash: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    rm: Option<String>,
+    /// Nothing is sent to a daemon, so there is nothing to compress.
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    compress: Option<String>,
+    /// No container outlives its step.
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    force_rm: Option<String>,
 }
 
 impl AbsentArgs {
     /// Returns the first flag that asks for something this version cannot do, with the reason.
     pub fn refused(&self) -> Option<String> {
         let off = |value: &Option<String>| value.as_deref().is_none_or(|v| v == "false");
-        let table: [(&str, bool, &str); 7] = [
+        let attestation = "attestations are not made by this version; leave it out or say `false`";
+        let table = [
             ("attest", self.attest.is_empty(), "attestations are not made by this version"),
-            (
-                "provenance",
-                off(&self.provenance),
-                "attestations are not made by this version; leave it out or say `false`",
-            ),
-            ("sbom", off(&self.sbom), "attestations are not made by this version; leave it out or say `false`"),
-            ("check", !self.check, "checks without a build are not there in this version"),
-            ("call", self.call.as_deref().is_none_or(|c| c == "build"), "only `build` can be called in this version"),
-            ("cgroup-parent", self.cgroup_parent.is_none(), "cgroups are not used by this version"),
+            ("provenance", off(&self.provenance), attestation),
+            ("sbom", off(&self.sbom), attestation),
+            ("builder", self.builder.is_none(), "rbuild is its own builder, leave it out"),
             ("device", self.device.is_empty(), "devices are not passed by this version"),
+            ("policy", self.policy.is_empty(), "policies are not read by this version"),
+            (
+                "security-opt",
+                self.security_opt.is_empty(),
+                "a step's profile is fixed; `RUN --security=insecure` and `--allow security.insecure` widen it",
+            ),
+            (
+                "isolation",
+                self.isolation.as_deref().is_none_or(|kind| matches!(kind, "" | "default" | "process")),
+                "steps run in namespaces, which is `default`",
+            ),
+            ("squash", off(&self.squash), "layers are kept; end with `FROM scratch` and `COPY --from` for one layer"),
+            ("rm", !off(&self.rm) || self.rm.is_none(), "no container is left that could be kept"),
         ];
-        let builder =
-            self.builder.as_ref().map(|_| "`--builder` is refused: rbuild is its own builder, leave it out".into());
         let refuse = |(name, _, why): &(&str, bool, &str)| format!("`--{name}` is refused: {why}");
-        table.iter().find(|(_, fine, _)| !fine).map(refuse).or(builder)
+        table.iter().find(|(_, fine, _)| !fine).map(refuse)
     }
 }
 

@@ -4,6 +4,7 @@
 //! error. [`main`] is called before any thread exists, because entering a user namespace wants that.
 
 pub mod args;
+mod call;
 mod display;
 mod dump;
 #[doc(hidden)]
@@ -26,6 +27,7 @@ use crate::driver::{self, Outcome, Request, Setup};
 use crate::export::ExportSpec;
 use crate::progress::{Commands, Sink, sanitize};
 use crate::registry::Proxies;
+use crate::remotecache::{ExportTarget, ImportSpec};
 use crate::rootless;
 use args::{BuildArgs, Cli, Command, DebugCommand};
 use display::Screen;
@@ -45,7 +47,7 @@ pub fn main() -> ExitCode {
         },
     };
     match run(cli, &environment) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(diagnostic) => fail(&diagnostic, &environment),
     }
 }
@@ -59,13 +61,24 @@ fn fail(diagnostic: &Diagnostic, environment: &Environment) -> ExitCode {
     ExitCode::from(diagnostic.kind.exit_code())
 }
 
-fn run(cli: Cli, environment: &Environment) -> Result<(), Diagnostic> {
+fn run(cli: Cli, environment: &Environment) -> Result<ExitCode, Diagnostic> {
     // A kernel that does not know the request only costs memory.
     let _ = crate::sys::proc::use_huge_pages(false);
     match cli.command {
-        None => build(&cli.build, environment),
-        Some(Command::Build(args)) => build(&args, environment),
-        Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, environment),
+        None => build_or_call(&cli.build, environment),
+        Some(Command::Build(args)) => build_or_call(&args, environment),
+        Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, environment).map(done),
+    }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+fn build_or_call(args: &BuildArgs, environment: &Environment) -> Result<ExitCode, Diagnostic> {
+    match call::asked(args)? {
+        Some(asked) => call::call(args, environment, asked),
+        None => build(args, environment).map(done),
     }
 }
 
@@ -74,6 +87,8 @@ struct Prepared {
     request: Request,
     settings: Settings,
     exports: Vec<ExportSpec>,
+    caches_from: Vec<ImportSpec>,
+    caches_to: Vec<ExportTarget>,
 }
 
 fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diagnostic> {
@@ -84,10 +99,12 @@ fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diag
     }
     let request = request::build_request(args, environment, &mut std::io::stdin().lock())?;
     let exports = request::exports(args)?;
-    Ok(Prepared { request, settings, exports })
+    let (caches_from, caches_to) = (request::caches_from(args)?, request::caches_to(args)?);
+    Ok(Prepared { request, settings, exports, caches_from, caches_to })
 }
 
 fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> {
+    request::refuse_limits(args)?;
     let prepared = prepare(args, environment)?;
     let entered = rootless::enter().map_err(|error| Diagnostic::from_error(&error))?;
     for notice in &entered.notices {
@@ -145,6 +162,9 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         squash_ids,
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
+        caches_from: prepared.caches_from.clone(),
+        caches_to: prepared.caches_to.clone(),
+        cache_strict: args.cache_strict,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::export::spec::ImageTarget;
 use crate::image::Reference;
 use crate::image::platform::{KNOWN_ARCH, KNOWN_OS, Platform};
 use crate::ops::{Agents, Secrets};
+use crate::remotecache::{ExportTarget, ImportSpec};
 use crate::secrets::{SecretSpec, SshSpec, read_secret};
 use crate::source::local::CONTEXT_HINT;
 
@@ -35,7 +36,6 @@ pub(super) fn build_request(
     if let Some(refusal) = args.absent.refused() {
         return Err(Diagnostic::new(Kind::Usage, refusal));
     }
-    refuse_caches(args)?;
     let mut request = Request { allow: entitlements(args)?, ..Request::default() };
     let (context, dockerfile) = sources(args, stdin)?;
     request.options = options(args, environment)?;
@@ -55,7 +55,7 @@ pub(super) fn build_request(
 
 fn secrets(args: &BuildArgs, environment: &Environment) -> Result<Secrets, Diagnostic> {
     let mut secrets = Secrets::default();
-    let workspace = std::env::current_dir().map_err(|e| usage(format!("failed to find the working directory: {e}")))?;
+    let workspace = workspace()?;
     for text in &args.secrets {
         let wrap = |error| Diagnostic::from_error(&error);
         let spec = SecretSpec::parse(text).map_err(wrap)?;
@@ -65,17 +65,19 @@ fn secrets(args: &BuildArgs, environment: &Environment) -> Result<Secrets, Diagn
     Ok(secrets)
 }
 
-/// Paths are made absolute: the build may look for a socket from another directory.
 fn agents(args: &BuildArgs, environment: &Environment) -> Result<Agents, Diagnostic> {
-    let own = environment.path("SSH_AUTH_SOCK");
+    let (own, workspace) = (environment.path("SSH_AUTH_SOCK"), workspace()?);
     let find = |text: &String| {
         let spec = SshSpec::parse(text)?;
-        let mut agent = spec.agent(own.as_deref())?;
-        agent.socket = std::path::absolute(&agent.socket).unwrap_or(agent.socket);
+        let agent = spec.agent(own.as_deref(), &workspace)?;
         Ok((spec.id, agent))
     };
     let found = args.ssh.iter().map(find).collect::<Result<_, crate::secrets::SecretError>>();
     found.map_err(|error| Diagnostic::from_error(&error))
+}
+
+fn workspace() -> Result<PathBuf, Diagnostic> {
+    std::env::current_dir().map_err(|e| usage(format!("failed to find the working directory: {e}")))
 }
 
 /// The destinations that flags ask for: names, annotations, `--push` and `--load` worked into those of `--output`.
@@ -158,32 +160,42 @@ fn usage(message: String) -> Diagnostic {
     Diagnostic::new(Kind::Usage, message)
 }
 
-/// Until there are backends, asking for one is refused by name.
-fn refuse_caches(args: &BuildArgs) -> Result<(), Diagnostic> {
-    let mut asked =
-        args.cache_from.iter().map(|v| ("--cache-from", v)).chain(args.cache_to.iter().map(|v| ("--cache-to", v)));
-    let Some((flag, value)) = asked.next() else { return Ok(()) };
-    let kind = cache_kind(flag, value)?;
-    // The value may hold keys to a store, so it is not repeated.
-    let message = format!("`{flag}` is refused: no cache backend of type `{kind}` is there in this version");
-    Err(usage(message)
-        .hinted("leave it out: steps are cached in the state directory (`--root DIR`), which needs no flag"))
+/// The caches that flags name to read.
+///
+/// # Errors
+///
+/// A diagnostic that names the flag.
+pub(super) fn caches_from(args: &BuildArgs) -> Result<Vec<ImportSpec>, Diagnostic> {
+    let mut specs = Vec::new();
+    for value in &args.cache_from {
+        specs.extend(ImportSpec::parse(value).map_err(|error| Diagnostic::from_error(&error))?);
+    }
+    Ok(specs)
 }
 
-/// Returns the type a cache flag names; a bare word is a registry reference.
-fn cache_kind(flag: &str, value: &str) -> Result<String, Diagnostic> {
-    let fields = crate::dockerfile::csv::fields(value).map_err(|e| usage(format!("invalid value of {flag}: {e}")))?;
-    if let [only] = fields.as_slice()
-        && !only.contains('=')
-    {
-        return Ok("registry".into());
+/// The caches that flags name to write; the build argument that buildx knows too asks for one inside the image.
+///
+/// # Errors
+///
+/// A diagnostic that names the flag.
+pub(super) fn caches_to(args: &BuildArgs) -> Result<Vec<ExportTarget>, Diagnostic> {
+    let mut targets = Vec::new();
+    for value in &args.cache_to {
+        targets.extend(ExportTarget::parse(value).map_err(|error| Diagnostic::from_error(&error))?);
     }
-    let pairs: Vec<(&str, &str)> = fields.iter().filter_map(|f| f.split_once('=')).collect();
-    if pairs.len() != fields.len() {
-        return Err(usage(format!("invalid value of {flag}: every field must be a key=value pair")));
+    let asked = |arg: &String| matches!(arg.as_str(), "BUILDKIT_INLINE_CACHE=1" | "BUILDKIT_INLINE_CACHE=true");
+    if args.build_args.iter().any(asked) {
+        targets.push(ExportTarget::inline());
     }
-    let kind = pairs.iter().find(|(key, _)| *key == "type").map(|(_, kind)| (*kind).to_owned());
-    kind.ok_or_else(|| usage(format!("invalid value of {flag}: `type=` is missing")))
+    Ok(targets)
+}
+
+/// Until steps run in control groups of their own, a limit that would not hold is refused by name.
+pub(super) fn refuse_limits(args: &BuildArgs) -> Result<(), Diagnostic> {
+    let given = args.limits.given();
+    let Some((flag, ..)) = given.first() else { return Ok(()) };
+    Err(usage(format!("`{flag}` is refused: steps get no control group of their own in this version"))
+        .hinted("limit rbuild as a whole: `systemd-run --user --scope -p MemoryMax=2G rbuild …`"))
 }
 
 const ENTITLEMENTS: &[&str] = &["network.host", "security.insecure", "device"];
@@ -339,7 +351,20 @@ fn options(args: &BuildArgs, environment: &Environment) -> Result<BTreeMap<Strin
         let bytes = bytes.map_err(wrong)?;
         set("shm-size", bytes.to_string());
     }
+    for (flag, option, value) in args.limits.given() {
+        set(option, limit(flag, value)?);
+    }
     Ok(options)
+}
+
+/// Sizes are given with units, the rest as the frontend takes it.
+fn limit(flag: &str, value: &str) -> Result<String, Diagnostic> {
+    if !flag.starts_with("--memory") || value == "-1" {
+        return Ok(value.to_owned());
+    }
+    let wrong =
+        |e| usage(format!("invalid value of {flag}: {e}")).hinted(format!("write a number and a unit: `{flag} 512m`"));
+    crate::dockerfile::size::parse(value).map(|bytes| bytes.to_string()).map_err(wrong)
 }
 
 /// What no machine is called is a slip of the pen.

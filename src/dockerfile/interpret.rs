@@ -11,8 +11,8 @@ use super::healthcheck;
 use super::instruction::{CommandLine, Heredoc, InstructionKind, KeyValue, RunInstruction, SourceLine};
 use super::lint::{Linter, Rule};
 use super::mount;
-use super::suggestion::{self, Case};
 use super::text::split_once_blank;
+use crate::diag::{Case, did_you_mean};
 
 /// The instructions there are.
 pub const KEYWORDS: [&str; 18] = [
@@ -170,7 +170,7 @@ pub(crate) fn interpret(raw: &Raw, source: &SourceLine, lint: &mut Linter) -> Re
 }
 
 fn unknown_instruction(keyword: &str) -> Problem {
-    let near = suggestion::suffix(keyword, &KEYWORDS, Case::Insensitive);
+    let near = did_you_mean(keyword, KEYWORDS, Case::Insensitive);
     let problem = Problem::meaning(format!("unknown instruction: {keyword}{near}")).marking(keyword);
     if near.is_empty() {
         return problem

@@ -6,10 +6,9 @@
 use super::csv::{self, CsvError};
 use super::goquote::quote;
 use super::size;
-use super::suggestion::{self, Case};
 use super::text::parse_bool;
 use super::word::WordError;
-use crate::diag::{Diagnose, Kind};
+use crate::diag::{Case, Diagnose, Kind, did_you_mean};
 
 /// What is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -219,7 +218,7 @@ impl Draft {
             "uid" => spec.uid = Some(number(key, &value, 10)?),
             "gid" => spec.gid = Some(number(key, &value, 10)?),
             _ => {
-                let near = suggestion::suffix(key, &KEYS, Case::Sensitive);
+                let near = did_you_mean(key, KEYS, Case::Sensitive);
                 return refuse(format!("unexpected key '{key}' in '{field}'{near}"));
             }
         }
@@ -291,7 +290,7 @@ fn mount_type(value: &str) -> Result<MountType, MountError> {
     if let Some(found) = types.into_iter().find(|kind| kind.name() == value.to_lowercase()) {
         return Ok(found);
     }
-    let near = suggestion::suffix(value, &types.map(MountType::name), Case::Sensitive);
+    let near = did_you_mean(value, types.map(MountType::name), Case::Sensitive);
     refuse(format!("unsupported mount type {}{near}", quote(value)))
 }
 
@@ -301,7 +300,7 @@ fn sharing(value: &str) -> Result<Sharing, MountError> {
         "private" => Ok(Sharing::Private),
         "locked" => Ok(Sharing::Locked),
         _ => {
-            let near = suggestion::suffix(value, &["shared", "private", "locked"], Case::Sensitive);
+            let near = did_you_mean(value, ["shared", "private", "locked"], Case::Sensitive);
             refuse(format!("unsupported sharing value {}{near}", quote(value)))
         }
     }

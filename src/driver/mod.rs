@@ -10,9 +10,13 @@
 //! [`build`] returns.
 
 mod bases;
+mod blobs;
 mod bridge;
+mod caches;
+mod call;
 mod contexts;
 mod graph;
+mod imports;
 mod outputs;
 mod packer;
 pub mod request;
@@ -36,16 +40,20 @@ use crate::image::Platform;
 use crate::llb::json;
 use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
 use crate::progress::{Event, Sink, Warning};
-use crate::solver::{self, Graph, SolveError};
+use crate::solver::{self, CacheStore, Graph, Need, SolveError};
 use bases::Bases;
+use blobs::BuildBlobs;
 use bridge::DriverBridge;
+use caches::Caches;
 use contexts::Inputs;
+use imports::Imports;
 use outputs::Solved;
-use packer::{Ahead, Packer};
+use packer::{Packer, Wanted};
 use setup::Stations;
 use steps::{Shown, Steps};
 use uploader::Uploader;
 
+pub use call::{Called, call};
 pub use request::{ContextSource, DockerfileSource, Request};
 pub use setup::Setup;
 
@@ -105,35 +113,89 @@ async fn run(
     sink: Arc<dyn Sink>,
     cancel: CancellationToken,
 ) -> Result<Outcome, Diagnostic> {
-    let (build, lowered, bridge) = tokio::select! {
+    let (build, lowered, bridge, imports) = tokio::select! {
         prepared = prepare(setup, request, sink) => prepared?,
         () = cancel.cancelled() => return Err(canceled()),
-    };
-    let wanted = outputs::wanted(&build.setup);
-    let steps: BTreeSet<Digest> = match wanted.is_empty() {
-        true => BTreeSet::new(),
-        false => lowered.results.iter().flat_map(|result| graph::result_steps(&result.definition)).collect(),
     };
     let Stations { client, store, snapshots, .. } = &build.stations;
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
     let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
-    let packer = Packer::new(Arc::clone(snapshots), Ahead { steps, wanted }, bases, uploader);
+    let ahead = (build.wanted(&lowered), outputs::packings(&build.setup));
+    let packer = Packer::new(Arc::clone(snapshots), ahead, bases, uploader);
     let worker = Arc::new(build.worker(bridge, Arc::new(packer.clone()))?);
-    let trees = build.solve(&lowered, &worker, cancel.clone()).await?;
-    let solved = Solved { trees, origins: outputs::origins(&worker.resolved) };
-    let stop = Stop::new();
-    let mut export = std::pin::pin!(outputs::export(&build, &lowered, solved, &packer, stop.clone()));
-    tokio::select! {
-        outcome = &mut export => outcome,
-        () = cancel.cancelled() => {
-            stop.request();
-            match tokio::time::timeout(CLEAN_UP, export).await {
-                // It was quicker than the signal, and all is written.
-                Ok(Ok(outcome)) => Ok(outcome),
-                // What it says no longer matters; that it has cleaned up does.
-                _ => Err(canceled()),
-            }
+    let stores = tokio::select! {
+        stores = imports.stores() => stores,
+        () = cancel.cancelled() => return Err(canceled()),
+    };
+    let work = Work { build: &build, lowered: &lowered, worker, packer, stores };
+    let need = if outputs::take_handles(&build.setup) { Need::Handle } else { Need::Bytes };
+    match work.once(need, &cancel).await {
+        Err(Failure::Lost(diagnostic)) => {
+            let text = format!("a layer of a cache could not be had, its step runs instead: {}", diagnostic.message);
+            build.sink.send(Event::Warning(Warning::notice(text)));
+            work.once(Need::Bytes, &cancel).await.map_err(Failure::into_diagnostic)
         }
+        outcome => outcome.map_err(Failure::into_diagnostic),
+    }
+}
+
+/// Why a build has no outcome.
+enum Failure {
+    /// For good.
+    Final(Diagnostic),
+    /// Because layers that were only named could not be had.
+    Lost(Diagnostic),
+}
+
+impl Failure {
+    fn into_diagnostic(self) -> Diagnostic {
+        match self {
+            Failure::Final(diagnostic) | Failure::Lost(diagnostic) => diagnostic,
+        }
+    }
+}
+
+/// A build ready to be solved, more than once if need be.
+struct Work<'a> {
+    build: &'a Build,
+    lowered: &'a Lowered,
+    worker: Arc<Worker>,
+    packer: Packer,
+    stores: Vec<Arc<dyn CacheStore<Tree>>>,
+}
+
+impl Work<'_> {
+    /// Solves and exports.
+    async fn once(&self, need: Need, cancel: &CancellationToken) -> Result<Outcome, Failure> {
+        let solved = self.build.solve(self, need, cancel.clone()).await.map_err(Failure::Final)?;
+        let blobs = Arc::new(BuildBlobs::new(Arc::clone(&self.build.stations.store)));
+        let stop = Stop::new();
+        let mut export = std::pin::pin!(self.export(&solved, &blobs, stop.clone()));
+        let outcome = tokio::select! {
+            outcome = &mut export => outcome,
+            () = cancel.cancelled() => {
+                stop.request();
+                match tokio::time::timeout(CLEAN_UP, export).await {
+                    // It was quicker than the signal, and all is written.
+                    Ok(Ok(outcome)) => Ok(outcome),
+                    // What it says no longer matters; that it has cleaned up does.
+                    _ => return Err(Failure::Final(canceled())),
+                }
+            }
+        };
+        outcome.map_err(|diagnostic| match need == Need::Handle && blobs.is_lost() {
+            true => Failure::Lost(diagnostic),
+            false => Failure::Final(diagnostic),
+        })
+    }
+
+    /// Writes the outputs, and then the caches, which matter less.
+    async fn export(&self, solved: &Solved, blobs: &Arc<BuildBlobs>, stop: Stop) -> Result<Outcome, Diagnostic> {
+        let (build, packer) = (self.build, &self.packer);
+        let outcome = outputs::export(build, self.lowered, solved, (packer, blobs), stop.clone()).await?;
+        let Solved { records, origins, .. } = solved;
+        Caches { build, records, packer, blobs, origins, stop: &stop }.write_all().await?;
+        Ok(outcome)
     }
 }
 
@@ -147,7 +209,7 @@ fn canceled() -> Diagnostic {
 ///
 /// Those of the frontend.
 pub async fn dump(setup: Setup, request: Request, sink: Arc<dyn Sink>) -> Result<Vec<String>, Diagnostic> {
-    let (_, lowered, _) = prepare(setup, request, sink).await?;
+    let (_, lowered, ..) = prepare(setup, request, sink).await?;
     let definitions = lowered.results.iter().map(|result| &result.definition);
     Ok(definitions.flat_map(json::lines).collect())
 }
@@ -155,9 +217,31 @@ pub async fn dump(setup: Setup, request: Request, sink: Arc<dyn Sink>) -> Result
 /// Opens everything, reads the Dockerfile and lowers it.
 async fn prepare(
     setup: Setup,
+    request: Request,
+    sink: Arc<dyn Sink>,
+) -> Result<(Build, Lowered, DriverBridge, Imports), Diagnostic> {
+    let (build, request, bridge) = open(setup, request, Arc::clone(&sink)).await?;
+    let imports = Imports::start(&build.setup.caches_from, &build.stations, &sink);
+    match frontend::lower(&request, &bridge).await {
+        Ok(lowered) => {
+            let steps: usize = lowered.results.iter().map(|result| result.definition.vertices.len()).sum();
+            tracing::debug!(platforms = lowered.results.len(), steps, "lowered the Dockerfile");
+            build.warn(&lowered.warnings);
+            Ok((build, lowered, bridge, imports))
+        }
+        Err(error) => {
+            build.warn(&error.warnings);
+            Err(error.into_diagnostic().while_doing(SOLVE))
+        }
+    }
+}
+
+/// Opens everything and reads the Dockerfile; returns what the frontend is to be asked, and whom it may ask.
+async fn open(
+    setup: Setup,
     mut request: Request,
     sink: Arc<dyn Sink>,
-) -> Result<(Build, Lowered, DriverBridge), Diagnostic> {
+) -> Result<(Build, frontend::Request, DriverBridge), Diagnostic> {
     let steps = Steps::new(Arc::clone(&sink));
     let stations = Stations::open(&setup)?;
     let name = request.options.get("filename").map_or("Dockerfile", String::as_str);
@@ -177,19 +261,9 @@ async fn prepare(
     };
     let text: Arc<str> = String::from_utf8_lossy(&inputs.dockerfile).into();
     let build = Build { setup, request, stations, sink, steps, dockerfile: (inputs.dockerfile_name, text) };
-    let lowered = frontend::lower(&build.frontend_request(inputs.dockerfile), &bridge).await;
-    match lowered {
-        Ok(lowered) => {
-            let steps: usize = lowered.results.iter().map(|result| result.definition.vertices.len()).sum();
-            tracing::debug!(platforms = lowered.results.len(), steps, "lowered the Dockerfile");
-            build.warn(&lowered.warnings);
-            Ok((build, lowered, bridge))
-        }
-        Err(error) => {
-            build.warn(&error.warnings);
-            Err(error.into_diagnostic().while_doing(SOLVE))
-        }
-    }
+    let request = build.frontend_request(inputs.dockerfile);
+    build.note_syntax(&request);
+    Ok((build, request, bridge))
 }
 
 impl Build {
@@ -203,21 +277,34 @@ impl Build {
         }
     }
 
+    /// Says that the frontend asked for may know more than this one.
+    fn note_syntax(&self, request: &frontend::Request) {
+        let build_arg = request.options.get("build-arg:BUILDKIT_SYNTAX").map(String::as_str);
+        if let Some(notice) = frontend::syntax_notice(&request.dockerfile, build_arg) {
+            self.sink.send(Event::Warning(self.warning(notice.message, &notice.lines)));
+        }
+    }
+
     /// Shows lint warnings.
     fn warn(&self, warnings: &[crate::dockerfile::lint::LintWarning]) {
-        let title = format!("[internal] load build definition from {}", self.dockerfile.0);
-        let vertex = Digest::compute(format!("rbuild.step:{title}"));
         for warning in warnings {
             self.sink.send(Event::Warning(Warning {
-                vertex: vertex.clone(),
-                level: 1,
-                short: warning.summary(),
                 detail: vec![warning.rule.description().to_owned()],
                 url: warning.rule.url(),
-                file: self.dockerfile.0.clone(),
-                text: Arc::clone(&self.dockerfile.1),
-                ranges: warning.lines.clone(),
+                ..self.warning(warning.summary(), &warning.lines)
             }));
+        }
+    }
+
+    /// Makes a warning about the Dockerfile.
+    fn warning(&self, short: String, lines: &[crate::diag::LineRange]) -> Warning {
+        let title = format!("[internal] load build definition from {}", self.dockerfile.0);
+        Warning {
+            vertex: Digest::compute(format!("rbuild.step:{title}")),
+            file: self.dockerfile.0.clone(),
+            text: Arc::clone(&self.dockerfile.1),
+            ranges: lines.to_vec(),
+            ..Warning::notice(short)
         }
     }
 
@@ -245,13 +332,22 @@ impl Build {
         })
     }
 
-    /// Solves all platforms in one graph and returns their trees.
-    async fn solve(
-        &self,
-        lowered: &Lowered,
-        worker: &Arc<Worker>,
-        cancel: CancellationToken,
-    ) -> Result<Vec<Tree>, Diagnostic> {
+    /// Returns the steps whose layers are packed while others still run.
+    fn wanted(&self, lowered: &Lowered) -> Wanted {
+        let steps = || lowered.results.iter().flat_map(|result| graph::result_steps(&result.definition)).collect();
+        let all = || lowered.results.iter().flat_map(|result| &result.definition.vertices).map(|v| v.digest.clone());
+        let images = outputs::need_blobs(&self.setup);
+        let packed = match images || !self.setup.caches_to.is_empty() {
+            _ if caches::need_all(&self.setup.caches_to) => all().collect(),
+            true => steps(),
+            false => BTreeSet::new(),
+        };
+        Wanted { packed, pushed: if images { steps() } else { BTreeSet::new() } }
+    }
+
+    /// Solves all platforms in one graph.
+    async fn solve(&self, work: &Work<'_>, need: Need, cancel: CancellationToken) -> Result<Solved, Diagnostic> {
+        let (lowered, worker) = (work.lowered, &work.worker);
         let mut graph = Graph::new();
         for result in &lowered.results {
             let added = graph::add(&mut graph, worker, &result.definition, &result.platform);
@@ -260,6 +356,31 @@ impl Build {
         let edges: Vec<Option<solver::Edge>> = lowered.results.iter().map(|r| target(&r.definition)).collect();
         let definitions = lowered.results.iter().map(|result| &result.definition);
         let observer = Arc::new(graph::ProgressObserver::new(Arc::clone(&self.sink), definitions));
+        let caches_to = &self.setup.caches_to;
+        let collect = if caches::need_bytes(caches_to) { Need::Bytes } else { Need::Handle };
+        let local: Arc<dyn CacheStore<Tree>> = Arc::new(self.records()?);
+        let request = solver::Request {
+            graph,
+            targets: edges.iter().flatten().cloned().collect(),
+            stores: std::iter::once(local).chain(work.stores.iter().cloned()).collect(),
+            observer,
+            cancel,
+            parallelism: self.setup.parallelism.unwrap_or_else(processors),
+            target_need: if collect == Need::Bytes { collect } else { need },
+            collect: (!caches_to.is_empty()).then_some(collect),
+        };
+        let solution = solver::solve(request).await;
+        let mut results = match solution.results {
+            Ok(results) => results.into_iter(),
+            Err(error) => return Err(self.failure(&error, lowered)),
+        };
+        let take = |edge: Option<solver::Edge>| edge.and_then(|_| results.next()).unwrap_or_else(Tree::empty);
+        let trees = edges.into_iter().map(take).collect();
+        Ok(Solved { trees, records: solution.records, origins: outputs::origins(&worker.resolved) })
+    }
+
+    /// Opens the records of the state directory.
+    fn records(&self) -> Result<RecordStore, Diagnostic> {
         let codec = TreeCodec::new(Arc::clone(&self.stations.snapshots));
         let records = RecordStore::open(&self.stations.store.records_path(), codec)
             .map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
@@ -268,20 +389,7 @@ impl Build {
                 self.stations.snapshots.pass_over(&chain);
             }
         }
-        let request = solver::Request {
-            graph,
-            targets: edges.iter().flatten().cloned().collect(),
-            stores: vec![Arc::new(records)],
-            observer,
-            cancel,
-            parallelism: self.setup.parallelism.unwrap_or_else(processors),
-        };
-        let mut results = match solver::solve(request).await.results {
-            Ok(results) => results.into_iter(),
-            Err(error) => return Err(self.failure(&error, lowered)),
-        };
-        let take = |edge: Option<solver::Edge>| edge.and_then(|_| results.next()).unwrap_or_else(Tree::empty);
-        Ok(edges.into_iter().map(take).collect())
+        Ok(records)
     }
 
     /// Adds the lines of the Dockerfile that the failed step comes from.

@@ -4,12 +4,13 @@
 //! of what is there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::packer::{Packer, Wanted};
+use super::blobs::BuildBlobs;
+use super::caches::Caches;
+use super::packer::{Packer, Packing};
 use super::steps::{Shown, Step};
 use super::{Build, Outcome, Setup};
 use crate::diag::{Diagnostic, Kind};
@@ -27,16 +28,38 @@ use crate::export::{
 };
 use crate::export::{checked, files, layout, tree, treetar};
 use crate::frontend::{Lowered, PlatformResult};
+use crate::image::media::Compression;
 use crate::image::{Platform, Reference};
 use crate::ops::Tree;
 use crate::progress::{Event, Warning};
+use crate::remotecache::{Place, RemoteLayer, spec};
 use crate::snapshot::{Chain, LayerId, View};
+use crate::solver::Exported;
 use crate::source::ResolvedImage;
-use crate::store::Store;
 
-/// Returns what outputs want layers to be; nothing where none wants them as blobs.
-pub(super) fn wanted(setup: &Setup) -> BTreeSet<Wanted> {
-    setup.exports.iter().filter_map(image_of).map(|target| target.options.compression.into()).collect()
+/// Returns whether any output wants layers as blobs.
+pub(super) fn need_blobs(setup: &Setup) -> bool {
+    setup.exports.iter().any(|export| image_of(export).is_some())
+}
+
+/// Returns in what forms outputs want layers; where none wants any, in that of the first cache.
+pub(super) fn packings(setup: &Setup) -> BTreeSet<Packing> {
+    let outputs: BTreeSet<Packing> =
+        setup.exports.iter().filter_map(image_of).map(|target| target.options.compression.into()).collect();
+    if outputs.is_empty() {
+        return setup.caches_to.first().map(|cache| cache.layers.into()).into_iter().collect();
+    }
+    outputs
+}
+
+/// Returns whether all outputs can do with layers that are only named, and can be made again where these prove to be lost.
+pub(super) fn take_handles(setup: &Setup) -> bool {
+    let takes = |export: &ExportSpec| match export {
+        ExportSpec::Local { .. } | ExportSpec::Tar { .. } => false,
+        ExportSpec::Archive { dest: Dest::Stdout, .. } => false,
+        other => image_of(other).is_none_or(|image| !image.options.compression.force),
+    };
+    setup.exports.iter().all(takes)
 }
 
 fn image_of(export: &ExportSpec) -> Option<&ImageTarget> {
@@ -51,6 +74,8 @@ fn image_of(export: &ExportSpec) -> Option<&ImageTarget> {
 pub(super) struct Solved {
     /// One tree per platform.
     pub(super) trees: Vec<Tree>,
+    /// The records, where a cache is to be exported.
+    pub(super) records: Exported<Tree>,
     /// Repositories that hold layers of the images the build started from, for mounting on push.
     pub(super) origins: BTreeMap<Digest, Vec<Reference>>,
 }
@@ -75,15 +100,13 @@ pub(super) fn origins(resolved: &BTreeMap<(String, Platform), ResolvedImage>) ->
 pub(super) async fn export(
     build: &Build,
     lowered: &Lowered,
-    solved: Solved,
-    packer: &Packer,
+    solved: &Solved,
+    (packer, blobs): (&Packer, &Arc<BuildBlobs>),
     stop: Stop,
 ) -> Result<Outcome, Diagnostic> {
-    let damaged = Arc::new(AtomicBool::new(false));
-    let blobs = StoreBlobs { store: Arc::clone(&build.stations.store), damaged: Arc::clone(&damaged) };
-    let blobs = Arc::new(stop.blobs(blobs));
-    let Solved { trees, origins } = solved;
-    let exporter = Exporter { build, lowered, trees, origins, packer, blobs, damaged, stop };
+    solved.trees.iter().for_each(|tree| blobs.add(tree));
+    let readable: Arc<dyn Blobs> = Arc::new(stop.blobs(Arc::clone(blobs)));
+    let exporter = Exporter { build, lowered, solved, packer, blobs: readable, own: blobs, stop };
     let mut metadata = Metadata::new();
     for spec in &build.setup.exports {
         exporter.one(spec, &mut metadata).await?;
@@ -99,33 +122,6 @@ pub(super) async fn export(
     Ok(Outcome { image_id })
 }
 
-/// The blobs of the state directory.
-struct StoreBlobs {
-    store: Arc<Store>,
-    /// Set once one of them was found damaged.
-    damaged: Arc<AtomicBool>,
-}
-
-impl Blobs for StoreBlobs {
-    fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
-        match self.store.blob(digest) {
-            Ok(Some((file, _))) => Ok(Box::new(file)),
-            Ok(None) => {
-                self.damaged.store(true, Ordering::Relaxed);
-                Err(io::Error::new(io::ErrorKind::NotFound, format!("blob {digest} is not in the state directory")))
-            }
-            Err(error) => Err(io::Error::other(error)),
-        }
-    }
-
-    fn reject(&self, digest: &Digest) {
-        self.damaged.store(true, Ordering::Relaxed);
-        if let Err(error) = self.store.discard(digest) {
-            tracing::warn!("{}", crate::diag::chain(&error));
-        }
-    }
-}
-
 /// An image to be made: the step's name, names and options, and the media types where the options name none.
 struct Job<'a> {
     name: String,
@@ -136,11 +132,10 @@ struct Job<'a> {
 struct Exporter<'a> {
     build: &'a Build,
     lowered: &'a Lowered,
-    trees: Vec<Tree>,
-    origins: BTreeMap<Digest, Vec<Reference>>,
+    solved: &'a Solved,
     packer: &'a Packer,
     blobs: Arc<dyn Blobs>,
-    damaged: Arc<AtomicBool>,
+    own: &'a Arc<BuildBlobs>,
     stop: Stop,
 }
 
@@ -188,7 +183,9 @@ impl Exporter<'_> {
             }
             // What was damaged is gone, and is made or fetched anew; twice would be a disk that is broken.
             let (image, written) = self.attempt(job, &step, &write).await?;
-            self.remove_damaged(Arc::clone(&image)).await.map_err(Shown)?;
+            if written.is_err() {
+                self.remove_damaged(Arc::clone(&image)).await.map_err(Shown)?;
+            }
             written.map(|()| image)
         };
         let image = self.build.steps.run(&job.name, work).await.map_err(|Shown(diagnostic)| diagnostic)?;
@@ -202,8 +199,8 @@ impl Exporter<'_> {
         step: &Step,
         write: &impl Fn(Arc<Image>, Step) -> F,
     ) -> Result<(Arc<Image>, Result<(), Shown>), Shown> {
-        let wanted = job.target.options.compression.into();
-        let results = step.part("exporting layers", self.results(wanted)).await?;
+        let packing = job.target.options.compression.into();
+        let results = step.part("exporting layers", self.results(packing)).await?;
         let image = Arc::new(self.assemble(&results, job.types, &job.target.options).map_err(Shown)?);
         self.report_documents(&image, step).await;
         let written = write(Arc::clone(&image), step.clone()).await.map_err(Shown);
@@ -213,7 +210,7 @@ impl Exporter<'_> {
     /// Removes the layers that turned out to be damaged, and returns whether there were any. One is seldom alone: all are
     /// looked at.
     async fn remove_damaged(&self, image: Arc<Image>) -> Result<bool, Diagnostic> {
-        if !self.damaged.swap(false, Ordering::Relaxed) {
+        if !self.own.take_damaged() {
             return Ok(false);
         }
         let blobs = Arc::clone(&self.blobs);
@@ -222,7 +219,7 @@ impl Exporter<'_> {
             Ok(())
         })
         .await?;
-        self.damaged.store(false, Ordering::Relaxed);
+        self.own.take_damaged();
         self.packer.forget();
         Ok(true)
     }
@@ -253,38 +250,77 @@ impl Exporter<'_> {
         }
     }
 
-    async fn results(&self, wanted: Wanted) -> Result<Vec<ImageResult>, Shown> {
+    async fn results(&self, packing: Packing) -> Result<Vec<ImageResult>, Shown> {
         let mut results = Vec::new();
-        for (result, tree) in self.lowered.results.iter().zip(&self.trees) {
-            results.push(self.image_result(result, tree, wanted).await.map_err(Shown)?);
+        for (at, (result, tree)) in self.lowered.results.iter().zip(&self.solved.trees).enumerate() {
+            results.push(self.image_result(at, (result, tree), packing).await.map_err(Shown)?);
         }
         Ok(results)
     }
 
     async fn image_result(
         &self,
-        result: &PlatformResult,
-        tree: &Tree,
-        wanted: Wanted,
+        at: usize,
+        (result, tree): (&PlatformResult, &Tree),
+        packing: Packing,
     ) -> Result<ImageResult, Diagnostic> {
         let mut layers = Vec::new();
-        for layer in self.chain(tree)?.layers() {
-            layers.push(self.layer(*layer, wanted).await?);
+        match tree {
+            Tree::Lazy(lazy) => layers.extend(lazy.layers.iter().map(|layer| self.lazy_layer(layer, &lazy.place))),
+            tree => {
+                for layer in self.chain(tree)?.layers() {
+                    layers.push(self.layer(*layer, packing).await?);
+                }
+            }
         }
+        let inline_cache = self.inline_cache(at, &layers, packing).await;
         Ok(ImageResult {
             platform: result.platform.clone(),
             config: result.config.clone(),
             base_config: result.base_config.clone(),
             layers,
             epoch: result.epoch,
-            inline_cache: None,
+            inline_cache,
         })
     }
 
-    async fn layer(&self, layer: LayerId, wanted: Wanted) -> Result<ExportLayer, Diagnostic> {
-        let blob = self.packer.blob(layer, wanted).await?;
+    /// An image whose cache cannot be made is an image all the same.
+    async fn inline_cache(&self, at: usize, layers: &[ExportLayer], packing: Packing) -> Option<Vec<u8>> {
+        let wanted = self.build.setup.caches_to.iter().any(|target| target.store == spec::Store::Inline);
+        // Results without content are no targets of the solver.
+        let tree_at = self.lowered.results[..at].iter().filter(|result| result.definition.result.is_some()).count();
+        if !wanted {
+            return None;
+        }
+        let Solved { records, origins, .. } = self.solved;
+        let (build, packer, blobs, stop) = (self.build, self.packer, self.own, &self.stop);
+        let caches = Caches { build, records, packer, blobs, origins, stop };
+        let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest.clone()).collect();
+        caches.inline(tree_at, &digests, packing).await.unwrap_or_else(|diagnostic| {
+            let text = format!("the image carries no cache: {}", diagnostic.message);
+            self.build.sink.send(Event::Warning(Warning::notice(text)));
+            None
+        })
+    }
+
+    fn lazy_layer(&self, layer: &RemoteLayer, place: &Arc<dyn Place>) -> ExportLayer {
+        let mut origins = self.solved.origins.get(&layer.descriptor.digest).cloned().unwrap_or_default();
+        origins.extend(place.repository().map(|name| Reference { tag: None, digest: None, ..name.clone() }));
+        ExportLayer {
+            diff_id: layer.diff_id.clone(),
+            digest: layer.descriptor.digest.clone(),
+            size: layer.descriptor.size,
+            compression: Compression::of_layer(&layer.descriptor.media_type).unwrap_or_default(),
+            created: layer.created.clone(),
+            description: layer.description.clone(),
+            origins,
+        }
+    }
+
+    async fn layer(&self, layer: LayerId, packing: Packing) -> Result<ExportLayer, Diagnostic> {
+        let blob = self.packer.blob(layer, packing).await?;
         let info = self.build.stations.snapshots.info(layer).map_err(|error| Diagnostic::from_error(&error))?;
-        let origins = self.origins.get(&blob.digest).cloned().unwrap_or_default();
+        let origins = self.solved.origins.get(&blob.digest).cloned().unwrap_or_default();
         Ok(ExportLayer {
             diff_id: blob.diff_id,
             digest: blob.digest,
@@ -302,6 +338,7 @@ impl Exporter<'_> {
             Tree::Context(_) => {
                 Err(Diagnostic::new(Kind::Dockerfile, "a build context cannot be the result of a build"))
             }
+            Tree::Lazy(_) => Err(Diagnostic::new(Kind::Build, "the layers of the result were not fetched")),
         }
     }
 
@@ -399,7 +436,7 @@ impl Exporter<'_> {
 
     fn views(&self) -> Result<(Vec<View>, Vec<tree::Tree>), Diagnostic> {
         let (mut views, mut trees) = (Vec::new(), Vec::new());
-        for (result, tree) in self.lowered.results.iter().zip(&self.trees) {
+        for (result, tree) in self.lowered.results.iter().zip(&self.solved.trees) {
             let view =
                 self.build.stations.snapshots.view(&self.chain(tree)?).map_err(|e| Diagnostic::from_error(&e))?;
             let failed = |e: io::Error| Diagnostic::new(Kind::Machine, format!("failed to open the result: {e}"));

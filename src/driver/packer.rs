@@ -26,69 +26,83 @@ type Cell = Arc<OnceCell<BlobInfo>>;
 /// Layers packed at once: each packs on all processors already, a second hides the first one's reading.
 const AT_ONCE: usize = 2;
 
-/// What an output wants layers to be.
+/// How a layer is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Wanted {
-    compression: Compression,
+pub(super) struct Packing {
+    kind: Compression,
     level: i32,
+    /// Whether a layer that was pulled in another form is converted.
     force: bool,
 }
 
-impl From<CompressionChoice> for Wanted {
+impl From<CompressionChoice> for Packing {
     fn from(choice: CompressionChoice) -> Self {
-        let compression = choice.kind.unwrap_or_default();
-        let level = PackOptions { level: choice.level, ..PackOptions::new(compression) }.level();
-        Self { compression, level, force: choice.force }
+        Self::new(choice.kind, choice.level, choice.force)
     }
 }
 
-impl Wanted {
-    fn options(self) -> PackOptions {
-        PackOptions { level: Some(self.level), ..PackOptions::new(self.compression) }
+impl Packing {
+    /// Puts a choice together, with defaults for what it leaves open.
+    pub(super) fn new(kind: Option<Compression>, level: Option<i32>, force: bool) -> Self {
+        let kind = kind.unwrap_or_default();
+        let level = PackOptions { level, ..PackOptions::new(kind) }.level();
+        Self { kind, level, force }
     }
 
-    /// Returns what is wanted of a layer that is new, and so has no other compression yet.
+    fn options(self) -> PackOptions {
+        PackOptions { level: Some(self.level), ..PackOptions::new(self.kind) }
+    }
+
+    /// Returns how a layer is packed that is new, and so has no other form yet.
     pub(super) fn of_new(self) -> Self {
         Self { force: false, ..self }
     }
+}
+
+/// Which layers are packed as soon as they are there, by the steps that make them.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    /// Those that an output or a cache needs.
+    pub(super) packed: BTreeSet<Digest>,
+    /// Those that the outputs' registries get.
+    pub(super) pushed: BTreeSet<Digest>,
 }
 
 /// Packs layers.
 #[derive(Clone)]
 pub(super) struct Packer(Arc<Shared>);
 
-/// What is to be packed before anybody asks.
-pub(super) struct Ahead {
-    /// The steps whose layers an image will hold.
-    pub(super) steps: BTreeSet<Digest>,
-    /// What outputs want them to be.
-    pub(super) wanted: BTreeSet<Wanted>,
-}
-
 struct Shared {
     snapshots: Arc<Snapshots>,
-    ahead: Ahead,
+    wanted: Wanted,
+    packings: BTreeSet<Packing>,
     bases: Bases,
     uploader: Uploader,
     runtime: Handle,
     slots: Semaphore,
-    cells: Mutex<BTreeMap<(LayerId, Wanted), Cell>>,
+    cells: Mutex<BTreeMap<(LayerId, Packing), Cell>>,
     /// Layers that steps of this build made, which no registry can have yet.
     fresh: Mutex<BTreeSet<LayerId>>,
 }
 
 impl fmt::Debug for Packer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Packer").field("wanted", &self.0.ahead.wanted).finish_non_exhaustive()
+        f.debug_struct("Packer").field("packings", &self.0.packings).finish_non_exhaustive()
     }
 }
 
 impl Packer {
-    /// Makes a packer that packs layers as soon as they are there, and hands them to `uploader`.
-    pub(super) fn new(snapshots: Arc<Snapshots>, ahead: Ahead, bases: Bases, uploader: Uploader) -> Self {
+    /// Makes a packer that packs what is wanted, in all `packings`, as soon as it is there, and hands what is pushed to `uploader`.
+    pub(super) fn new(
+        snapshots: Arc<Snapshots>,
+        (wanted, packings): (Wanted, BTreeSet<Packing>),
+        bases: Bases,
+        uploader: Uploader,
+    ) -> Self {
+        let packings = packings.into_iter().map(Packing::of_new).collect();
         let (runtime, slots) = (Handle::current(), Semaphore::new(AT_ONCE));
         let (cells, fresh) = (Mutex::default(), Mutex::default());
-        Self(Arc::new(Shared { snapshots, ahead, bases, uploader, runtime, slots, cells, fresh }))
+        Self(Arc::new(Shared { snapshots, wanted, packings, bases, uploader, runtime, slots, cells, fresh }))
     }
 
     /// Returns what sends layers ahead of the push.
@@ -97,11 +111,22 @@ impl Packer {
     }
 
     /// Returns the blob of a layer, making or fetching it if nobody has.
-    pub(super) async fn blob(&self, layer: LayerId, wanted: Wanted) -> Result<BlobInfo, Diagnostic> {
-        let wanted = if self.is_fresh(layer) { wanted.of_new() } else { wanted };
-        let cell = self.cell(layer, wanted);
-        let made = cell.get_or_try_init(|| self.make(layer, wanted)).await?;
+    pub(super) async fn blob(&self, layer: LayerId, packing: Packing) -> Result<BlobInfo, Diagnostic> {
+        let packing = if self.is_fresh(layer) { packing.of_new() } else { packing };
+        let cell = self.cell(layer, packing);
+        let made = cell.get_or_try_init(|| self.make(layer, packing)).await?;
         Ok(made.clone())
+    }
+
+    /// Returns the blob of a layer if it is there, or being made.
+    pub(super) async fn known(&self, layer: LayerId, packing: Packing) -> Result<Option<BlobInfo>, Diagnostic> {
+        let form = if self.is_fresh(layer) { packing.of_new() } else { packing };
+        let started = self.0.cells.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&(layer, form));
+        if started {
+            return self.blob(layer, packing).await.map(Some);
+        }
+        let known = self.0.snapshots.packed(layer, packing.options(), packing.force);
+        known.map_err(|error| failed(&error))
     }
 
     /// Looks for all blobs anew, because some were found damaged.
@@ -109,26 +134,26 @@ impl Packer {
         self.0.cells.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn cell(&self, layer: LayerId, wanted: Wanted) -> Cell {
+    fn cell(&self, layer: LayerId, packing: Packing) -> Cell {
         let mut cells = self.0.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(cells.entry((layer, wanted)).or_default())
+        Arc::clone(cells.entry((layer, packing)).or_default())
     }
 
     fn is_fresh(&self, layer: LayerId) -> bool {
         self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(&layer)
     }
 
-    async fn make(&self, layer: LayerId, wanted: Wanted) -> Result<BlobInfo, Diagnostic> {
+    async fn make(&self, layer: LayerId, packing: Packing) -> Result<BlobInfo, Diagnostic> {
         let _slot = self.0.slots.acquire().await;
-        let options = wanted.options();
+        let options = packing.options();
         let Some(pulled) = self.pulled(layer).await? else {
             let blob = self.on_a_thread(layer, move |snapshots| snapshots.pack(layer, options)).await?;
             if self.is_fresh(layer) {
-                self.0.uploader.send(&blob, wanted);
+                self.0.uploader.send(&blob, packing);
             }
             return Ok(blob);
         };
-        if !wanted.force || pulled.compression == wanted.compression {
+        if !packing.force || pulled.compression == packing.kind {
             return Ok(pulled);
         }
         let convert = |from| self.on_a_thread(layer, move |snapshots| snapshots.recompress(layer, &from, options));
@@ -199,15 +224,17 @@ fn lost(blob: &Digest) -> Diagnostic {
 
 impl LayerObserver for Packer {
     fn layer(&self, vertex: &Digest, layer: LayerId) {
-        if !self.0.ahead.steps.contains(vertex) {
+        if self.0.wanted.pushed.contains(vertex) {
+            self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(layer);
+        }
+        if !self.0.wanted.packed.contains(vertex) {
             return;
         }
-        self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(layer);
-        for wanted in self.0.ahead.wanted.iter().map(|wanted| wanted.of_new()).collect::<BTreeSet<_>>() {
+        for packing in self.0.packings.clone() {
             let packer = self.clone();
             self.0.runtime.spawn(async move {
                 // A failure comes back when an exporter asks for the layer, which is when it matters.
-                let _ = packer.blob(layer, wanted).await;
+                let _ = packer.blob(layer, packing).await;
             });
         }
     }

@@ -9,6 +9,7 @@ use crate::export::ExportSpec;
 use crate::layer::apply::Unmapped;
 use crate::registry::auth_file::{AuthFile, HelperSearch};
 use crate::registry::{Client, ClientOptions, HostOptions, Proxies};
+use crate::remotecache::{ExportTarget, ImportSpec, spec};
 use crate::snapshot::{SnapshotOptions, Snapshots};
 use crate::source::ImageSource;
 use crate::store::Store;
@@ -37,6 +38,12 @@ pub struct Setup {
     pub metadata_file: Option<PathBuf>,
     /// Where the result goes.
     pub exports: Vec<ExportSpec>,
+    /// Caches to read.
+    pub caches_from: Vec<ImportSpec>,
+    /// Caches to write.
+    pub caches_to: Vec<ExportTarget>,
+    /// Whether a cache that cannot be written fails the build.
+    pub cache_strict: bool,
 }
 
 /// The stations that own state, opened.
@@ -77,7 +84,22 @@ impl Setup {
             ExportSpec::Image(push) if push.insecure => Some(push),
             _ => None,
         });
-        pushes.flat_map(|push| push.image.names.iter().map(|name| name.registry.clone())).collect()
+        let pushed = pushes.flat_map(|push| push.image.names.iter().map(|name| name.registry.clone()));
+        pushed.chain(self.insecure_caches()).collect()
+    }
+}
+
+impl Setup {
+    fn insecure_caches(&self) -> impl Iterator<Item = String> {
+        let from = self.caches_from.iter().filter_map(|spec| match spec {
+            ImportSpec::Registry { reference, insecure: true } => Some(reference.registry.clone()),
+            _ => None,
+        });
+        let to = self.caches_to.iter().filter_map(|target| match &target.store {
+            spec::Store::Registry { reference, insecure: true } => Some(reference.registry.clone()),
+            _ => None,
+        });
+        from.chain(to)
     }
 }
 

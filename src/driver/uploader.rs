@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinHandle;
 
-use super::packer::Wanted;
+use super::packer::Packing;
 use crate::digest::Digest;
 use crate::export::push::Pusher;
 use crate::export::{Blobs, ExportSpec};
@@ -27,7 +27,7 @@ pub(super) struct Uploader(Arc<Shared>);
 
 struct Shared {
     pusher: Pusher,
-    places: BTreeMap<Wanted, Vec<Reference>>,
+    places: BTreeMap<Packing, Vec<Reference>>,
     given_up: AtomicBool,
     running: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -54,30 +54,30 @@ impl Uploader {
     /// Makes an uploader to the repositories that `exports` push to.
     pub(super) fn new(client: Arc<Client>, store: Arc<Store>, exports: &[ExportSpec]) -> Self {
         let bare = |name: &Reference| Reference { tag: None, digest: None, ..name.clone() };
-        let mut by_name: BTreeMap<Wanted, BTreeMap<String, Reference>> = BTreeMap::new();
+        let mut by_name: BTreeMap<Packing, BTreeMap<String, Reference>> = BTreeMap::new();
         for export in exports {
             if let ExportSpec::Image(target) = export
                 && target.push
             {
-                let wanted = Wanted::from(target.image.options.compression).of_new();
+                let packing = Packing::from(target.image.options.compression).of_new();
                 let places = target.image.names.iter().map(|name| (name.name(), bare(name)));
-                by_name.entry(wanted).or_default().extend(places);
+                by_name.entry(packing).or_default().extend(places);
             }
         }
         let pusher = Pusher { client, blobs: Arc::new(Packed(store)), observer: Arc::new(|_| ()) };
-        let places = by_name.into_iter().map(|(wanted, places)| (wanted, places.into_values().collect())).collect();
+        let places = by_name.into_iter().map(|(packing, places)| (packing, places.into_values().collect())).collect();
         Self(Arc::new(Shared { pusher, places, given_up: AtomicBool::new(false), running: Mutex::default() }))
     }
 
     /// Starts to send a blob of a new layer to every repository that wants it so.
-    pub(super) fn send(&self, blob: &BlobInfo, wanted: Wanted) {
-        if !self.0.places.contains_key(&wanted) || self.0.given_up.load(Ordering::Relaxed) {
+    pub(super) fn send(&self, blob: &BlobInfo, packing: Packing) {
+        if !self.0.places.contains_key(&packing) || self.0.given_up.load(Ordering::Relaxed) {
             return;
         }
         let layer = Descriptor::new(blob.compression.oci_layer(), blob.digest.clone(), blob.size);
         let shared = Arc::clone(&self.0);
         let task = tokio::spawn(async move {
-            for place in shared.places.get(&wanted).into_iter().flatten() {
+            for place in shared.places.get(&packing).into_iter().flatten() {
                 if let Err(error) = shared.pusher.layer(place, &layer).await {
                     shared.given_up.store(true, Ordering::Relaxed);
                     tracing::debug!("no uploads ahead of the push: {}", crate::diag::chain(&error));

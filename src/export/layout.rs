@@ -28,6 +28,17 @@ const INDEX_LIMIT: u64 = 16 << 20;
 
 /// Writes an image into the layout at `dest`, which is made if it is not there.
 pub fn write(image: &Image, names: &[Reference], blobs: &dyn Blobs, dest: &Path) -> Result<(), ExportError> {
+    write_entries(image, archive::named(image, names), blobs, dest)
+}
+
+/// Writes what has the shape of an image under a bare tag, in place of the former of that tag.
+pub fn write_tagged(image: &Image, tag: &str, blobs: &dyn Blobs, dest: &Path) -> Result<(), ExportError> {
+    let mut entry = image.root.descriptor.clone();
+    entry.annotations.insert(REF_NAME.into(), tag.to_owned());
+    write_entries(image, vec![entry], blobs, dest)
+}
+
+fn write_entries(image: &Image, entries: Vec<Descriptor>, blobs: &dyn Blobs, dest: &Path) -> Result<(), ExportError> {
     let root = destination::open_directory(dest, Missing::Create)?;
     let layout = Layout { root: &root, dest };
     for (layer, _) in image.layers() {
@@ -40,7 +51,7 @@ pub fn write(image: &Image, names: &[Reference], blobs: &dyn Blobs, dest: &Path)
     if root.try_stat(OsStr::new("oci-layout")).map_err(ExportError::write(dest))?.is_none() {
         layout.replace("oci-layout", OCI_LAYOUT)?;
     }
-    let index = merged(layout.read_index()?, archive::named(image, names));
+    let index = merged(layout.read_index()?, entries);
     layout.replace("index.json", &canonical::to_vec(&index))?;
     drop(lock);
     Ok(())

@@ -32,6 +32,7 @@ pub mod tree;
 pub mod treetar;
 
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use crate::digest::{DiffId, Digest};
 use crate::image::media::Compression;
@@ -84,4 +85,14 @@ pub trait Blobs: Send + Sync {
 
     /// Takes notice of a blob that has other content than its digest says, so that it is not given again.
     fn reject(&self, _digest: &Digest) {}
+}
+
+impl<B: Blobs + ?Sized> Blobs for Arc<B> {
+    fn open(&self, digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        (**self).open(digest)
+    }
+
+    fn reject(&self, digest: &Digest) {
+        (**self).reject(digest);
+    }
 }

@@ -61,6 +61,7 @@ impl Lowering<'_> {
         let specs: Vec<MountSpec> =
             run.mounts.iter().map(|text| self.mount_spec(at, text)).collect::<Result<_, _>>()?;
         for (spec, source) in specs.iter().zip(sources) {
+            self.stages.get_mut(at.stage).outline.mount(at.source, spec);
             match spec.kind {
                 mount::MountType::Secret => add_secret(spec, mounts)?,
                 mount::MountType::Ssh => add_agent(spec, mounts)?,

@@ -9,8 +9,8 @@ use std::str::FromStr;
 
 use super::error::Problem;
 use super::lowering::Lowering;
-use super::nearest;
 use super::stage::{Command, Stage, StageId};
+use crate::diag::{Case, did_you_mean};
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{self, Instruction, InstructionKind, RunInstruction};
 use crate::dockerfile::lint::Rule;
@@ -85,7 +85,7 @@ impl<'a> Lowering<'a> {
     fn nearest_global(&self, names: &BTreeSet<String>) -> String {
         let options = self.globals.env.ordered();
         let options: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
-        let near = names.iter().map(|name| nearest::suffix(name, &options));
+        let near = names.iter().map(|name| did_you_mean(name, options.iter().copied(), Case::Sensitive));
         near.into_iter().find(|near| !near.is_empty()).unwrap_or_default()
     }
 
@@ -93,7 +93,7 @@ impl<'a> Lowering<'a> {
         for name in names.iter().filter(|name| !self.globals.knows(name)).collect::<Vec<_>>() {
             let options = self.globals.names();
             let options: Vec<&str> = options.iter().map(String::as_str).collect();
-            let near = nearest::suffix(name, &options);
+            let near = did_you_mean(name, options.iter().copied(), Case::Sensitive);
             let message = format!("FROM argument '{name}' is not declared{near}");
             self.lint.instruction(Rule::UndefinedArgInFrom, &parsed.source, message);
         }

@@ -6,6 +6,7 @@
 mod caches;
 mod error;
 pub mod file;
+mod imports;
 pub mod keys;
 mod records;
 mod tree;
@@ -14,7 +15,8 @@ mod worker;
 
 pub use caches::CacheMounts;
 pub use error::OpsError;
+pub use imports::ImportStore;
 pub use records::{RecordStore, TreeCodec};
-pub use tree::Tree;
+pub use tree::{LazyTree, Tree};
 pub use vertex::op_of;
 pub use worker::{Agents, LayerObserver, Materialised, Secrets, Worker};

@@ -1,9 +1,10 @@
-//! What ops pass on: a stack of layers, or the build context where it lies.
+//! What ops pass on: a stack of layers, here or elsewhere, or the build context where it lies.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
+use crate::remotecache::{Place, RemoteLayer};
 use crate::snapshot::{Chain, LayerId};
 use crate::source::local::Context;
 
@@ -14,6 +15,17 @@ pub enum Tree {
     Layers(Chain),
     /// A directory of the caller's, read where it lies and never written.
     Context(Arc<Context>),
+    /// Layers of a cache that were not fetched, because nothing reads them here: no op ever gets one.
+    Lazy(Arc<LazyTree>),
+}
+
+/// A stack of layers that lies elsewhere.
+#[derive(Debug)]
+pub struct LazyTree {
+    /// The layers, bottom first.
+    pub layers: Vec<RemoteLayer>,
+    /// Where their blobs are.
+    pub place: Arc<dyn Place>,
 }
 
 impl Tree {
@@ -26,7 +38,7 @@ impl Tree {
     pub fn to_record(&self) -> Option<Value> {
         match self {
             Tree::Layers(chain) => Some(chain.layers().iter().map(|layer| Value::from(layer.0)).collect()),
-            Tree::Context(_) => None,
+            Tree::Context(_) | Tree::Lazy(_) => None,
         }
     }
 

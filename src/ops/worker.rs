@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::caches::CacheMounts;
-use super::{Tree, vertex};
+use super::{OpsError, Tree, vertex};
 use crate::digest::Digest;
 use crate::exec::Executor;
 use crate::image::Platform;
@@ -101,6 +101,7 @@ impl Worker {
         let context = match tree {
             Tree::Layers(chain) => return Ok(chain.clone()),
             Tree::Context(context) => context,
+            Tree::Lazy(_) => return Err(OpsError::NotFetched.into()),
         };
         let mut made = self.materialised.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, chain)) = made.iter().find(|(known, _)| Arc::ptr_eq(known, context)) {

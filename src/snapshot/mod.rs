@@ -38,7 +38,7 @@ pub use meta::LayerInfo;
 
 use crate::digest::{ChainId, DiffId, HashingReader};
 use crate::layer::apply::{ApplyOptions, Unmapped, apply};
-use crate::layer::compare::{Found, extract_diff, normalize, prune};
+use crate::layer::compare::{Found, copy_diff, extract_diff, normalize, prune};
 use crate::layer::{BlobInfo, PackOptions, pack};
 use crate::store::Store;
 use crate::sys::dir::Dir;
@@ -144,11 +144,15 @@ impl Snapshots {
 
     /// Seals a changed tree as a new layer and returns its parent with that layer on top.
     pub fn commit(&self, active: Active, description: &str) -> Result<Chain, SnapshotError> {
-        let failed = |source| SnapshotError::Commit { source };
         let (parent, work, found) = self.seal(active)?;
+        Ok(parent.push(self.finish(&work, found, &parent, description)?))
+    }
+
+    fn finish(&self, work: &Work, found: Found, parent: &Chain, text: &str) -> Result<LayerId, SnapshotError> {
+        let failed = |source| SnapshotError::Commit { source };
         let info = LayerInfo {
             created: Some(now()),
-            description: description.to_owned(),
+            description: text.to_owned(),
             size: found.size,
             hides: found.hides,
             parent: parent.clone(),
@@ -156,7 +160,7 @@ impl Snapshots {
             ..LayerInfo::default()
         };
         info.create(work.dir()).map_err(failed)?;
-        Ok(parent.push(self.publish(&work).map_err(failed)?))
+        self.publish(work).map_err(failed)
     }
 
     fn seal(&self, active: Active) -> Result<(Chain, Work, Found), SnapshotError> {
@@ -177,8 +181,23 @@ impl Snapshots {
         Ok((sealed.parent, sealed.work, found))
     }
 
+    /// Returns the layers that make `upper` of `lower`: those between, where the one stands on the other, else a new one that holds
+    /// what the trees differ in. On any other stack they change the same paths.
+    pub fn diff(&self, lower: &Chain, upper: &Chain, description: &str) -> Result<Chain, SnapshotError> {
+        if let Some(between) = upper.above(lower) {
+            return Ok(between);
+        }
+        let failed = |source| SnapshotError::Commit { source };
+        let work = Work::new(self.store.scratch()).map_err(failed)?;
+        let layer = work.make(FS).map_err(failed)?;
+        let (from, to) = (self.view(lower)?, self.view(upper)?);
+        let found = copy_diff(to.dir(), from.dir(), &layer).map_err(failed)?;
+        self.finish(&work, found, lower, description).map(|layer| Chain::empty().push(layer))
+    }
+
     /// Returns `chain` as a read-only tree.
     pub fn view(&self, chain: &Chain) -> Result<View, SnapshotError> {
+        let chain = &chain.distinct();
         let failed = |source| SnapshotError::Mount { count: chain.layers().len(), source };
         let Some(mounter) = self.mounter.as_ref().filter(|_| !chain.is_empty()) else {
             return View::copied(self.tree(chain)?).map_err(failed);
@@ -292,6 +311,25 @@ impl Snapshots {
         Ok(blob)
     }
 
+    /// Returns the blob of a layer if it is there as `options` have it; unless `exactly`, also in the form it was pulled in.
+    pub fn packed(
+        &self,
+        layer: LayerId,
+        options: PackOptions,
+        exactly: bool,
+    ) -> Result<Option<BlobInfo>, SnapshotError> {
+        if !exactly {
+            let info = self.info(layer)?;
+            let pulled = info.blobs.iter().rev().filter(|stored| stored.level.is_none()).find_map(StoredBlob::info);
+            if let Some(blob) = pulled
+                && self.store.blob(&blob.digest)?.is_some_and(|(_, size)| size == blob.size)
+            {
+                return Ok(Some(blob));
+            }
+        }
+        self.known_blob(layer, options)
+    }
+
     fn known_blob(&self, layer: LayerId, options: PackOptions) -> Result<Option<BlobInfo>, SnapshotError> {
         if options.latest.is_some() {
             return Ok(None);
@@ -342,6 +380,8 @@ impl Snapshots {
 
     /// Returns the folders of a stack as the mounting thread names them, top first.
     fn lowers(&self, chain: &Chain) -> Result<Vec<OsString>, SnapshotError> {
+        // The kernel takes no folder twice.
+        let chain = &chain.distinct();
         let mut lowers = Vec::new();
         for (height, layer) in chain.layers().iter().enumerate().rev() {
             lowers.push(OsString::from(format!("{layer}/{FS}")));
@@ -354,7 +394,7 @@ impl Snapshots {
     }
 
     fn tree(&self, chain: &Chain) -> Result<Arc<native::Tree>, SnapshotError> {
-        self.trees.get(chain, self.store.scratch(), |layer| self.fs(layer))
+        self.trees.get(&chain.distinct(), self.store.scratch(), |layer| self.fs(layer))
     }
 
     /// Makes a finished folder a layer, by one rename.

@@ -141,6 +141,15 @@ pub struct CacheError {
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
+/// What a loaded result is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Its bytes are read here: what cannot be had must fail now.
+    Bytes,
+    /// It is only handed on: a name for bytes that lie elsewhere is enough.
+    Handle,
+}
+
 /// A graph of records with results.
 ///
 /// Questions are answered from memory, at once; only [`prepare`](Self::prepare) and [`load`](Self::load) may wait.
@@ -162,8 +171,11 @@ pub trait CacheStore<R>: Send + Sync {
     /// Returns the results of an item.
     fn results(&self, item: &ItemId) -> Vec<StoredResult>;
 
-    /// Makes a result usable. A store may give one that fetches its bytes when they are read.
-    fn load(&self, item: &ItemId, result: &str) -> BoxFuture<'_, Result<R, CacheError>>;
+    /// Returns an item with all its links, for who exports it.
+    fn record(&self, item: &ItemId) -> Option<Record>;
+
+    /// Makes a result usable. With [`Need::Handle`] a store may give one whose bytes are fetched when they are read.
+    fn load(&self, item: &ItemId, result: &str, need: Need) -> BoxFuture<'_, Result<R, CacheError>>;
 
     /// Forgets a result that could not be loaded.
     fn forget(&self, item: &ItemId, result: &str);

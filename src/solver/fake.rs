@@ -163,6 +163,7 @@ pub(super) struct Memory {
     pub(super) graph: Mutex<RecordGraph<String>>,
     pub(super) broken: Mutex<BTreeSet<String>>,
     pub(super) loads: AtomicUsize,
+    pub(super) handles: AtomicUsize,
     pub(super) unprepared: bool,
     clock: AtomicU64,
 }
@@ -197,8 +198,14 @@ impl CacheStore<String> for Memory {
     fn results(&self, item: &ItemId) -> Vec<StoredResult> {
         self.graph.lock().unwrap().results(item)
     }
-    fn load(&self, item: &ItemId, _result: &str) -> BoxFuture<'_, Result<String, CacheError>> {
+    fn record(&self, item: &ItemId) -> Option<Record> {
+        self.graph.lock().unwrap().record(item)
+    }
+    fn load(&self, item: &ItemId, _result: &str, need: Need) -> BoxFuture<'_, Result<String, CacheError>> {
         self.loads.fetch_add(1, SeqCst);
+        if need == Need::Handle {
+            self.handles.fetch_add(1, SeqCst);
+        }
         let value = self.graph.lock().unwrap().item(item).and_then(|i| i.result.clone()).map(|r| r.1);
         let value = value.filter(|v| !self.broken.lock().unwrap().contains(v));
         let outcome = value.ok_or_else(|| self.error("failed to load"));
@@ -279,6 +286,7 @@ pub(super) struct Setup {
     targets: Vec<(String, usize)>,
     stores: Vec<Arc<dyn CacheStore<String>>>,
     parallelism: usize,
+    target_need: Need,
     pub(super) cancel: CancellationToken,
 }
 
@@ -288,6 +296,7 @@ pub(super) fn setup(vertices: &[Vtx], targets: &[&str]) -> Setup {
         targets: targets.iter().map(|t| ((*t).to_owned(), 0)).collect(),
         stores: Vec::new(),
         parallelism: 4,
+        target_need: Need::Bytes,
         cancel: CancellationToken::new(),
     }
 }
@@ -299,6 +308,10 @@ impl Setup {
     }
     pub(super) fn parallelism(mut self, parallelism: usize) -> Self {
         self.parallelism = parallelism;
+        self
+    }
+    pub(super) fn handles(mut self) -> Self {
+        self.target_need = Need::Handle;
         self
     }
     pub(super) fn target(mut self, name: &str, output: usize) -> Self {
@@ -327,6 +340,8 @@ impl Setup {
             observer: diary.clone(),
             cancel: self.cancel,
             parallelism: self.parallelism,
+            target_need: self.target_need,
+            collect: Some(Need::Handle),
         };
         let solution = solve(request).await;
         let lines = diary.lines.lock().unwrap().clone();

@@ -61,6 +61,7 @@
 //! * Results are held until the solve ends.
 
 mod cache;
+mod export;
 #[cfg(test)]
 mod fake;
 mod graph;
@@ -77,6 +78,7 @@ mod tasks;
 mod tests;
 
 pub use cache::*;
+pub use export::Exported;
 pub use graph::{Edge, Graph, GraphError, Vertex};
 pub use op::{CacheDigest, CacheMap, InputKey, Op, OpError};
 pub use records::{Item, RecordGraph};

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cache::{ItemId, content_record};
+use super::cache::{ItemId, Need, content_record};
 use super::op::{CacheMap, InputKey};
 use super::report::Outcome;
 use crate::digest::Digest;
@@ -169,6 +169,8 @@ pub(super) struct Node<R> {
     pub(super) tainted: bool,
     /// Whether records without results were made for it.
     pub(super) anchored: bool,
+    /// What its results are for.
+    pub(super) need: Need,
 }
 
 impl<R> Default for Node<R> {
@@ -190,6 +192,7 @@ impl<R> Default for Node<R> {
             shaken: false,
             tainted: false,
             anchored: false,
+            need: Need::Bytes,
         }
     }
 }

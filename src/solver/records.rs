@@ -49,6 +49,15 @@ impl<V> RecordGraph<V> {
         self.items.get(id)
     }
 
+    /// Returns an item with its links; of one that is only linked to, its digest.
+    pub fn record(&self, id: &ItemId) -> Option<Record> {
+        if let Some(item) = self.items.get(id) {
+            return Some(item.record.clone());
+        }
+        let digest = id.as_str().parse().ok().filter(|_| self.children.contains_key(id))?;
+        Some(Record { digest, links: Vec::new(), content: Vec::new() })
+    }
+
     /// Returns the item without parents of a record digest, be it saved itself or only linked to.
     pub fn root(&self, record: &Digest) -> Option<ItemId> {
         let id = ItemId::from(record);
@@ -118,6 +127,37 @@ impl<V> RecordGraph<V> {
                 }
             }
         }
+    }
+
+    /// Returns the graph of some items and what they are reached from.
+    pub fn ancestors(&self, items: BTreeSet<ItemId>) -> Self
+    where
+        V: Clone,
+    {
+        let mut wanted = BTreeSet::new();
+        let mut stack: Vec<ItemId> = items.into_iter().collect();
+        while let Some(id) = stack.pop() {
+            if wanted.insert(id.clone()) {
+                let links = self.items.get(&id).into_iter().flat_map(|item| &item.record.links).flatten();
+                stack.extend(links.map(|parent| parent.item.clone()));
+            }
+        }
+        let mut graph = Self::new();
+        for (id, item) in self.items.iter().filter(|(id, _)| wanted.contains(*id)) {
+            graph.add(id, &item.record);
+            graph.set_result(id, item.result.clone());
+        }
+        graph
+    }
+
+    /// Turns the results into others, or into none.
+    pub fn map<W>(self, mut change: impl FnMut(&ItemId, V) -> Option<W>) -> RecordGraph<W> {
+        let Self { items, children } = self;
+        let changed = items.into_iter().map(|(id, item)| {
+            let result = item.result.and_then(|(at, value)| Some((at, change(&id, value)?)));
+            (id, Item { record: item.record, result })
+        });
+        RecordGraph { items: changed.collect(), children }
     }
 
     /// Sets or removes the result of an item; an unknown item is left alone.

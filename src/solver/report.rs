@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::cache::{CacheError, ItemId};
+use super::export::Exported;
 use super::op::OpError;
 use crate::diag::{Diagnose, Kind, Location};
 use crate::digest::Digest;
@@ -165,6 +166,8 @@ pub struct Solution<R> {
     pub results: Result<Vec<R>, SolveError>,
     /// What happened to each vertex the targets depend on, each after its inputs.
     pub vertices: Vec<VertexReport>,
+    /// The records to export, where they were asked for; those of what finished, when the solve failed.
+    pub records: Exported<R>,
 }
 
 #[cfg(test)]

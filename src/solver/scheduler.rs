@@ -351,7 +351,8 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
         self.table.nodes[v].enter(Step::Loading);
         let hits = self.table.nodes[v].outputs.iter().filter_map(|(&o, output)| Some((o, output.hit.clone()?)));
         let hits: Vec<_> = hits.filter_map(|(o, hit)| Some((o, self.table.stores[hit.store].clone()?, hit))).collect();
-        self.tasks.load(v, hits);
+        let need = self.table.nodes[v].need;
+        self.tasks.load(v, hits, need);
     }
 }
 

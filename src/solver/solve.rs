@@ -7,7 +7,8 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::cache::CacheStore;
+use super::cache::{CacheStore, Need};
+use super::export::{Exported, collect};
 use super::graph::{Edge, Graph};
 use super::lookup::Table;
 use super::node::{Node, Output};
@@ -29,6 +30,10 @@ pub struct Request<R> {
     pub cancel: CancellationToken,
     /// How many bounded operations may run at once; 0 counts as 1.
     pub parallelism: usize,
+    /// What the results of targets are for, as long as no step reads them.
+    pub target_need: Need,
+    /// Whether the records are to be collected for export, and what their results are for.
+    pub collect: Option<Need>,
 }
 
 impl<R> fmt::Debug for Request<R> {
@@ -41,21 +46,28 @@ impl<R> fmt::Debug for Request<R> {
 pub async fn solve<R: Clone + Send + Sync + 'static>(request: Request<R>) -> Solution<R> {
     let targets = match resolve(&request) {
         Ok(targets) => targets,
-        Err(error) => return Solution { results: Err(error), vertices: Vec::new() },
+        Err(error) => return Solution { results: Err(error), vertices: Vec::new(), records: Exported::default() },
     };
     let indices: Vec<usize> = targets.iter().map(|target| target.0).collect();
     let stores = prepare(request.stores, &*request.observer).await;
-    let nodes = nodes(&request.graph, &targets, stores.len());
+    let mut nodes = nodes(&request.graph, &targets, stores.len());
+    if request.target_need == Need::Handle {
+        hand_on(&request.graph, &indices, &mut nodes);
+    }
     let tasks = Tasks::new(&request.cancel);
     let table = Table { graph: request.graph, nodes, stores };
     let mut scheduler = Scheduler::new(table, tasks, request.observer, request.parallelism);
     scheduler.run(&indices, &request.cancel).await;
+    let records = match request.collect {
+        Some(need) => collect(&scheduler.table, &targets, (scheduler.failure.is_some(), need)).await,
+        None => Exported::default(),
+    };
     let table = &scheduler.table;
     let results = match scheduler.failure {
         Some(error) => Err(error),
         None => Ok(targets.iter().map(|(v, o)| table.nodes[*v].values[o].clone()).collect()),
     };
-    Solution { results, vertices: report(table) }
+    Solution { results, vertices: report(table), records }
 }
 
 fn resolve<R>(request: &Request<R>) -> Result<Vec<(usize, usize)>, SolveError> {
@@ -101,6 +113,15 @@ fn nodes<R>(graph: &Graph<R>, targets: &[(usize, usize)], stores: usize) -> Vec<
         nodes[v].shaken = graph.vertex(v).ignore_cache || graph.inputs(v).iter().any(|&(u, _)| nodes[u].shaken);
     }
     nodes
+}
+
+/// Marks the targets that no other vertex reads.
+fn hand_on<R>(graph: &Graph<R>, targets: &[usize], nodes: &mut [Node<R>]) {
+    let used = (0..graph.len()).filter(|&v| !nodes[v].outputs.is_empty());
+    let read: BTreeSet<usize> = used.flat_map(|v| graph.inputs(v).iter().map(|input| input.0)).collect();
+    for &target in targets.iter().filter(|target| !read.contains(target)) {
+        nodes[target].need = Need::Handle;
+    }
 }
 
 fn report<R>(table: &Table<R>) -> Vec<VertexReport> {

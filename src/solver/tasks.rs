@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::cache::{CacheError, CacheStore};
+use super::cache::{CacheError, CacheStore, Need};
 use super::node::Hit;
 use super::op::{CacheMap, Op, OpError};
 use crate::digest::Digest;
@@ -82,8 +82,8 @@ impl<R: Clone + Send + Sync + 'static> Tasks<R> {
     }
 
     /// Asks stores for results.
-    pub(super) fn load(&mut self, v: usize, wanted: Vec<Wanted<R>>) {
-        self.ask(async move { Answer::Loaded(v, load_all(wanted).await) }, Answer::Loaded(v, Loaded::Canceled));
+    pub(super) fn load(&mut self, v: usize, wanted: Vec<Wanted<R>>, need: Need) {
+        self.ask(async move { Answer::Loaded(v, load_all(wanted, need).await) }, Answer::Loaded(v, Loaded::Canceled));
     }
 
     /// Runs an operation.
@@ -98,10 +98,10 @@ impl<R: Clone + Send + Sync + 'static> Tasks<R> {
     }
 }
 
-async fn load_all<R>(wanted: Vec<Wanted<R>>) -> Loaded<R> {
+async fn load_all<R>(wanted: Vec<Wanted<R>>, need: Need) -> Loaded<R> {
     let mut values = BTreeMap::new();
     for (output, store, hit) in wanted {
-        match store.load(&hit.item, &hit.result).await {
+        match store.load(&hit.item, &hit.result, need).await {
             Ok(value) => values.insert(output, value),
             Err(error) => return Loaded::Failed(hit, error),
         };

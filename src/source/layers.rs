@@ -1,11 +1,11 @@
 //! Layers in one pass: stream → hash → store and, from the same bytes, decompress → unpack; adopted in order.
 //!
 //! ```text
-//! Contents::blob ─▶ channel ─▶ Tee ─┬▶ BlobWriter                     (blocking thread, one a layer)
+//! LayerBlobs::blob ─▶ channel ─▶ Tee ─┬▶ BlobWriter                     (blocking thread, one a layer)
 //!  (async, verified)                └▶ Decoder ─▶ Snapshots::unpack ─▶ diff id checked ─▶ blob committed
 //! ```
 //!
-//! In: a resolved image. Out: its chain. Invariants: at most [`PARALLEL`] layers at once and [`QUEUE`] chunks between network
+//! In: layers of an image or of a cache, and where their blobs are. Out: their chain. Invariants: at most [`PARALLEL`] layers at once and [`QUEUE`] chunks between network
 //! and disk; a blob is in the store, and a layer in a chain, only after digest, size and diff id were found right and the
 //! stream was read to its end.
 
@@ -15,18 +15,19 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use futures_util::stream;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
 use tokio::sync::mpsc;
 
 use super::SourceError;
 use super::select::{Contents, ResolvedImage};
-use crate::digest::{DiffId, Digest};
+use crate::digest::{ChainId, DiffId, Digest};
 use crate::image::media::Compression;
 use crate::image::{Descriptor, History};
 use crate::layer::BlobInfo;
 use crate::layer::decompress::Decoder;
 use crate::progress::{Event, Sink, Status};
-use crate::snapshot::{Chain, Origin, Snapshots, Unpacked};
+use crate::snapshot::{Chain, LayerId, Origin, Snapshots, Unpacked};
 use crate::store::{BlobWriter, Store, StoreError};
 
 /// Layers fetched and unpacked at once.
@@ -87,12 +88,39 @@ impl<'a> Report<'a> {
     }
 }
 
-/// One layer of an image.
-#[derive(Clone)]
-struct Layer {
-    descriptor: Descriptor,
-    diff_id: DiffId,
-    history: History,
+/// Where the blobs of layers are.
+pub trait LayerBlobs: Send + Sync {
+    /// Opens a blob; an end without an error means that all came and was verified.
+    fn blob<'a>(
+        &'a self,
+        descriptor: &'a Descriptor,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError>>;
+}
+
+/// The blobs of one image.
+struct ImageBlobs<'a> {
+    contents: &'a dyn Contents,
+    image: &'a ResolvedImage,
+}
+
+impl LayerBlobs for ImageBlobs<'_> {
+    fn blob<'a>(
+        &'a self,
+        descriptor: &'a Descriptor,
+    ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError>> {
+        self.contents.blob(&self.image.reference, descriptor)
+    }
+}
+
+/// One layer to be pulled.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Its blob.
+    pub descriptor: Descriptor,
+    /// Digest of its tar.
+    pub diff_id: DiffId,
+    /// When and by what it was made.
+    pub history: History,
 }
 
 impl Layer {
@@ -123,12 +151,11 @@ impl Layer {
     }
 }
 
-/// What pulling needs besides the image.
+/// What pulling needs besides the layers.
 struct Puller<'a> {
-    contents: &'a dyn Contents,
+    blobs: &'a dyn LayerBlobs,
     store: &'a Arc<Store>,
     snapshots: &'a Arc<Snapshots>,
-    image: &'a ResolvedImage,
     reporter: &'a Reporter,
 }
 
@@ -140,9 +167,18 @@ pub(super) async fn pull(
     image: &ResolvedImage,
     reporter: &Reporter,
 ) -> Result<Chain, SourceError> {
-    let puller = Puller { contents, store, snapshots, image, reporter };
-    let known: Vec<_> = image.chain_ids().iter().map(|id| snapshots.find_layer(id)).collect();
-    let layers = layers_of(image);
+    pull_layers(&ImageBlobs { contents, image }, (store, snapshots), layers_of(image), reporter).await
+}
+
+/// Makes layers available, bottom first; those that are there already are not fetched.
+pub async fn pull_layers(
+    blobs: &dyn LayerBlobs,
+    (store, snapshots): (&Arc<Store>, &Arc<Snapshots>),
+    layers: Vec<Layer>,
+    reporter: &Reporter,
+) -> Result<Chain, SourceError> {
+    let puller = Puller { blobs, store, snapshots, reporter };
+    let known = known(snapshots, &layers);
     let wanted: Vec<Layer> = layers.iter().zip(&known).filter(|(_, k)| k.is_none()).map(|(l, _)| l.clone()).collect();
     let mut unpacked = stream::iter(wanted.into_iter().map(|layer| puller.layer(layer))).buffered(PARALLEL);
     let mut chain = Chain::empty();
@@ -156,6 +192,15 @@ pub(super) async fn pull(
         };
     }
     Ok(chain)
+}
+
+fn known(snapshots: &Snapshots, layers: &[Layer]) -> Vec<Option<LayerId>> {
+    let stacked = layers.iter().scan(None, |below: &mut Option<ChainId>, layer| {
+        let id = ChainId::extend(below.as_ref(), &layer.diff_id);
+        *below = Some(id.clone());
+        Some(id)
+    });
+    stacked.map(|id| snapshots.find_layer(&id)).collect()
 }
 
 /// Puts together what is said of each layer; a history that is too short leaves the upper ones without.
@@ -207,7 +252,7 @@ impl Puller<'_> {
 
     async fn fetch(&self, layer: &Layer, mut report: Report<'_>) -> Result<Unpacked, SourceError> {
         let digest = &layer.descriptor.digest;
-        let mut chunks = self.contents.blob(&self.image.reference, &layer.descriptor).await?;
+        let mut chunks = self.blobs.blob(&layer.descriptor).await?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (store, snapshots, owned) = (Arc::clone(self.store), Arc::clone(self.snapshots), layer.clone());
         let unpacking = tokio::task::spawn_blocking(move || receive(&store, &snapshots, &owned, receiver));

@@ -19,6 +19,6 @@ mod select;
 
 pub use error::SourceError;
 pub use image::ImageSource;
-pub use layers::Reporter;
+pub use layers::{Layer, LayerBlobs, Reporter, pull_layers};
 pub use oci_layout::OciLayout;
 pub use select::ResolvedImage;

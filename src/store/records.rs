@@ -33,7 +33,7 @@ use serde_json::Value;
 
 use crate::digest::Digest;
 use crate::image::canonical;
-use crate::solver::{CacheError, CacheStore, ItemId, LinkQuery, Parent, Record, RecordGraph, StoredResult};
+use crate::solver::{CacheError, CacheStore, ItemId, LinkQuery, Need, Parent, Record, RecordGraph, StoredResult};
 
 /// Turns results into data that outlives the process, and back.
 pub trait Codec<R>: Send + Sync {
@@ -303,7 +303,11 @@ impl<R: Send + Sync, C: Codec<R>> CacheStore<R> for Records<R, C> {
         self.state().graph.results(item)
     }
 
-    fn load(&self, item: &ItemId, _result: &str) -> BoxFuture<'_, Result<R, CacheError>> {
+    fn record(&self, item: &ItemId) -> Option<Record> {
+        self.state().graph.record(item)
+    }
+
+    fn load(&self, item: &ItemId, _result: &str, _need: Need) -> BoxFuture<'_, Result<R, CacheError>> {
         let value = self.state().graph.item(item).and_then(|item| item.result.clone());
         let action = format!("failed to load {item}");
         async move {
@@ -370,7 +374,7 @@ mod tests {
     fn load(records: &Records<String, Text>, id: &ItemId) -> Result<String, String> {
         let result = records.results(id).pop().ok_or("no result")?;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(records.load(id, &result.id)).map_err(|error| crate::diag::chain(&error))
+        runtime.block_on(records.load(id, &result.id, Need::Bytes)).map_err(|error| crate::diag::chain(&error))
     }
 
     fn log(directory: &Path) -> Vec<u8> {

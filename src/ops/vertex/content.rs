@@ -2,7 +2,7 @@
 
 use crate::checksum::{self, ChecksumError, Ids, Selector, content_digest, scratch_digest};
 use crate::digest::Digest;
-use crate::ops::{Tree, Worker};
+use crate::ops::{OpsError, Tree, Worker};
 use crate::solver::OpError;
 use crate::source::local::Context;
 
@@ -18,6 +18,7 @@ pub(super) fn content_of(
             content_digest(&context.tree(), selectors).map_err(|error| missing(context, error))?
         }
         Tree::Layers(chain) if chain.is_empty() => scratch_digest(selectors)?,
+        Tree::Lazy(_) => return Err(OpsError::NotFetched.into()),
         Tree::Layers(chain) => {
             let view = worker.snapshots.view(chain)?;
             content_digest(&checksum::Tree::new(view.dir(), None, Ids::Keep), selectors)?

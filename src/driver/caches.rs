@@ -1,0 +1,241 @@
+//! Writes what a build solved as caches for others: into directories, registries, and the image's own configuration.
+//!
+//! In: the solver's records, what `--cache-to` names. Out: documents and layers, through the exporters of images, as a cache has
+//! the shape of one. The image is written first; a cache that cannot be written is a warning unless the user wants it to be an
+//! error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Build;
+use super::blobs::BuildBlobs;
+use super::packer::{Packer, Packing};
+use super::steps::{Shown, Step};
+use crate::diag::{Diagnostic, Kind};
+use crate::digest::Digest;
+use crate::export::image::{Document, PlatformImage};
+use crate::export::push::{Naming, Pusher};
+use crate::export::stop::Stop;
+use crate::export::{Blobs, ExportLayer, Image, layout};
+use crate::image::media::Compression;
+use crate::image::{Descriptor, Platform, Reference};
+use crate::ops::Tree;
+use crate::progress::{Event, Warning};
+use crate::remotecache::manifest::{self, Form};
+use crate::remotecache::spec::{LayerChoice, Store};
+use crate::remotecache::write::{self, Written};
+use crate::remotecache::{ExportTarget, Mode, RemoteLayer, config, inline};
+use crate::snapshot::{Chain, LayerId};
+use crate::solver::{Exported, ItemId, RecordGraph};
+
+/// Larger configs are refused by BuildKit.
+const BUILDKIT_LIMIT: usize = 1 << 20;
+
+/// The records of a build, ready to be written.
+pub(super) struct Caches<'a> {
+    pub(super) build: &'a Build,
+    pub(super) records: &'a Exported<Tree>,
+    pub(super) packer: &'a Packer,
+    pub(super) blobs: &'a Arc<BuildBlobs>,
+    /// Repositories that hold layers, for mounting on push.
+    pub(super) origins: &'a BTreeMap<Digest, Vec<Reference>>,
+    pub(super) stop: &'a Stop,
+}
+
+impl From<LayerChoice> for Packing {
+    fn from(choice: LayerChoice) -> Self {
+        Self::new(choice.kind, choice.level, choice.force)
+    }
+}
+
+/// Returns whether the layers of every step are wanted.
+pub(super) fn need_all(targets: &[ExportTarget]) -> bool {
+    targets.iter().any(|target| target.mode == Mode::Max)
+}
+
+/// Returns whether layers must be here in a form they may not have elsewhere.
+pub(super) fn need_bytes(targets: &[ExportTarget]) -> bool {
+    targets.iter().any(|target| target.layers.force)
+}
+
+impl Caches<'_> {
+    /// Writes all caches but those inside images.
+    ///
+    /// # Errors
+    ///
+    /// That of a cache whose failure the user wants to know as one of the build.
+    pub(super) async fn write_all(&self) -> Result<(), Diagnostic> {
+        for target in &self.build.setup.caches_to {
+            let Some((name, part)) = titles(&target.store) else { continue };
+            let work = |step: Step| async move { step.part(&part, self.write(target)).await };
+            let Err(Shown(diagnostic)) = self.build.steps.run(&name, work).await else { continue };
+            if self.build.setup.cache_strict || target.ignore_error == Some(false) {
+                return Err(diagnostic.while_doing("failed to export the cache"));
+            }
+            self.warn(format!("the cache was not exported: {}", diagnostic.message));
+        }
+        Ok(())
+    }
+
+    fn warn(&self, text: String) {
+        self.build.sink.send(Event::Warning(Warning::notice(text)));
+    }
+
+    async fn write(&self, target: &ExportTarget) -> Result<(), Shown> {
+        let graph = self.layers(self.records.graph.clone(), target.mode, target.layers.into()).await.map_err(Shown)?;
+        let written = write::write(&graph);
+        if written.layers.is_empty() {
+            self.warn("no cache was exported: no step has a result to keep".into());
+            return Ok(());
+        }
+        let image = Arc::new(self.image(target.form, written));
+        let written = match &target.store {
+            Store::Inline => Ok(()),
+            Store::Local { dest, tag } => self.local(image, dest, tag).await,
+            Store::Registry { reference, .. } => self.push(image, reference).await,
+        };
+        written.map_err(Shown)
+    }
+
+    /// Returns the records for an image to carry: of one target, and only those whose layers the image has.
+    pub(super) async fn inline(
+        &self,
+        target: usize,
+        image: &[Digest],
+        packing: Packing,
+    ) -> Result<Option<Vec<u8>>, Diagnostic> {
+        let graph = match self.records.targets.len() {
+            1 => self.records.graph.clone(),
+            _ => self.records.of_target(target),
+        };
+        let written = write::write(&self.layers(graph, Mode::Min, packing).await?);
+        Ok(inline::encode(&written, image))
+    }
+
+    /// Turns results into layers: those of the targets, and of all in mode max, are made; of others those that are there.
+    async fn layers(
+        &self,
+        graph: RecordGraph<Tree>,
+        mode: Mode,
+        packing: Packing,
+    ) -> Result<RecordGraph<Vec<RemoteLayer>>, Diagnostic> {
+        let targets: BTreeSet<&ItemId> = self.records.targets.iter().flatten().collect();
+        let results = graph.items().filter_map(|(id, item)| Some((id, &item.result.as_ref()?.1)));
+        // Those of the targets first: what they make is there for the others.
+        let (first, rest): (Vec<_>, Vec<_>) = results.partition(|(id, _)| targets.contains(id));
+        let mut found: BTreeMap<ItemId, Vec<RemoteLayer>> = BTreeMap::new();
+        for (make, results) in [(true, first), (mode == Mode::Max, rest)] {
+            for (id, tree) in results {
+                if let Some(layers) = self.stack(tree, make, packing).await?.filter(|layers| !layers.is_empty()) {
+                    found.insert(id.clone(), layers);
+                }
+            }
+        }
+        Ok(graph.map(|id, _| found.remove(id)))
+    }
+
+    async fn stack(&self, tree: &Tree, make: bool, packing: Packing) -> Result<Option<Vec<RemoteLayer>>, Diagnostic> {
+        match tree {
+            Tree::Context(_) => Ok(None),
+            Tree::Lazy(lazy) => {
+                self.blobs.add(tree);
+                Ok(Some(lazy.layers.clone()))
+            }
+            Tree::Layers(chain) => self.packed(chain, make, packing).await,
+        }
+    }
+
+    async fn packed(
+        &self,
+        chain: &Chain,
+        make: bool,
+        packing: Packing,
+    ) -> Result<Option<Vec<RemoteLayer>>, Diagnostic> {
+        let mut layers = Vec::new();
+        for layer in chain.layers() {
+            match self.layer(*layer, make, packing).await? {
+                Some(layer) => layers.push(layer),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(layers))
+    }
+
+    async fn layer(&self, layer: LayerId, make: bool, packing: Packing) -> Result<Option<RemoteLayer>, Diagnostic> {
+        let blob = match make {
+            true => Some(self.packer.blob(layer, packing).await?),
+            false => self.packer.known(layer, packing).await?,
+        };
+        let Some(blob) = blob else { return Ok(None) };
+        let info = self.build.stations.snapshots.info(layer).map_err(|error| Diagnostic::from_error(&error))?;
+        Ok(Some(RemoteLayer {
+            descriptor: Descriptor::new(blob.compression.oci_layer(), blob.digest, blob.size),
+            diff_id: blob.diff_id,
+            created: info.created,
+            description: info.description,
+        }))
+    }
+
+    /// Gives a cache the shape of an image, for the exporters.
+    fn image(&self, form: Form, written: Written) -> Image {
+        let bytes = written.config.encode();
+        if bytes.len() > BUILDKIT_LIMIT {
+            self.warn("the exported cache has so many records that BuildKit will not read it (over 1 MiB)".into());
+        }
+        let config = Document { descriptor: Descriptor::of(config::MEDIA_TYPE, &bytes), bytes };
+        let (media_type, bytes) = manifest::encode(form, &written.layers, &config.descriptor);
+        let manifest = Document { descriptor: Descriptor::of(media_type, &bytes), bytes };
+        let layers = written.layers.into_iter().map(|layer| self.export_layer(layer)).collect();
+        let platform = PlatformImage { platform: Platform::host(), config, manifest: manifest.clone(), layers };
+        Image { root: manifest, platforms: vec![platform], created: None }
+    }
+
+    fn export_layer(&self, layer: RemoteLayer) -> (Descriptor, ExportLayer) {
+        let origins = self.origins.get(&layer.descriptor.digest).cloned().unwrap_or_default();
+        let export = ExportLayer {
+            diff_id: layer.diff_id,
+            digest: layer.descriptor.digest.clone(),
+            size: layer.descriptor.size,
+            compression: Compression::of_layer(&layer.descriptor.media_type).unwrap_or_default(),
+            created: layer.created,
+            description: layer.description,
+            origins,
+        };
+        (layer.descriptor, export)
+    }
+
+    fn readable(&self) -> Arc<dyn Blobs> {
+        Arc::new(self.stop.blobs(Arc::clone(self.blobs)))
+    }
+
+    async fn local(&self, image: Arc<Image>, dest: &Path, tag: &str) -> Result<(), Diagnostic> {
+        let (dest, tag, blobs) = (dest.to_owned(), tag.to_owned(), self.readable());
+        let work = move || layout::write_tagged(&image, &tag, &*blobs, &dest);
+        match tokio::task::spawn_blocking(work).await {
+            Ok(written) => written.map_err(|error| Diagnostic::from_error(&error)),
+            Err(error) => Err(Diagnostic::new(Kind::Build, format!("an exporting thread ended unexpectedly: {error}"))),
+        }
+    }
+
+    async fn push(&self, image: Arc<Image>, reference: &Reference) -> Result<(), Diagnostic> {
+        let client = Arc::clone(&self.build.stations.client);
+        let pusher = Pusher { client, blobs: self.readable(), observer: Arc::new(|_| ()) };
+        let pushed = pusher.push(&image, std::slice::from_ref(reference), Naming::Tags).await;
+        pushed.map_err(|error| Diagnostic::from_error(&error))
+    }
+}
+
+/// The step and its part, as BuildKit words them; none for what is no step of its own.
+fn titles(store: &Store) -> Option<(String, String)> {
+    match store {
+        Store::Inline => None,
+        Store::Local { dest, .. } => Some((
+            format!("exporting cache to client directory {}", dest.display()),
+            "preparing build cache for export".into(),
+        )),
+        Store::Registry { reference, .. } => {
+            Some((format!("exporting cache to registry {reference}"), "preparing build cache for export".into()))
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! A graph of records as a config: normalised and sorted exactly as BuildKit does, so that equal graphs have equal bytes.
+//!
+//! In: records whose results are stacks of layers. Out: the config, and its layers in its order. Where BuildKit leaves the order
+//! to chance (records of equal digest whose links compare equal, several links between the same two records, one blob on several
+//! others), the order here is that of hashes over everything they lead to, so that it is the graph's alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use super::config::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult};
+use super::read::RemoteLayer;
+use crate::digest::Digest;
+use crate::solver::{ItemId, Record, RecordGraph};
+
+/// A config and the layers it speaks of, in its order; one that lies on several others is there as often.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Written {
+    /// The config.
+    pub config: CacheConfig,
+    /// Its layers.
+    pub layers: Vec<RemoteLayer>,
+}
+
+/// Makes the config of a graph.
+pub fn write(graph: &RecordGraph<Vec<RemoteLayer>>) -> Written {
+    let mut state = State::default();
+    for id in ordered(graph) {
+        state.record(graph, &id);
+    }
+    sorted(state)
+}
+
+/// Lists all items so that each comes after those it is linked to, as far as links go in no circle.
+fn ordered(graph: &RecordGraph<Vec<RemoteLayer>>) -> Vec<ItemId> {
+    let mut order = Vec::new();
+    let mut seen = BTreeSet::new();
+    for (start, _) in graph.items() {
+        let mut stack = vec![(start.clone(), false)];
+        while let Some((id, after)) = stack.pop() {
+            if after {
+                order.push(id);
+            } else if seen.insert(id.clone()) {
+                let record = graph.record(&id);
+                stack.push((id, true));
+                let parents = record.into_iter().flat_map(|record| record.links).flatten();
+                stack.extend(parents.map(|parent| (parent.item, false)));
+            }
+        }
+    }
+    order
+}
+
+/// A layer, and what tells it from others of the same blob: how many layers and which it lies on.
+#[derive(Clone)]
+struct Layer {
+    entry: CacheLayer,
+    remote: RemoteLayer,
+    below: (usize, Digest),
+}
+
+#[derive(Default)]
+struct State {
+    records: Vec<CacheRecord>,
+    /// Of each record, a hash over it and all it is reached from.
+    marks: Vec<Digest>,
+    numbers: BTreeMap<ItemId, usize>,
+    layers: Vec<Layer>,
+    /// Layers by what they lie on.
+    places: BTreeMap<(Option<usize>, Digest), usize>,
+}
+
+impl State {
+    fn record(&mut self, graph: &RecordGraph<Vec<RemoteLayer>>, id: &ItemId) {
+        let Some(record) = graph.record(id) else { return };
+        let inputs = self.inputs(&record);
+        if inputs.iter().any(Vec::is_empty) {
+            return;
+        }
+        let result = graph.item(id).and_then(|item| item.result.as_ref());
+        let results = result.and_then(|(at, layers)| self.result(*at, layers)).into_iter().collect();
+        self.numbers.insert(id.clone(), self.records.len());
+        self.marks.push(self.mark(&record.digest, &inputs));
+        self.records.push(CacheRecord { results, chains: Vec::new(), digest: record.digest, inputs });
+    }
+
+    fn inputs(&self, record: &Record) -> Vec<Vec<CacheInput>> {
+        let mut inputs = Vec::with_capacity(record.links.len());
+        for links in &record.links {
+            let known = links.iter().filter_map(|link| Some((link, *self.numbers.get(&link.item)?)));
+            let mut known: Vec<_> = known
+                .map(|(link, number)| {
+                    let record = &self.records[number];
+                    (link.selector.as_ref(), &record.digest, &self.marks[number], number)
+                })
+                .collect();
+            known.sort();
+            let input = known
+                .into_iter()
+                .map(|(selector, .., number)| CacheInput { selector: selector.cloned(), link: number as i64 });
+            inputs.push(input.collect());
+        }
+        inputs
+    }
+
+    fn mark(&self, digest: &Digest, inputs: &[Vec<CacheInput>]) -> Digest {
+        let mut text = digest.to_string();
+        for links in inputs {
+            text.push('\n');
+            for link in links {
+                let selector = link.selector.as_ref().map_or("", Digest::as_str);
+                text.push_str(&format!(" {selector}/{}", self.marks[link.link as usize]));
+            }
+        }
+        Digest::compute(text)
+    }
+
+    /// Adds the layers of a result; none if it has none.
+    fn result(&mut self, at: SystemTime, layers: &[RemoteLayer]) -> Option<CacheResult> {
+        let mut below = None;
+        for layer in layers {
+            let digest = &layer.descriptor.digest;
+            let next = self.layers.len();
+            let place = *self.places.entry((below, digest.clone())).or_insert(next);
+            if place == next {
+                let parent = below.map_or(-1, |below| below as i64);
+                let entry = CacheLayer { blob: digest.clone(), parent, annotations: None };
+                let below = below.map_or_else(|| (0, digest.clone()), |below| self.on(below));
+                self.layers.push(Layer { entry, remote: layer.clone(), below });
+            }
+            below = Some(place);
+        }
+        below.map(|top| CacheResult { layer: top as i64, created_at: at.into() })
+    }
+
+    fn on(&self, below: usize) -> (usize, Digest) {
+        let Layer { entry, below: (depth, mark), .. } = &self.layers[below];
+        (depth + 1, Digest::compute(format!("{mark}\n{}", entry.blob)))
+    }
+}
+
+fn sorted(state: State) -> Written {
+    let (layers, new_layer) = sort_layers(state.layers);
+    let (records, marks) = (state.records, state.marks);
+    let mut order: Vec<usize> = (0..records.len()).collect();
+    order.sort_by(|a, b| compare(&records[*a], &records[*b], &records).then_with(|| marks[*a].cmp(&marks[*b])));
+    let new_record = inverse(&order);
+    let mut by_number: Vec<Option<CacheRecord>> = records.into_iter().map(Some).collect();
+    let mut sorted = Vec::with_capacity(order.len());
+    for number in order {
+        let Some(mut record) = by_number[number].take() else { continue };
+        for result in &mut record.results {
+            result.layer = new_layer[result.layer as usize] as i64;
+        }
+        for links in &mut record.inputs {
+            links.iter_mut().for_each(|link| link.link = new_record[link.link as usize] as i64);
+            links.sort_by(|a, b| (a.link, &a.selector).cmp(&(b.link, &b.selector)));
+        }
+        sorted.push(record);
+    }
+    let (config_layers, layers) = layers.into_iter().unzip();
+    Written { config: CacheConfig { layers: config_layers, records: sorted }, layers }
+}
+
+/// Sorts by digest, then by what they lie on, and returns the new number of each.
+fn sort_layers(layers: Vec<Layer>) -> (Vec<(CacheLayer, RemoteLayer)>, Vec<usize>) {
+    let mut order: Vec<usize> = (0..layers.len()).collect();
+    order.sort_by_key(|number| (&layers[*number].entry.blob, &layers[*number].below));
+    let new = inverse(&order);
+    let moved = order.iter().map(|number| {
+        let Layer { mut entry, remote, .. } = layers[*number].clone();
+        if entry.parent >= 0 {
+            entry.parent = new[entry.parent as usize] as i64;
+        }
+        (entry, remote)
+    });
+    (moved.collect(), new)
+}
+
+fn inverse(order: &[usize]) -> Vec<usize> {
+    let mut new = vec![0; order.len()];
+    for (at, number) in order.iter().enumerate() {
+        new[*number] = at;
+    }
+    new
+}
+
+/// BuildKit's order: digest, number of inputs, then input by input number of links, selectors and digests of what is linked.
+fn compare(a: &CacheRecord, b: &CacheRecord, records: &[CacheRecord]) -> std::cmp::Ordering {
+    let links = |links: &[CacheInput]| -> Vec<(String, Digest)> {
+        let text = |selector: &Option<Digest>| selector.as_ref().map_or(String::new(), Digest::to_string);
+        links.iter().map(|link| (text(&link.selector), records[link.link as usize].digest.clone())).collect()
+    };
+    let inputs = || {
+        let pairs = a.inputs.iter().zip(&b.inputs);
+        let mut orders = pairs.map(|(a, b)| a.len().cmp(&b.len()).then_with(|| links(a).cmp(&links(b))));
+        orders.find(|order| order.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
+    };
+    a.digest.cmp(&b.digest).then(a.inputs.len().cmp(&b.inputs.len())).then_with(inputs)
+}

@@ -1,0 +1,224 @@
+//! What a solve leaves for others: its records, and those of the stores that they were found by.
+//!
+//! In: the nodes of a solve that is over. Out: a graph of records with results, made like BuildKit's: a vertex without inputs
+//! is an anchor and never has a result; a vertex is left out when one of its inputs left nothing to link to; an item found in a
+//! store comes with all its ancestors there, without their results, so that an export after a full hit repeats the import.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use super::cache::{ItemId, Need, Parent, Record};
+use super::lookup::Table;
+use super::node::Content;
+use super::records::RecordGraph;
+
+/// Records for export.
+#[derive(Debug, Clone)]
+pub struct Exported<R> {
+    /// The records, with the results there are.
+    pub graph: RecordGraph<R>,
+    /// Per target, its items.
+    pub targets: Vec<BTreeSet<ItemId>>,
+}
+
+impl<R: Clone> Exported<R> {
+    /// Returns what one target is reached through, and nothing else.
+    pub fn of_target(&self, target: usize) -> RecordGraph<R> {
+        self.graph.ancestors(self.targets.get(target).into_iter().flatten().cloned().collect())
+    }
+}
+
+impl<R> Default for Exported<R> {
+    fn default() -> Self {
+        Self { graph: RecordGraph::default(), targets: Vec::new() }
+    }
+}
+
+/// Where a result is to be had.
+enum Place<R> {
+    Here(R),
+    Store(usize, ItemId, String),
+}
+
+/// A result for an item: when it was saved, and where it is.
+type Offer<R> = (SystemTime, Place<R>);
+
+struct Collector<'a, R> {
+    table: &'a Table<R>,
+    graph: RecordGraph<R>,
+    /// Items of stores, and what they are in the graph; none while on the way, and for what cannot be linked.
+    taken: BTreeMap<(usize, ItemId), Option<ItemId>>,
+    /// Per vertex and output, the items that others link to.
+    left: BTreeMap<(usize, usize), BTreeSet<ItemId>>,
+    offers: BTreeMap<ItemId, Offer<R>>,
+}
+
+/// Collects the records of a solve; of one that failed, those of what finished.
+pub(super) async fn collect<R: Clone>(
+    table: &Table<R>,
+    targets: &[(usize, usize)],
+    (failed, need): (bool, Need),
+) -> Exported<R> {
+    let (taken, left, offers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut collector = Collector { table, graph: RecordGraph::new(), taken, left, offers };
+    for v in wanted(table, targets, failed) {
+        let outputs: Vec<usize> = table.nodes[v].outputs.keys().copied().collect();
+        for o in outputs {
+            let items = collector.vertex(v, o);
+            collector.left.insert((v, o), items);
+        }
+    }
+    let targets = targets.iter().map(|target| collector.left.get(target).cloned().unwrap_or_default()).collect();
+    Exported { targets, graph: collector.load(need).await }
+}
+
+/// Returns what the targets depend on, or what finished of it, each after its inputs.
+fn wanted<R>(table: &Table<R>, targets: &[(usize, usize)], failed: bool) -> BTreeSet<usize> {
+    let finished = |&v: &usize| !table.nodes[v].values.is_empty();
+    let mut stack: Vec<usize> = match failed {
+        false => targets.iter().map(|target| target.0).collect(),
+        true => (0..table.graph.len()).filter(finished).collect(),
+    };
+    let mut wanted = BTreeSet::new();
+    while let Some(v) = stack.pop() {
+        if wanted.insert(v) {
+            stack.extend(table.graph.inputs(v).iter().map(|input| input.0));
+        }
+    }
+    wanted
+}
+
+impl<R: Clone> Collector<'_, R> {
+    /// Adds the records of one output and returns their items.
+    fn vertex(&mut self, v: usize, o: usize) -> BTreeSet<ItemId> {
+        let mut items = BTreeSet::new();
+        let is_source = self.table.graph.inputs(v).is_empty();
+        for s in 0..self.table.stores.len() {
+            for item in &self.table.nodes[v].outputs[&o].keys[s] {
+                let Some(id) = self.take(s, item) else { continue };
+                if !is_source {
+                    self.offer_stored(&id, s, item);
+                }
+                items.insert(id);
+            }
+        }
+        let own = self.own(v, o);
+        if let Some(value) = self.table.nodes[v].values.get(&o).filter(|_| !is_source) {
+            let at = self.saved_at(v, o);
+            own.iter().for_each(|id| self.offer(id, (at, Place::Here(value.clone()))));
+        }
+        items.extend(own);
+        items
+    }
+
+    fn own(&mut self, v: usize, o: usize) -> BTreeSet<ItemId> {
+        let inputs = self.table.graph.inputs(v).len();
+        let links: Vec<BTreeSet<Parent>> = (0..inputs).map(|input| self.parents(v, input)).collect();
+        if links.iter().any(BTreeSet::is_empty) {
+            return BTreeSet::new();
+        }
+        let records = self.table.nodes[v].outputs[&o].records.clone();
+        records
+            .into_iter()
+            .map(|digest| self.add(&Record { digest, links: links.clone(), content: Vec::new() }))
+            .collect()
+    }
+
+    fn parents(&mut self, v: usize, input: usize) -> BTreeSet<Parent> {
+        let (u, o) = self.table.graph.inputs(v)[input];
+        let selector = self.table.nodes[v].input_key(input).and_then(|key| key.selector.clone());
+        let left = self.left.get(&(u, o)).into_iter().flatten();
+        let mut parents: BTreeSet<Parent> =
+            left.map(|item| Parent { item: item.clone(), selector: selector.clone() }).collect();
+        if let Some(Content::Known(digest)) = self.table.nodes[v].content.get(input) {
+            let item = self.add(&Record { digest: digest.clone(), links: Vec::new(), content: Vec::new() });
+            parents.insert(Parent { item, selector: None });
+        }
+        parents
+    }
+
+    fn add(&mut self, record: &Record) -> ItemId {
+        let id = self.graph.identify(record);
+        self.graph.add(&id, record);
+        id
+    }
+
+    /// Adds an item of a store after all its ancestors. Chains of records may be long, so this does not recurse.
+    fn take(&mut self, s: usize, item: &ItemId) -> Option<ItemId> {
+        let store = self.table.stores[s].as_ref()?;
+        let mut stack = vec![(item.clone(), None::<Record>)];
+        while let Some((at, record)) = stack.pop() {
+            if let Some(record) = record {
+                let id = self.linked(s, &record);
+                self.taken.insert((s, at), id);
+                continue;
+            }
+            if self.taken.contains_key(&(s, at.clone())) {
+                continue;
+            }
+            self.taken.insert((s, at.clone()), None);
+            let Some(record) = store.record(&at) else { continue };
+            let parents: Vec<ItemId> = record.links.iter().flatten().map(|parent| parent.item.clone()).collect();
+            stack.push((at, Some(record)));
+            stack.extend(parents.into_iter().map(|parent| (parent, None)));
+        }
+        self.taken.get(&(s, item.clone())).cloned().flatten()
+    }
+
+    /// Adds a record of a store whose ancestors are there; what leads to none of them is left out.
+    fn linked(&mut self, s: usize, record: &Record) -> Option<ItemId> {
+        let known = |parent: &Parent| {
+            let item = self.taken.get(&(s, parent.item.clone())).cloned().flatten()?;
+            Some(Parent { item, selector: parent.selector.clone() })
+        };
+        let links: Vec<BTreeSet<Parent>> =
+            record.links.iter().map(|parents| parents.iter().filter_map(known).collect()).collect();
+        if links.iter().any(BTreeSet::is_empty) {
+            return None;
+        }
+        Some(self.add(&Record { digest: record.digest.clone(), links, content: Vec::new() }))
+    }
+
+    fn offer_stored(&mut self, id: &ItemId, s: usize, item: &ItemId) {
+        let Some(store) = &self.table.stores[s] else { return };
+        let newest = store.results(item).into_iter().max_by_key(|result| result.created_at);
+        if let Some(result) = newest {
+            self.offer(id, (result.created_at, Place::Store(s, item.clone(), result.id)));
+        }
+    }
+
+    /// Takes an offer that is newer than what is there, or as new and nearer.
+    fn offer(&mut self, id: &ItemId, offer: Offer<R>) {
+        let nearer = |old: &Offer<R>| offer.0 > old.0 || (offer.0 == old.0 && matches!(offer.1, Place::Here(_)));
+        if self.offers.get(id).is_none_or(nearer) {
+            self.offers.insert(id.clone(), offer);
+        }
+    }
+
+    /// Returns when a result was saved: where it was found, else in the first store.
+    fn saved_at(&self, v: usize, o: usize) -> SystemTime {
+        let output = &self.table.nodes[v].outputs[&o];
+        let found = output.matched.iter().map(|hit| (hit.store, &hit.item));
+        let own = output.items.iter().map(|item| (0, item)).filter(|_| output.matched.is_none());
+        let times = found.chain(own).filter_map(|(s, item)| {
+            let results = self.table.stores.get(s)?.as_ref()?.results(item);
+            results.into_iter().map(|result| result.created_at).max()
+        });
+        times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Asks the stores for the results they offered; what they cannot give is left out.
+    async fn load(mut self, need: Need) -> RecordGraph<R> {
+        for (id, (at, place)) in self.offers {
+            let value = match place {
+                Place::Here(value) => Some(value),
+                Place::Store(s, item, result) => match &self.table.stores[s] {
+                    Some(store) => store.load(&item, &result, need).await.ok(),
+                    None => None,
+                },
+            };
+            self.graph.set_result(&id, value.map(|value| (at, value)));
+        }
+        self.graph
+    }
+}
