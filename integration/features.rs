@@ -1,5 +1,6 @@
 //! What the flags and instructions promise, build by build.
 
+mod bases;
 mod caching;
 mod call;
 mod check;
