@@ -69,9 +69,10 @@ impl Endpoint {
             private_names: PrivateNames::default(),
         };
         let options_of_host = configured.cloned().unwrap_or_default();
+        let trust = if maker.speaks_tls(&base) { Trust::of(options_of_host.insecure) } else { Trust::Nobody };
         Ok(Self {
             host: host.to_owned(),
-            direct: maker.make(Reach::Anywhere, options_of_host.insecure)?,
+            direct: maker.make(Reach::Anywhere, trust)?,
             options: options_of_host,
             patience: options.patience,
             credentials: Arc::clone(&options.credentials),
@@ -111,7 +112,7 @@ impl Endpoint {
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let made = self.maker.make(reach, false)?;
+        let made = self.maker.make(reach, Trust::System)?;
         Ok(slot.get_or_init(|| made))
     }
 
@@ -170,6 +171,23 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     }
 }
 
+/// Whose certificates an HTTP client accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// Those of the system's authorities, and of the configured ones.
+    System,
+    /// Any.
+    Anyone,
+    /// None: the client speaks plain HTTP only, and need not read some 300 files of authorities first.
+    Nobody,
+}
+
+impl Trust {
+    fn of(insecure: bool) -> Self {
+        if insecure { Self::Anyone } else { Self::System }
+    }
+}
+
 /// Makes the HTTP clients of one registry.
 struct Maker {
     host: String,
@@ -182,7 +200,12 @@ struct Maker {
 }
 
 impl Maker {
-    fn make(&self, reach: Reach, insecure: bool) -> Result<reqwest::Client, RegistryError> {
+    /// Returns whether what is asked of the origin of `base` goes through TLS, be it only to a proxy.
+    fn speaks_tls(&self, base: &Url) -> bool {
+        base.scheme() != "http" || self.proxies.http.as_ref().is_some_and(|proxy| !proxy.is_empty())
+    }
+
+    fn make(&self, reach: Reach, trust: Trust) -> Result<reqwest::Client, RegistryError> {
         let (inner, private) = (Arc::clone(&self.resolver), self.private_names.clone());
         let (proxies, exempt) = self.proxies()?;
         let resolver = GuardedResolver { inner, reach, exempt, private };
@@ -192,9 +215,12 @@ impl Maker {
             .referer(false)
             .no_proxy()
             .connect_timeout(self.patience.connect)
-            .tls_danger_accept_invalid_certs(insecure)
+            .tls_danger_accept_invalid_certs(trust == Trust::Anyone)
             .dns_resolver(Arc::new(resolver));
-        for bundle in &self.authorities {
+        if trust == Trust::Nobody {
+            builder = builder.tls_certs_only([]);
+        }
+        for bundle in self.authorities.iter().filter(|_| trust != Trust::Nobody) {
             let certificates = Certificate::from_pem_bundle(bundle).map_err(|e| self.failed(e))?;
             builder = builder.tls_certs_merge(certificates);
         }
