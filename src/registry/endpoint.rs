@@ -15,6 +15,7 @@ use super::client::{ClientOptions, HostOptions, Patience, Proxies};
 use super::credentials::{Account, Credentials};
 use super::error::RegistryError;
 use super::url::{Origin, RedactedUrl, literal_address};
+use crate::digest::Digest;
 
 /// Blobs moved at once with one registry; more gains nothing over HTTP/2 and trips rate limits.
 const BLOB_CONNECTIONS: usize = 4;
@@ -33,6 +34,8 @@ pub(crate) struct Endpoint {
     pub(crate) challenge: Mutex<Option<Challenge>>,
     /// Accounts by repository.
     pub(crate) accounts: Mutex<BTreeMap<String, Account>>,
+    /// Blobs this client found in or put into repositories: repository, digest.
+    present: Mutex<BTreeSet<(String, Digest)>>,
     /// Why the account was not sent to the token server, if it was not.
     pub(crate) withheld: Mutex<Option<String>>,
     base: Url,
@@ -80,6 +83,7 @@ impl Endpoint {
             blobs: Arc::new(Semaphore::new(BLOB_CONNECTIONS)),
             challenge: Mutex::default(),
             accounts: Mutex::default(),
+            present: Mutex::default(),
             withheld: Mutex::default(),
             origin,
             base,
@@ -133,6 +137,18 @@ impl Endpoint {
     /// Makes the error for an answer against the protocol.
     pub(crate) fn protocol(&self, reason: impl Into<String>) -> RegistryError {
         RegistryError::Protocol { host: self.host.clone(), reason: reason.into() }
+    }
+
+    /// Returns whether a repository is known to have a blob.
+    pub(crate) fn has(&self, repository: &str, digest: &Digest) -> bool {
+        let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        present.contains(&(repository.to_owned(), digest.clone()))
+    }
+
+    /// Remembers that a repository has a blob.
+    pub(crate) fn note(&self, repository: &str, digest: &Digest) {
+        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        present.insert((repository.to_owned(), digest.clone()));
     }
 
     pub(crate) fn withheld(&self) -> Option<String> {
