@@ -103,6 +103,11 @@ async fn run(
     sink: Arc<dyn Sink>,
     cancel: CancellationToken,
 ) -> Result<Outcome, Diagnostic> {
+    // Copying this program takes milliseconds, in which the rest can be made ready.
+    let executor = tokio::task::spawn_blocking({
+        let options = exec_options(&request);
+        move || Executor::new(options)
+    });
     let (build, lowered, bridge) = tokio::select! {
         prepared = prepare(setup, request, sink) => prepared?,
         () = cancel.cancelled() => return Err(canceled()),
@@ -115,7 +120,9 @@ async fn run(
     let Stations { client, store, snapshots, .. } = &build.stations;
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
     let packer = Packer::new(Arc::clone(snapshots), compression, wanted, uploader);
-    let worker = Arc::new(build.worker(bridge, Arc::new(packer.clone()))?);
+    let executor = executor.await.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
+    let executor = executor.map_err(|error| Diagnostic::from_error(&error))?;
+    let worker = Arc::new(build.worker(bridge, executor, Arc::new(packer.clone()))?);
     let trees = build.solve(&lowered, &worker, cancel.clone()).await?;
     let solved = Solved { trees, origins: outputs::origins(&worker.resolved) };
     let stop = Stop::new();
@@ -132,6 +139,13 @@ async fn run(
             }
         }
     }
+}
+
+fn exec_options(request: &Request) -> ExecOptions {
+    let granted = |name: &str| request.allow.iter().any(|allowed| allowed == name);
+    let entitlements =
+        Entitlements { network_host: granted("network.host"), security_insecure: granted("security.insecure") };
+    ExecOptions { entitlements, ..ExecOptions::default() }
 }
 
 fn canceled() -> Diagnostic {
@@ -218,17 +232,18 @@ impl Build {
         }
     }
 
-    fn worker(&self, bridge: DriverBridge, layers: Arc<dyn LayerObserver>) -> Result<Worker, Diagnostic> {
-        let granted = |name: &str| self.request.allow.iter().any(|allowed| allowed == name);
-        let entitlements =
-            Entitlements { network_host: granted("network.host"), security_insecure: granted("security.insecure") };
-        let executor = Executor::new(ExecOptions { entitlements, ..ExecOptions::default() });
+    fn worker(
+        &self,
+        bridge: DriverBridge,
+        executor: Executor,
+        layers: Arc<dyn LayerObserver>,
+    ) -> Result<Worker, Diagnostic> {
         let contexts = bridge.contexts.clone();
         let layouts = bridge.layouts.clone();
         Ok(Worker {
             store: Arc::clone(&self.stations.store),
             snapshots: Arc::clone(&self.stations.snapshots),
-            executor: executor.map_err(|error| Diagnostic::from_error(&error))?,
+            executor,
             images: self.stations.images(),
             resolved: bridge.into_resolved(),
             layouts,
