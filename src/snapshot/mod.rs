@@ -271,8 +271,9 @@ impl Snapshots {
         if let Some(known) = self.known_blob(layer, options)? {
             return Ok(known);
         }
-        let (writer, blob) = pack(&self.fs(layer)?, options, self.store.writer()?)?;
-        writer.commit(Some((&blob.digest, blob.size)))?;
+        let (writer, diff_id) = pack(&self.fs(layer)?, options, self.store.writer()?)?;
+        let (digest, size) = writer.commit(None)?;
+        let blob = BlobInfo { diff_id, digest, size, compression: options.compression };
         if options.latest.is_none() {
             let _held = self.notes.lock().map_err(|_| poisoned(layer))?;
             let mut info = self.info(layer)?;
