@@ -36,6 +36,7 @@ pub use error::SnapshotError;
 pub use meta::LayerInfo;
 
 use crate::digest::{ChainId, DiffId, HashingReader};
+use crate::layer::ahead::read_ahead;
 use crate::layer::apply::{ApplyOptions, Unmapped, apply};
 use crate::layer::compare::{Found, extract_diff, normalize, prune};
 use crate::layer::{BlobInfo, PackOptions, pack};
@@ -187,13 +188,15 @@ impl Snapshots {
     }
 
     /// Unpacks a layer's tar, on its own: layers may be unpacked in any order and in parallel.
-    pub fn unpack(&self, tar: impl Read) -> Result<Unpacked, SnapshotError> {
+    pub fn unpack(&self, tar: impl Read + Send) -> Result<Unpacked, SnapshotError> {
         let failed = |source| SnapshotError::Prepare { source };
         let work = Work::new(self.store.scratch()).map_err(failed)?;
         let fs = work.make(FS).map_err(failed)?;
-        let mut tar = HashingReader::new(tar);
         let root = fs.reopen().map_err(failed)?;
-        let applied = apply(root, OsStr::new(""), &mut tar, ApplyOptions::layer(self.options.unmapped))?;
+        let options = ApplyOptions::layer(self.options.unmapped);
+        // Decompressing and hashing take as long as making the files, so the two go on side by side.
+        let mut tar = HashingReader::new(tar);
+        let applied = read_ahead(&mut tar, |tar| apply(root, OsStr::new(""), tar, options)).map_err(failed)??;
         let (digest, tar_size) = tar.finish();
         Ok(Unpacked { work, fs, applied, diff_id: DiffId(digest), tar_size })
     }
