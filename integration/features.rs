@@ -1,5 +1,6 @@
 //! What the flags and instructions promise, build by build.
 
+mod bases;
 mod caching;
 mod call;
 mod check;
@@ -11,6 +12,7 @@ mod image;
 mod language;
 mod mounts;
 mod outputs;
+mod privileges;
 mod progress;
 mod pushing;
 mod running;

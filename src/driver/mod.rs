@@ -9,6 +9,7 @@
 //! directory) and the exporters' (what the user named). When the build is cancelled everything it started has ended before
 //! [`build`] returns.
 
+mod bases;
 mod blobs;
 mod bridge;
 mod caches;
@@ -40,6 +41,7 @@ use crate::llb::json;
 use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
 use crate::progress::{Event, Sink, Warning};
 use crate::solver::{self, CacheStore, Graph, Need, SolveError};
+use bases::Bases;
 use blobs::BuildBlobs;
 use bridge::DriverBridge;
 use caches::Caches;
@@ -117,7 +119,9 @@ async fn run(
     };
     let Stations { client, store, snapshots, .. } = &build.stations;
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
-    let packer = Packer::new(Arc::clone(snapshots), outputs::packing(&build.setup), build.wanted(&lowered), uploader);
+    let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
+    let ahead = (build.wanted(&lowered), outputs::packings(&build.setup));
+    let packer = Packer::new(Arc::clone(snapshots), ahead, bases, uploader);
     let worker = Arc::new(build.worker(bridge, Arc::new(packer.clone()))?);
     let stores = tokio::select! {
         stores = imports.stores() => stores,
@@ -316,7 +320,7 @@ impl Build {
             snapshots: Arc::clone(&self.stations.snapshots),
             executor: executor.map_err(|error| Diagnostic::from_error(&error))?,
             images: self.stations.images(),
-            resolved: bridge.into_resolved(),
+            resolved: bridge.resolved(),
             layouts,
             contexts,
             secrets: self.request.secrets.clone(),
