@@ -170,19 +170,20 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     }
 }
 
-/// Makes the HTTP clients of one registry.
-struct Maker {
-    host: String,
-    user_agent: String,
-    proxies: Proxies,
-    patience: Patience,
-    resolver: Arc<dyn Resolve>,
-    authorities: Vec<Vec<u8>>,
-    private_names: PrivateNames,
+/// Makes the HTTP clients of one registry, or of whoever else fetches what a user named.
+pub(crate) struct Maker {
+    pub(crate) host: String,
+    pub(crate) user_agent: String,
+    pub(crate) proxies: Proxies,
+    pub(crate) patience: Patience,
+    pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) authorities: Vec<Vec<u8>>,
+    pub(crate) private_names: PrivateNames,
 }
 
 impl Maker {
-    fn make(&self, reach: Reach, insecure: bool) -> Result<reqwest::Client, RegistryError> {
+    /// Makes a client that follows no redirect and reaches no further than `reach`.
+    pub(crate) fn make(&self, reach: Reach, insecure: bool) -> Result<reqwest::Client, RegistryError> {
         let (inner, private) = (Arc::clone(&self.resolver), self.private_names.clone());
         let (proxies, exempt) = self.proxies()?;
         let resolver = GuardedResolver { inner, reach, exempt, private };
