@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use time::format_description::well_known::Rfc2822;
 use time::macros::format_description;
 use time::{OffsetDateTime, PrimitiveDateTime, UtcOffset};
 
@@ -123,12 +122,14 @@ fn extended(value: &str) -> Option<String> {
 /// Reads the time of a `Last-Modified`, in any of the three forms of RFC 9110.
 pub fn http_time(text: &str) -> Option<OffsetDateTime> {
     let text = text.trim();
-    if let Some(text) = text.strip_suffix(" GMT").map(|text| format!("{text} +0000"))
-        && let Ok(time) = OffsetDateTime::parse(&text, &Rfc2822)
-    {
-        return Some(time.to_offset(UtcOffset::UTC));
-    }
-    asctime(text).or_else(|| rfc850(text))
+    fixed(text).or_else(|| asctime(text)).or_else(|| rfc850(text))
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`; which day of the week it says does not matter.
+fn fixed(text: &str) -> Option<OffsetDateTime> {
+    let (_, rest) = text.strip_suffix(" GMT")?.split_once(", ")?;
+    let format = format_description!("[day] [month repr:short] [year] [hour]:[minute]:[second]");
+    PrimitiveDateTime::parse(rest, format).ok().map(PrimitiveDateTime::assume_utc)
 }
 
 /// `Sun Nov  6 08:49:37 1994`.
