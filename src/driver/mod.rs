@@ -16,6 +16,7 @@ mod outputs;
 mod packer;
 pub mod request;
 mod setup;
+mod sources;
 mod steps;
 mod uploader;
 
@@ -41,6 +42,7 @@ use contexts::Inputs;
 use outputs::Solved;
 use packer::Packer;
 use setup::Stations;
+use sources::Sources;
 use steps::{Shown, Steps};
 use uploader::Uploader;
 
@@ -64,7 +66,8 @@ pub struct Outcome {
 struct Build {
     setup: Setup,
     request: Request,
-    stations: Stations,
+    stations: Arc<Stations>,
+    sources: Sources,
     sink: Arc<dyn Sink>,
     steps: Steps,
     dockerfile: (String, Arc<str>),
@@ -112,7 +115,7 @@ async fn run(
         false => BTreeSet::new(),
     };
     let compression = outputs::compression(&build.setup);
-    let Stations { client, store, snapshots, .. } = &build.stations;
+    let Stations { client, store, snapshots, .. } = &*build.stations;
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
     let packer = Packer::new(Arc::clone(snapshots), compression, wanted, uploader);
     let worker = Arc::new(build.worker(bridge, Arc::new(packer.clone()))?);
@@ -152,28 +155,34 @@ pub async fn dump(setup: Setup, request: Request, sink: Arc<dyn Sink>) -> Result
 /// Opens everything, reads the Dockerfile and lowers it.
 async fn prepare(
     setup: Setup,
-    mut request: Request,
+    request: Request,
     sink: Arc<dyn Sink>,
 ) -> Result<(Build, Lowered, DriverBridge), Diagnostic> {
     let steps = Steps::new(Arc::clone(&sink));
-    let stations = Stations::open(&setup)?;
-    let name = request.options.get("filename").map_or("Dockerfile", String::as_str);
+    let stations = Arc::new(Stations::open(&setup)?);
+    let sources = Sources::open(&setup, &request, &stations)?;
+    let dockerfile = (String::new(), "".into());
+    let mut build = Build { setup, request, stations, sources, sink, steps, dockerfile };
+    let fetched = build.fetch_context().await?;
+    let name = build.request.options.get("filename").map_or("Dockerfile", String::as_str);
     let title = format!("[internal] load build definition from {name}");
-    let inputs = steps
-        .run(&title, |_| async { Inputs::open(&mut request, &stations).map_err(Shown) })
+    let (request, stations) = (&mut build.request, &build.stations);
+    let inputs = build
+        .steps
+        .run(&title, |_| async { Inputs::open(request, stations, fetched).map_err(Shown) })
         .await
         .map_err(|Shown(d)| d.while_doing(SOLVE))?;
-    let images = stations.images();
     let bridge = DriverBridge {
-        steps: steps.clone(),
-        images,
+        steps: build.steps.clone(),
+        images: build.stations.images(),
         layouts: inputs.layouts,
         contexts: inputs.contexts,
         own_ignore: inputs.own_ignore,
+        sources: build.sources.clone(),
+        stations: Arc::clone(&build.stations),
         resolved: Mutex::default(),
     };
-    let text: Arc<str> = String::from_utf8_lossy(&inputs.dockerfile).into();
-    let build = Build { setup, request, stations, sink, steps, dockerfile: (inputs.dockerfile_name, text) };
+    build.dockerfile = (inputs.dockerfile_name, String::from_utf8_lossy(&inputs.dockerfile).into());
     let lowered = frontend::lower(&build.frontend_request(inputs.dockerfile), &bridge).await;
     match lowered {
         Ok(lowered) => {
@@ -233,6 +242,8 @@ impl Build {
             resolved: bridge.into_resolved(),
             layouts,
             contexts,
+            http: Arc::clone(&self.sources.http),
+            git: Arc::clone(&self.sources.git),
             secrets: self.request.secrets.clone(),
             agents: self.request.agents.clone(),
             caches: CacheMounts::open(&self.stations.store).map_err(|error| Diagnostic::from_error(&error))?,

@@ -48,6 +48,12 @@ pub enum OpsError {
         /// What: `a git source`.
         what: String,
     },
+    /// What is asked of a web server means nothing.
+    #[error(transparent)]
+    Http(Box<crate::source::http::HttpError>),
+    /// What is asked of a git repository means nothing.
+    #[error(transparent)]
+    Git(Box<crate::source::git::GitError>),
     /// The graph contradicts itself.
     #[error("invalid step: {reason}")]
     Invalid {
@@ -75,6 +81,8 @@ impl Diagnose for OpsError {
     fn kind(&self) -> Kind {
         match self {
             OpsError::Unsupported { .. } | OpsError::Invalid { .. } => Kind::Dockerfile,
+            OpsError::Http(error) => error.kind(),
+            OpsError::Git(error) => error.kind(),
             OpsError::SecretMissing { .. } | OpsError::SshMissing { .. } => Kind::Usage,
             OpsError::Copy { .. } | OpsError::SshSocket { .. } => Kind::Machine,
             OpsError::DiskFull { .. } => Kind::DiskFull,
@@ -88,9 +96,8 @@ impl Diagnose for OpsError {
                 vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]
             }
             OpsError::Failed { status, .. } => failure_hint(status).into_iter().map(str::to_owned).collect(),
-            OpsError::Unsupported { what } if what.contains("source") => {
-                vec!["fetch it before the build, and COPY it from the context".into()]
-            }
+            OpsError::Http(error) => error.hints(),
+            OpsError::Git(error) => error.hints(),
             OpsError::SshMissing { id } => {
                 vec![format!("give it with `--ssh {id}` (the agent of $SSH_AUTH_SOCK) or `--ssh {id}=SOCKET`")]
             }
