@@ -5,6 +5,8 @@ mod command_line;
 mod config;
 mod context;
 mod copying;
+mod git;
+mod http;
 mod image;
 mod mounts;
 mod outputs;
