@@ -238,7 +238,6 @@ fn flags_of_later_versions_are_refused_by_name() {
         let flag = args[0].split('=').next().unwrap();
         let _ = project.build(args).failure(2).says(flag);
     }
-    let _ = project.rbuild(&["https://example.org/a.git"]).failure(2).says("https://example.org/a.git");
     let _ = project.build(&["--provenance=false", "--sbom=false", "--rm", "--force-rm", "--compress"]).success();
 }
 

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::bridge::IgnoreFile;
 use super::request::{ContextSource, DockerfileSource, Request};
 use super::setup::Stations;
+use super::sources::Fetched;
 use crate::diag::{Diagnostic, Kind};
+use crate::frontend;
 use crate::layer::apply::{ApplyOptions, Form, Unmapped};
 use crate::layer::archive;
 use crate::source::OciLayout;
@@ -33,11 +35,30 @@ pub(super) struct Inputs {
 
 impl Inputs {
     /// Opens everything a request names; the digests of OCI layouts are added to the request's options.
-    pub(super) fn open(request: &mut Request, stations: &Stations) -> Result<Self, Diagnostic> {
-        let main = main_context(&request.context, stations)?;
+    pub(super) fn open(
+        request: &mut Request,
+        stations: &Stations,
+        fetched: Option<Fetched>,
+    ) -> Result<Self, Diagnostic> {
+        let single = fetched.as_ref().is_some_and(|fetched| fetched.is_dockerfile);
+        let main = match fetched {
+            Some(fetched) => fetched.tree,
+            None => main_context(&request.context, stations)?,
+        };
+        if single && request.dockerfile == DockerfileSource::Default {
+            // The only file there is.
+            request.dockerfile = DockerfileSource::File(frontend::REMOTE_FILE.into());
+        }
         let (dockerfile_name, dockerfile) = dockerfile(request, &main)?;
-        let own_ignore = own_ignore(request, &main, &dockerfile_name)?;
-        let main = with_rules(main, own_ignore.as_ref().filter(|(_, text)| !text.is_empty()))?;
+        // What is fetched is taken as it is.
+        let (own_ignore, main) = match request.context {
+            ContextSource::Remote => (None, main),
+            _ => {
+                let own = own_ignore(request, &main, &dockerfile_name)?;
+                let main = with_rules(main, own.as_ref().filter(|(_, text)| !text.is_empty()))?;
+                (own, main)
+            }
+        };
         let mut contexts = BTreeMap::from([("context".to_owned(), Arc::new(main))]);
         for (name, path) in &request.locals {
             let context = Context::open(path).map_err(|e| Diagnostic::from_error(&e))?;
@@ -105,7 +126,9 @@ fn main_context(source: &ContextSource, stations: &Stations) -> Result<Context, 
             let mut stream = Cursor::new(head.clone()).chain(std::io::stdin());
             Context::from_archive(&mut stream, &temporary, &unpack)
         }
-        ContextSource::Empty => Context::from_archive(&mut std::io::empty(), &temporary, &|_, _| Ok(())),
+        ContextSource::Empty | ContextSource::Remote => {
+            Context::from_archive(&mut std::io::empty(), &temporary, &|_, _| Ok(()))
+        }
     };
     opened.map_err(|error| Diagnostic::from_error(&error))
 }
@@ -154,7 +177,8 @@ fn near_dockerfile(context: &Context) -> Option<String> {
 
 /// A file the user names: of this machine, or of the context where that is a tar.
 fn named_dockerfile(path: &Path, source: &ContextSource, context: &Context) -> Result<Vec<u8>, Diagnostic> {
-    if !matches!(source, ContextSource::Directory(_)) {
+    let fetched = matches!(source, ContextSource::Remote) && !path.is_absolute();
+    if fetched || matches!(source, ContextSource::StdinTar { .. } | ContextSource::Empty) {
         let found = context.read_file(&path.to_string_lossy(), MAX_FILE).map_err(|e| Diagnostic::from_error(&e))?;
         return found.ok_or_else(|| missing(path, &nothing_there()));
     }

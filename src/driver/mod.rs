@@ -21,6 +21,7 @@ mod outputs;
 mod packer;
 pub mod request;
 mod setup;
+mod sources;
 mod steps;
 mod uploader;
 
@@ -50,6 +51,7 @@ use imports::Imports;
 use outputs::Solved;
 use packer::{Packer, Wanted};
 use setup::Stations;
+use sources::Sources;
 use steps::{Shown, Steps};
 use uploader::Uploader;
 
@@ -74,7 +76,8 @@ pub struct Outcome {
 struct Build {
     setup: Setup,
     request: Request,
-    stations: Stations,
+    stations: Arc<Stations>,
+    sources: Sources,
     sink: Arc<dyn Sink>,
     steps: Steps,
     dockerfile: (String, Arc<str>),
@@ -122,7 +125,7 @@ async fn run(
         prepared = prepare(setup, request, sink) => prepared?,
         () = cancel.cancelled() => return Err(canceled()),
     };
-    let Stations { client, store, snapshots, .. } = &build.stations;
+    let Stations { client, store, snapshots, .. } = &*build.stations;
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
     let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
     let ahead = (build.wanted(&lowered), outputs::packings(&build.setup));
@@ -162,6 +165,18 @@ impl Failure {
     }
 }
 
+/// What is to be solved.
+struct Problem<'a> {
+    lowered: &'a Lowered,
+    worker: &'a Arc<Worker>,
+    /// Caches besides the local one.
+    stores: &'a [Arc<dyn CacheStore<Tree>>],
+    /// In what form the results are wanted.
+    need: Need,
+    /// Whether the records are wanted, for the caches that are exported.
+    kept: bool,
+}
+
 /// A build ready to be solved, more than once if need be.
 struct Work<'a> {
     build: &'a Build,
@@ -174,7 +189,9 @@ struct Work<'a> {
 impl Work<'_> {
     /// Solves and exports.
     async fn once(&self, need: Need, cancel: &CancellationToken) -> Result<Outcome, Failure> {
-        let solved = self.build.solve(self, need, cancel.clone()).await.map_err(Failure::Final)?;
+        let Work { lowered, worker, stores, .. } = self;
+        let problem = Problem { lowered, worker, stores, need, kept: !self.build.setup.caches_to.is_empty() };
+        let solved = self.build.solve(problem, cancel.clone()).await.map_err(Failure::Final)?;
         let blobs = Arc::new(BuildBlobs::new(Arc::clone(&self.build.stations.store)));
         let stop = Stop::new();
         let mut export = std::pin::pin!(self.export(&solved, &blobs, stop.clone()));
@@ -253,28 +270,34 @@ async fn prepare(
 /// Opens everything and reads the Dockerfile; returns what the frontend is to be asked, and whom it may ask.
 async fn open(
     setup: Setup,
-    mut request: Request,
+    request: Request,
     sink: Arc<dyn Sink>,
 ) -> Result<(Build, frontend::Request, DriverBridge), Diagnostic> {
     let steps = Steps::new(Arc::clone(&sink));
-    let stations = Stations::open(&setup)?;
-    let name = request.options.get("filename").map_or("Dockerfile", String::as_str);
+    let stations = Arc::new(Stations::open(&setup)?);
+    let sources = Sources::open(&setup, &request, &stations)?;
+    let dockerfile = (String::new(), "".into());
+    let mut build = Build { setup, request, stations, sources, sink, steps, dockerfile };
+    let fetched = build.fetch_context().await?;
+    let name = build.request.options.get("filename").map_or("Dockerfile", String::as_str);
     let title = format!("[internal] load build definition from {name}");
-    let inputs = steps
-        .run(&title, |_| async { Inputs::open(&mut request, &stations).map_err(Shown) })
+    let (request, stations) = (&mut build.request, &build.stations);
+    let inputs = build
+        .steps
+        .run(&title, |_| async { Inputs::open(request, stations, fetched).map_err(Shown) })
         .await
         .map_err(|Shown(d)| d.while_doing(SOLVE))?;
-    let images = stations.images();
     let bridge = DriverBridge {
-        steps: steps.clone(),
-        images,
+        steps: build.steps.clone(),
+        images: build.stations.images(),
         layouts: inputs.layouts,
         contexts: inputs.contexts,
         own_ignore: inputs.own_ignore,
+        sources: build.sources.clone(),
+        stations: Arc::clone(&build.stations),
         resolved: Mutex::default(),
     };
-    let text: Arc<str> = String::from_utf8_lossy(&inputs.dockerfile).into();
-    let build = Build { setup, request, stations, sink, steps, dockerfile: (inputs.dockerfile_name, text) };
+    build.dockerfile = (inputs.dockerfile_name, String::from_utf8_lossy(&inputs.dockerfile).into());
     let request = build.frontend_request(inputs.dockerfile);
     build.note_syntax(&request);
     Ok((build, request, bridge))
@@ -338,6 +361,8 @@ impl Build {
             resolved: bridge.resolved(),
             layouts,
             contexts,
+            http: Arc::clone(&self.sources.http),
+            git: Arc::clone(&self.sources.git),
             secrets: self.request.secrets.clone(),
             agents: self.request.agents.clone(),
             caches: CacheMounts::open(&self.stations.store).map_err(|error| Diagnostic::from_error(&error))?,
@@ -361,8 +386,8 @@ impl Build {
     }
 
     /// Solves all platforms in one graph.
-    async fn solve(&self, work: &Work<'_>, need: Need, cancel: CancellationToken) -> Result<Solved, Diagnostic> {
-        let (lowered, worker) = (work.lowered, &work.worker);
+    async fn solve(&self, problem: Problem<'_>, cancel: CancellationToken) -> Result<Solved, Diagnostic> {
+        let Problem { lowered, worker, stores, need, kept } = problem;
         let mut graph = Graph::new();
         for result in &lowered.results {
             let added = graph::add(&mut graph, worker, &result.definition, &result.platform);
@@ -371,18 +396,17 @@ impl Build {
         let edges: Vec<Option<solver::Edge>> = lowered.results.iter().map(|r| target(&r.definition)).collect();
         let definitions = lowered.results.iter().map(|result| &result.definition);
         let observer = Arc::new(graph::ProgressObserver::new(Arc::clone(&self.sink), definitions));
-        let caches_to = &self.setup.caches_to;
-        let collect = if caches::need_bytes(caches_to) { Need::Bytes } else { Need::Handle };
+        let collect = if kept && caches::need_bytes(&self.setup.caches_to) { Need::Bytes } else { Need::Handle };
         let local: Arc<dyn CacheStore<Tree>> = Arc::new(self.records()?);
         let request = solver::Request {
             graph,
             targets: edges.iter().flatten().cloned().collect(),
-            stores: std::iter::once(local).chain(work.stores.iter().cloned()).collect(),
+            stores: std::iter::once(local).chain(stores.iter().cloned()).collect(),
             observer,
             cancel,
             parallelism: self.setup.parallelism.unwrap_or_else(processors),
             target_need: if collect == Need::Bytes { collect } else { need },
-            collect: (!caches_to.is_empty()).then_some(collect),
+            collect: kept.then_some(collect),
         };
         let solution = solver::solve(request).await;
         let mut results = match solution.results {

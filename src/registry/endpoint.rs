@@ -189,7 +189,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 
 /// Whose certificates an HTTP client accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Trust {
+pub(crate) enum Trust {
     /// Those of the system's authorities, and of the configured ones.
     System,
     /// Any.
@@ -204,15 +204,15 @@ impl Trust {
     }
 }
 
-/// Makes the HTTP clients of one registry.
-struct Maker {
-    host: String,
-    user_agent: String,
-    proxies: Proxies,
-    patience: Patience,
-    resolver: Arc<dyn Resolve>,
-    authorities: Vec<Vec<u8>>,
-    private_names: PrivateNames,
+/// Makes the HTTP clients of one registry, or of whoever else fetches what a user named.
+pub(crate) struct Maker {
+    pub(crate) host: String,
+    pub(crate) user_agent: String,
+    pub(crate) proxies: Proxies,
+    pub(crate) patience: Patience,
+    pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) authorities: Vec<Vec<u8>>,
+    pub(crate) private_names: PrivateNames,
 }
 
 impl Maker {
@@ -221,7 +221,8 @@ impl Maker {
         base.scheme() != "http" || self.proxies.http.as_ref().is_some_and(|proxy| !proxy.is_empty())
     }
 
-    fn make(&self, reach: Reach, trust: Trust) -> Result<reqwest::Client, RegistryError> {
+    /// Makes a client that follows no redirect and reaches no further than `reach`.
+    pub(crate) fn make(&self, reach: Reach, trust: Trust) -> Result<reqwest::Client, RegistryError> {
         let (inner, private) = (Arc::clone(&self.resolver), self.private_names.clone());
         let (proxies, exempt) = self.proxies()?;
         let resolver = GuardedResolver { inner, reach, exempt, private };

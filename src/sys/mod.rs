@@ -4,6 +4,7 @@
 //! container could change is resolved once, to a descriptor, and never used as a string again.
 
 pub mod caps;
+pub mod child;
 pub mod dir;
 pub mod fds;
 pub mod file;
