@@ -287,4 +287,28 @@ mod tests {
             assert_eq!(base_url(host, options.as_ref()), expected, "{host}");
         }
     }
+
+    #[test]
+    fn only_who_speaks_tls_needs_authorities() {
+        let maker = |proxy: Option<&str>| Maker {
+            host: "r".into(),
+            user_agent: "test".into(),
+            proxies: Proxies { http: proxy.map(str::to_owned), ..Proxies::default() },
+            patience: Patience::default(),
+            resolver: Arc::new(super::super::address::SystemResolver::default()),
+            authorities: Vec::new(),
+            private_names: PrivateNames::default(),
+        };
+        for (base, proxy, expected) in [
+            ("http://localhost:5000/v2/", None, false),
+            ("http://localhost:5000/v2/", Some(""), false),
+            ("http://localhost:5000/v2/", Some("https://proxy"), true),
+            ("https://r.io/v2/", None, true),
+        ] {
+            let base = Url::parse(base).expect("URL");
+            assert_eq!(maker(proxy).speaks_tls(&base), expected, "{base} through {proxy:?}");
+        }
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        maker(None).make(Reach::Anywhere, Trust::Nobody).expect("a client without authorities");
+    }
 }
