@@ -139,6 +139,7 @@ smoke!(
     seccomp_prog,
     shlex,
     ssh_agent_frame,
+    ssh_key,
     stdin_context,
     tar_apply,
     tar_read,

@@ -51,7 +51,7 @@ const WRONG: [(&[&str], &str, &str); 47] = [
     (&["-t", "App:1"], "invalid value of --tag", "lower case"),
     (&["--sbom=true"], "`--sbom` is refused", ""),
     (&["--provenance=mode=max"], "`--provenance` is refused", ""),
-    (&["--check"], "`--check` is refused", ""),
+    (&["--check", "--call=outline"], "ask for different things", "leave out one"),
     (&["--builder", "x"], "`--builder` is refused", ""),
     (&["--config", "/nonexistent"], "failed to read configuration file /nonexistent", "`--config FILE`"),
     (&["second"], "unexpected", "quote"),

@@ -114,12 +114,106 @@ fn an_agent_that_is_missing_is_named() {
         let project = with_base(user, "RUN --mount=type=ssh,required=true true\n");
         let _ = project.build(&busybox()).failure(2).says("--ssh default").says("Dockerfile:4");
         let _ = project.build(&["--ssh", "default"]).failure(2).says("SSH_AUTH_SOCK").says("ssh-agent");
-        let key = project.home().join("key");
-        fs::write(&key, "key").unwrap();
-        let _ = project.build(&["--ssh", &format!("default={}", key.display())]).failure(2).says("ssh-add");
         let optional = with_base(user, "RUN --mount=type=ssh test -z \"$(ls /run/buildkit 2>/dev/null)\"\n");
         let _ = optional.build(&busybox()).success();
     }
+}
+
+/// Makes a key without a passphrase.
+fn keygen(project: &Project, name: &str, args: &[&str]) -> PathBuf {
+    let key = project.home().join(name);
+    let mut command = project.command("ssh-keygen");
+    command.args(["-q", "-N", "", "-C", &format!("{name}@test")]).args(args).arg("-f").arg(&key);
+    let _ = run(command).success();
+    key
+}
+
+/// Kinds of keys, and the forms of their files.
+const KINDS: [(&str, &[&str]); 8] = [
+    ("ed25519", &["-t", "ed25519"]),
+    ("ecdsa256", &["-t", "ecdsa", "-b", "256"]),
+    ("ecdsa384", &["-t", "ecdsa", "-b", "384"]),
+    ("ecdsa521", &["-t", "ecdsa", "-b", "521"]),
+    ("rsa", &["-t", "rsa", "-b", "2048"]),
+    ("pkcs1", &["-t", "rsa", "-b", "2048", "-m", "PEM"]),
+    ("pkcs8", &["-t", "rsa", "-b", "2048", "-m", "PKCS8"]),
+    ("sec1", &["-t", "ecdsa", "-b", "256", "-m", "PEM"]),
+];
+
+#[test]
+fn key_files_list_and_sign_and_change_nothing() {
+    for user in BOTH {
+        let project = Project::new(user);
+        let files: Vec<PathBuf> = KINDS.map(|(name, args)| keygen(&project, name, args)).into();
+        let other = keygen(&project, "other", &["-t", "ed25519"]);
+        let base = BASE.trim_end();
+        let script = "COPY --from=openssh . /\nCOPY passwd /etc/passwd\nCOPY *.pub other /keys/\nRUN chmod 600 /keys/other\n\
+            RUN --mount=type=ssh ssh-add -L > /list && cd /keys && for k in *256.pub ecdsa[35]*.pub rsa.pub pkcs?.pub sec1.pub ed25519.pub; do \
+            echo text > t && rm -f t.sig && ssh-keygen -Y sign -q -f $k -n file t && (printf 'me '; cat $k) > allowed && \
+            ssh-keygen -Y verify -f allowed -I me -n file -s t.sig < t >> /good && ! echo other | ssh-keygen -Y verify -f allowed -I me -n file -s t.sig > /dev/null || exit 1; done; \
+            ssh-add /keys/other 2> /add; ssh-add -D 2> /all; ssh-add -d /keys/rsa.pub 2> /remove; ssh-add -x < /dev/null 2> /dev/null; ssh-add -L > /left\n\
+            RUN --mount=type=ssh,id=second ssh-add -L > /second\n";
+        project.file("Dockerfile", format!("{base}\nRUN mkdir -m 1777 /tmp\n{script}"));
+        project.file("passwd", "root:x:0:0::/root:/bin/sh\n");
+        for file in files.iter().chain([&other]) {
+            let public = file.with_extension("pub");
+            project.file(text(public.file_name().unwrap().as_ref()), fs::read(&public).unwrap());
+        }
+        project.file("other", fs::read(&other).unwrap());
+        let (context, ssh, out) = (project.context(), openssh(&project), project.home().join("out"));
+        let all = files.iter().map(|file| text(file)).collect::<Vec<_>>().join(",");
+        // Relative to where the caller stands.
+        let (default, second) = (format!("default={all}"), "second=other".to_owned());
+        let args = ["--build-context", &ssh, "--ssh", &default, "--ssh", &second, "-o", text(&out)];
+        let _ = project.rbuild(&[&args[..], &busybox(), &[text(&context)]].concat()).success();
+        let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+        // Only OpenSSH's own form has a comment.
+        let halves = |list: &str| -> Vec<String> {
+            list.lines().map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" ")).collect()
+        };
+        let public = |file: &PathBuf| fs::read_to_string(file.with_extension("pub")).unwrap();
+        let expected: String = files.iter().map(public).collect();
+        assert_eq!(halves(&read("list")), halves(&expected));
+        assert!(read("list").contains(" ed25519@test\n") && read("list").contains(" pkcs8\n"), "{}", read("list"));
+        assert_eq!(read("good").matches("Good \"file\" signature for me").count(), KINDS.len(), "{}", read("good"));
+        assert!(read("add").contains("refused") && read("all").contains("Failed") && !read("remove").is_empty());
+        assert_eq!((read("left"), read("second")), (read("list"), public(&other)));
+        // No line that is not of the public half is on disk.
+        for file in &files {
+            let key = fs::read_to_string(file).unwrap();
+            let lines: Vec<&str> = key.lines().filter(|line| !line.starts_with('-') && line.len() > 40).collect();
+            let told = public(file);
+            for line in lines.iter().filter(|line| !told.contains(**line)) {
+                let mut grep = Command::new("grep");
+                grep.args(["-rlF", "-e", line]).args([&project.state(), &out]);
+                assert_eq!(String::from_utf8_lossy(&grep.output().unwrap().stdout), "");
+            }
+        }
+    }
+}
+
+#[test]
+fn key_files_that_cannot_be_used_are_refused_with_the_way_out() {
+    let project = with_base(User::Root, "RUN true\n");
+    let build = |what: &str| project.build(&["--ssh", what]).failure(2);
+    let mut locked = project.command("ssh-keygen");
+    locked.args(["-q", "-t", "ed25519", "-N", "passphrase", "-f"]).arg(project.home().join("locked"));
+    let _ = run(locked).success();
+    let mut old = project.command("ssh-keygen");
+    old.args(["-q", "-t", "rsa", "-b", "2048", "-m", "PEM", "-N", "passphrase", "-f"]).arg(project.home().join("old"));
+    let _ = run(old).success();
+    for name in ["locked", "old"] {
+        let _ = build(&format!("default={name}")).says("locked by a passphrase").says(&format!("ssh-add {name}"));
+    }
+    let _ = build("default=locked.pub").says("locked.pub").says("holds no private key").says("ssh-keygen");
+    fs::write(project.home().join("short"), "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNza\n-----END").unwrap();
+    let _ = build("default=short").says("damaged");
+    let _ = build("default=none").says("none").says("No such file");
+    let _ = build("default=context").says("neither a socket nor a key file");
+    let agent = Agent::start(&project);
+    let _ = build(&format!("default=key,{}", agent.socket.display())).says("the only thing that may be named");
+    symlink("key", project.home().join("link")).unwrap();
+    let _ = build("default=link").says("symbolic link");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::remotecache::Place;
 use crate::remotecache::place::Chunks;
 use crate::store::Store;
 
-/// A blob of a cache.
+/// Where a blob that the store does not hold can be read, and what it is.
 type Elsewhere = (Arc<dyn Place>, Descriptor);
 
 /// The blobs of one build.
@@ -50,9 +50,9 @@ impl BuildBlobs {
         }
     }
 
-    /// Returns whether a blob of the state directory was found damaged.
-    pub(super) fn is_damaged(&self) -> bool {
-        self.damaged.load(Ordering::Relaxed)
+    /// Returns whether a blob of the state directory was found damaged or gone since this was asked last.
+    pub(super) fn take_damaged(&self) -> bool {
+        self.damaged.swap(false, Ordering::Relaxed)
     }
 
     /// Returns whether a blob of a cache could not be had.
@@ -82,6 +82,7 @@ impl Blobs for BuildBlobs {
             (Ok(Some((file, _))), _) => Ok(Box::new(file)),
             (_, Some((place, descriptor))) => self.fetch(&*place, &descriptor),
             (Ok(None), None) => {
+                self.damaged.store(true, Ordering::Relaxed);
                 Err(io::Error::new(io::ErrorKind::NotFound, format!("blob {digest} is not in the state directory")))
             }
             (Err(error), None) => Err(io::Error::other(error)),

@@ -94,7 +94,8 @@ fn bases(vertex: &llb::Vertex) -> Vec<usize> {
         Some(OpKind::Exec(op)) => op.mounts.iter().filter(|m| m.dest == "/").map(|m| m.input).collect(),
         Some(OpKind::File(op)) => op.actions.iter().map(|action| action.input).collect(),
         Some(OpKind::Merge(op)) => op.inputs.clone(),
-        Some(OpKind::Source(_) | OpKind::Diff(_)) | None => Vec::new(),
+        Some(OpKind::Diff(op)) => vec![op.upper],
+        Some(OpKind::Source(_)) | None => Vec::new(),
     };
     indexes.into_iter().filter_map(|index| usize::try_from(index).ok()).collect()
 }

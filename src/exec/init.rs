@@ -17,7 +17,7 @@ use super::error::Stage;
 use super::sandbox::{self, Plan, Source};
 use super::target::{self, Made, Want};
 use super::user::{self, Identity};
-use super::wire::{self, During, Failure, Report, Step, StepMount, StepResult, StepSource};
+use super::wire::{self, Confinement, During, Failure, Report, Step, StepMount, StepResult, StepSource};
 use crate::sys::dir::{self, Dir, Kind};
 use crate::sys::proc::{Child, Ended, Forked};
 use crate::sys::{fds, idmap, ns, proc};
@@ -70,6 +70,15 @@ fn plan(
     let root = Dir::from(tree.try_clone().during(Stage::Spec, "copy a descriptor")?);
     let identity = user::find(&root, &step.user)?;
     let set_groups = check_ids(&identity, notices)?;
+    if step.confinement == Confinement::Insecure
+        && !idmap::is_whole(&idmap::users().during(Stage::User, "read the id map")?)
+    {
+        notices.push(
+            "security=insecure without root: the step has all privileges of this user namespace, and none of the machine's \
+             (no devices, no mounts of disks, no kernel modules)"
+                .to_owned(),
+        );
+    }
     let sources = step
         .mounts
         .iter()

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::wire::{self, Report, StepResult};
 use super::{ExecError, ExecOptions, ExecSpec, ExitStatusKind, Outcome, Stream, hostfiles, message};
+use crate::llb::ops::{NetMode, SecurityMode};
 use crate::sys::{dir, fds, mount};
 
 /// How long output is read on after the process has ended.
@@ -47,6 +48,15 @@ impl Executor {
         let host_resolv_conf = hostfiles::host_resolv_conf(&options);
         let isolated_resolv_conf = hostfiles::isolated_resolv_conf(&options);
         Ok(Self { init, options, host_resolv_conf, isolated_resolv_conf })
+    }
+
+    /// Tells whether the caller has granted what a step asks for.
+    ///
+    /// # Errors
+    ///
+    /// With the name of what was not granted.
+    pub fn allows(&self, network: NetMode, security: SecurityMode) -> Result<(), ExecError> {
+        message::check_granted(network, security, self.options.entitlements)
     }
 
     /// Runs one process to its end.

@@ -65,6 +65,12 @@ pub(super) fn build(executor: &Executor, spec: ExecSpec) -> Result<(Step, Vec<Ow
     Ok((step, descriptors))
 }
 
+/// Refuses what was not granted.
+pub(super) fn check_granted(mode: NetMode, security: SecurityMode, granted: Entitlements) -> Result<(), ExecError> {
+    network(mode, granted)?;
+    confinement(security, granted).map(drop)
+}
+
 fn network(mode: NetMode, granted: Entitlements) -> Result<Network, ExecError> {
     match mode {
         NetMode::Host if !granted.network_host => Err(ExecError::Entitlement { entitlement: "network.host" }),

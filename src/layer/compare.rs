@@ -1,6 +1,6 @@
 //! What changed between two trees, as a layer in overlay's form.
 //!
-//! In: a changed tree and the tree it was made from. Out: a layer. Invariants: what is the same in both is not in the layer,
+//! In: a changed tree and the tree it was made from, or any two trees. Out: a layer. Invariants: what is the same in both is not in the layer,
 //! by containerd's rules: owner, mode, device, capabilities, size and time, and the content where times have no
 //! nanoseconds; directories are compared without their times. A file that is the same stays in the layer where a name of
 //! it is new or changed, or unpacking the layer would make two files of one.
@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 
 use super::apply::is_content_xattr;
-use super::copy::{directory_metadata, is_opaque};
+use super::copy::{Copier, directory_metadata, is_opaque};
 use super::place::is_whiteout;
 use super::{OPAQUE, OVERLAY_PREFIX};
 use crate::sys::dir::{self, Dir, Kind, Stat};
@@ -151,7 +151,16 @@ pub(crate) fn skeleton(layer: &Dir, skeleton: &Dir) -> io::Result<bool> {
 
 /// Moves what differs between `tree` and `lower` out of `tree` into the empty directory `layer`.
 pub(crate) fn extract_diff(tree: &Dir, lower: Option<&Dir>, layer: &Dir) -> io::Result<Found> {
-    let mut diff = Diff::default();
+    diff(tree, lower, layer, Taking::Moving)
+}
+
+/// Copies what differs between `tree` and `lower` into the empty directory `layer`; `tree` may be one that nobody can change.
+pub(crate) fn copy_diff(tree: &Dir, lower: &Dir, layer: &Dir) -> io::Result<Found> {
+    diff(tree, Some(lower), layer, Taking::Copying(Copier::default()))
+}
+
+fn diff(tree: &Dir, lower: Option<&Dir>, layer: &Dir, taking: Taking) -> io::Result<Found> {
+    let mut diff = Diff { found: Found::default(), linked: BTreeSet::new(), taking };
     if let Some(lower) = lower {
         changed_links(tree, lower, &mut diff.linked)?;
     }
@@ -160,11 +169,34 @@ pub(crate) fn extract_diff(tree: &Dir, lower: Option<&Dir>, layer: &Dir) -> io::
     Ok(diff.found)
 }
 
-#[derive(Default)]
 struct Diff {
     found: Found,
     /// Files of several names, one of which is new or changed, by device and number.
     linked: BTreeSet<(u64, u64)>,
+    taking: Taking,
+}
+
+/// How what differs gets into the layer.
+enum Taking {
+    Moving,
+    Copying(Copier),
+}
+
+impl Taking {
+    fn take(&mut self, tree: &Dir, layer: &Dir, name: &OsStr) -> io::Result<()> {
+        match self {
+            Taking::Moving => tree.rename(name, layer, name),
+            Taking::Copying(copier) => copier.one(tree, layer, name),
+        }
+    }
+
+    /// Moving something out of a directory changes its time, which is about to be copied.
+    fn restore_time(&self, tree: &Dir, time: dir::Time) -> io::Result<()> {
+        match self {
+            Taking::Moving => dir::set_time_of(tree, time),
+            Taking::Copying(_) => Ok(()),
+        }
+    }
 }
 
 /// Collects the files of several names of which one is not as below.
@@ -225,11 +257,11 @@ fn diff_directory(tree: &Dir, lower: Option<&Dir>, layer: &Dir, diff: &mut Diff)
                     && same_file(lower, tree, &name, (&below, &stat))? => {}
             _ => {
                 count(tree, &name, &stat, &mut diff.found)?;
-                tree.rename(&name, layer, &name)?;
+                diff.taking.take(tree, layer, &name)?;
             }
         }
     }
-    dir::set_time_of(tree, time)
+    diff.taking.restore_time(tree, time)
 }
 
 fn diff_child(dirs: (&Dir, &Dir, &Dir), name: &OsStr, diff: &mut Diff) -> io::Result<()> {

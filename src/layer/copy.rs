@@ -19,20 +19,21 @@ use std::os::unix::ffi::OsStrExt;
 type Links = BTreeMap<(u64, u64), (Dir, std::ffi::OsString)>;
 
 /// Whether a tree of files, or a layer with whiteouts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum What {
+    #[default]
     Tree,
     Layer,
 }
 
 /// Copies all in `from`, and the metadata of `from` itself, into the empty directory `to`.
 pub(crate) fn tree(from: &Dir, to: &Dir) -> io::Result<()> {
-    Copy { links: Links::new(), what: What::Tree }.contents(from, to)
+    Copier { links: Links::new(), what: What::Tree }.contents(from, to)
 }
 
 /// Puts the layer in `from` on top of the tree in `to`.
 pub(crate) fn stack(from: &Dir, to: &Dir) -> io::Result<()> {
-    Copy { links: Links::new(), what: What::Layer }.contents(from, to)
+    Copier { links: Links::new(), what: What::Layer }.contents(from, to)
 }
 
 /// Copies the metadata of the directory `from` to `to`: owner, permissions, attributes, time.
@@ -81,12 +82,14 @@ fn regular(from: &Dir, name: &OsStr, to: (&Dir, &OsStr), stat: &Stat) -> io::Res
     dir::set_time_of(&target, stat.mtime)
 }
 
-struct Copy {
+/// Copies parts of one tree, among which hard links stay hard links.
+#[derive(Debug, Default)]
+pub(crate) struct Copier {
     links: Links,
     what: What,
 }
 
-impl Copy {
+impl Copier {
     fn contents(&mut self, from: &Dir, to: &Dir) -> io::Result<()> {
         if self.what == What::Layer && is_opaque(from)? {
             for name in to.names()? {
@@ -99,7 +102,8 @@ impl Copy {
         directory_metadata(from, to)
     }
 
-    fn one(&mut self, from: &Dir, to: &Dir, name: &OsStr) -> io::Result<()> {
+    /// Copies one entry, with all below it.
+    pub(crate) fn one(&mut self, from: &Dir, to: &Dir, name: &OsStr) -> io::Result<()> {
         let stat = from.stat(name)?;
         if stat.is_dir() {
             if to.try_stat(name)?.is_some_and(|there| !there.is_dir()) {

@@ -1,6 +1,7 @@
 //! Why an op failed.
 
 use crate::diag::{Diagnose, Kind};
+use crate::exec::ExecError;
 
 /// An op's failure; what a station says itself passes through unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +43,15 @@ pub enum OpsError {
         #[source]
         source: std::io::Error,
     },
+    /// A step asks for what the caller did not grant.
+    #[error(transparent)]
+    NotGranted(#[from] ExecError),
+    /// Names of users are looked up in a tree that the step does not have.
+    #[error("failed to look up the owner {name:?}: the step starts from nothing, which has no users")]
+    NoUsers {
+        /// The name.
+        name: String,
+    },
     /// The graph asks for something this version cannot do.
     #[error("{what} is not there in this version of rbuild")]
     Unsupported {
@@ -77,7 +87,8 @@ pub enum OpsError {
 impl Diagnose for OpsError {
     fn kind(&self) -> Kind {
         match self {
-            OpsError::Unsupported { .. } | OpsError::Invalid { .. } => Kind::Dockerfile,
+            OpsError::NotGranted(error) => error.kind(),
+            OpsError::Unsupported { .. } | OpsError::Invalid { .. } | OpsError::NoUsers { .. } => Kind::Dockerfile,
             OpsError::SecretMissing { .. } | OpsError::SshMissing { .. } => Kind::Usage,
             OpsError::Copy { .. } | OpsError::SshSocket { .. } => Kind::Machine,
             OpsError::DiskFull { .. } => Kind::DiskFull,
@@ -90,12 +101,18 @@ impl Diagnose for OpsError {
             OpsError::SecretMissing { id } => {
                 vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]
             }
+            OpsError::NotGranted(error) => error.hints(),
+            OpsError::NoUsers { .. } => {
+                vec!["with `--link` give numbers, `--chown=1000:1000`, or leave `--link` out".into()]
+            }
             OpsError::Failed { status, .. } => failure_hint(status).into_iter().map(str::to_owned).collect(),
             OpsError::Unsupported { what } if what.contains("source") => {
                 vec!["fetch it before the build, and COPY it from the context".into()]
             }
             OpsError::SshMissing { id } => {
-                vec![format!("give it with `--ssh {id}` (the agent of $SSH_AUTH_SOCK) or `--ssh {id}=SOCKET`")]
+                vec![format!(
+                    "give it with `--ssh {id}` (the agent of $SSH_AUTH_SOCK), `--ssh {id}=SOCKET` or `--ssh {id}=KEYFILE`"
+                )]
             }
             _ => Vec::new(),
         }

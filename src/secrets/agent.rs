@@ -10,11 +10,11 @@ use std::collections::VecDeque;
 /// Longest frame, OpenSSH's number.
 pub const MAX_FRAME: usize = 256 * 1024;
 
-const FAILURE: u8 = 5;
-const REQUEST_IDENTITIES: u8 = 11;
-const IDENTITIES_ANSWER: u8 = 12;
-const SIGN_REQUEST: u8 = 13;
-const SIGN_RESPONSE: u8 = 14;
+pub(super) const FAILURE: u8 = 5;
+pub(super) const REQUEST_IDENTITIES: u8 = 11;
+pub(super) const IDENTITIES_ANSWER: u8 = 12;
+pub(super) const SIGN_REQUEST: u8 = 13;
+pub(super) const SIGN_RESPONSE: u8 = 14;
 
 /// What to do with what the step wrote.
 #[derive(Debug, PartialEq, Eq)]
@@ -140,17 +140,17 @@ impl AgentFilter {
     }
 }
 
-fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
+pub(super) fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
     let (number, rest) = bytes.split_first_chunk::<4>()?;
     Some((u32::from_be_bytes(*number), rest))
 }
 
-fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn string(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = number(bytes)?;
     rest.split_at_checked(length as usize)
 }
 
-fn frame(body: &[u8]) -> Vec<u8> {
+pub(super) fn frame(body: &[u8]) -> Vec<u8> {
     [&(body.len() as u32).to_be_bytes(), body].concat()
 }
 

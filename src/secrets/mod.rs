@@ -1,16 +1,20 @@
 //! Secrets and ssh agents given on the command line.
 //!
 //! In: the texts of `--secret` and `--ssh`, files and variables they name. Out: [`Secret`]s, and sockets behind which an
-//! agent is only asked for keys and signatures. Invariants: the bytes of a secret are never printed, never written to disk and are
+//! agent, the caller's or one of this process with keys from files, is only asked for keys and signatures. Invariants: the bytes of a secret are never printed, never written to disk and are
 //! overwritten when dropped; a secret file in the workspace is reached through no link.
 
 mod agent;
+mod key;
+mod keys;
 mod proxy;
 mod secret;
 mod spec;
 mod ssh;
 
 pub use agent::{AgentFilter, Client, MAX_FRAME, Reply};
+pub use key::{KeyError, SshKey};
+pub use keys::Keys;
 pub use proxy::AgentProxy;
 pub use secret::{MAX_SECRET, Secret, read_secret};
 pub use spec::{SecretOrigin, SecretSpec};
@@ -84,13 +88,40 @@ pub enum SecretError {
         #[source]
         source: io::Error,
     },
-    /// What `--ssh` names is a file with a key, or anything else that is no socket.
-    #[error("refused ssh agent {id}: {} is not a socket", path.display())]
+    /// What `--ssh` names is neither a socket nor a file.
+    #[error("refused ssh agent {id}: {} is neither a socket nor a key file", path.display())]
     NotSocket {
         /// Id of the agent.
         id: String,
         /// The path.
         path: PathBuf,
+    },
+    /// A socket is named beside others.
+    #[error("refused ssh agent {id}: {} is a socket, and the only thing that may be named then", path.display())]
+    SocketAndMore {
+        /// Id of the agent.
+        id: String,
+        /// The socket.
+        path: PathBuf,
+    },
+    /// A key needs a passphrase.
+    #[error("refused ssh agent {id}: the key in {} is locked by a passphrase", path.display())]
+    KeyLocked {
+        /// Id of the agent.
+        id: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file holds no key that can be used.
+    #[error("failed to read the ssh key {} of agent {id}", path.display())]
+    Key {
+        /// Id of the agent.
+        id: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: KeyError,
     },
     /// A secret has too many bytes.
     #[error("refused secret {id}: it is longer than {MAX_SECRET} bytes")]
@@ -110,15 +141,21 @@ impl Diagnose for SecretError {
             Self::Text { option: "--secret", .. } => {
                 vec!["write `--secret id=NAME,src=FILE` or `--secret id=NAME,env=VARIABLE`".to_owned()]
             }
-            Self::Text { .. } => vec!["write `--ssh default` or `--ssh NAME=SOCKET`".to_owned()],
+            Self::Text { .. } => vec!["write `--ssh default`, `--ssh NAME=SOCKET` or `--ssh NAME=KEYFILE`".to_owned()],
             Self::NoAgent { .. } | Self::Agent { .. } => {
                 vec!["start one with `eval $(ssh-agent)`, and give it keys with `ssh-add`".to_owned()]
             }
-            Self::NotSocket { path, .. } => vec![format!(
-                "keys are not read from files by this version: start an agent with `eval $(ssh-agent)`, then `ssh-add {}`, and \
-                 write `--ssh default`",
+            Self::KeyLocked { path, .. } => vec![format!(
+                "unlock it in an agent: `eval $(ssh-agent)`, `ssh-add {}`, then `--ssh default`",
                 path.display()
             )],
+            Self::Key { .. } => vec![
+                "name a private key that `ssh-keygen -t ed25519`, `ecdsa` or `rsa` made, of at least 2048 bits for rsa"
+                    .to_owned(),
+            ],
+            Self::SocketAndMore { id, .. } => {
+                vec![format!("name one socket, `--ssh {id}=SOCKET`, or key files, `--ssh {id}=KEY,KEY`")]
+            }
             Self::Unset { id, .. } => vec![format!("set the variable, or write `--secret id={id},src=FILE`")],
             Self::Link { link, .. } => {
                 vec![format!(
@@ -129,7 +166,7 @@ impl Diagnose for SecretError {
             Self::Read { id, .. } => {
                 vec![format!("name a file that you may read: `--secret id={id},src=FILE`, or use `env=VARIABLE`")]
             }
-            Self::NotRegular { .. } | Self::TooLong { .. } => Vec::new(),
+            Self::NotSocket { .. } | Self::NotRegular { .. } | Self::TooLong { .. } => Vec::new(),
         }
     }
 }

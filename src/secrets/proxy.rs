@@ -1,6 +1,6 @@
-//! A socket for one step, behind which the caller's agent answers what [`AgentFilter`] lets through.
+//! A socket for one step, behind which an agent answers what [`AgentFilter`] lets through.
 //!
-//! In: an agent's socket and a directory that only this user can enter. Out: a socket in that directory, to be mounted into the
+//! In: an agent and a directory that only this user can enter. Out: a socket in that directory, to be mounted into the
 //! step. Invariants: each connection of the step has a connection to the agent and a filter of its own; when the proxy is
 //! dropped, its connections are closed.
 
@@ -14,7 +14,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::agent::{AgentFilter, Client, Reply};
+use super::Keys;
+use super::agent::{AgentFilter, Client, Reply, frame};
 use super::ssh::Agent;
 use crate::sys::OFlags;
 use crate::sys::dir::{Dir, proc_path};
@@ -70,14 +71,45 @@ async fn accept(listener: UnixListener, agent: Arc<Agent>) {
 }
 
 /// An agent that is gone, or that breaks off, ends the step's connection; `ssh` says the rest.
-async fn connect(mut step: UnixStream, agent: Arc<Agent>) {
-    let result = match UnixStream::connect(&agent.socket).await {
-        Ok(mut behind) if agent.raw => tokio::io::copy_bidirectional(&mut step, &mut behind).await.map(drop),
-        Ok(behind) => filter(step, behind).await,
-        Err(error) => Err(error),
+async fn connect(step: UnixStream, agent: Arc<Agent>) {
+    let result = match &*agent {
+        Agent::Socket { path, raw } => pass_on(step, path, *raw).await,
+        Agent::Keys(keys) => answer(step, keys).await,
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a connection to an ssh agent ended");
+    }
+}
+
+async fn pass_on(mut step: UnixStream, socket: &Path, raw: bool) -> io::Result<()> {
+    let mut behind = UnixStream::connect(socket).await?;
+    if raw {
+        return tokio::io::copy_bidirectional(&mut step, &mut behind).await.map(drop);
+    }
+    filter(step, behind).await
+}
+
+/// The filter stands before our own agent too: one place says what a step may ask.
+async fn answer(mut step: UnixStream, keys: &Keys) -> io::Result<()> {
+    let mut filter = AgentFilter::new(None);
+    let mut asked = vec![0u8; CHUNK];
+    loop {
+        let count = step.read(&mut asked).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        for action in filter.client(&asked[..count]) {
+            let replies = match action {
+                // A frame is its length, in four bytes, and the request.
+                Client::Forward(request) => filter.agent(&frame(&keys.answer(request.get(4..).unwrap_or_default()))),
+                Client::Answer(answer) => vec![Reply::Answer(answer)],
+                Client::Close => return Ok(()),
+            };
+            for reply in replies {
+                let Reply::Answer(answer) = reply else { return Ok(()) };
+                step.write_all(&answer).await?;
+            }
+        }
     }
 }
 

@@ -41,6 +41,11 @@ impl Secret {
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
+
+    /// Returns the bytes, for whoever fills them in.
+    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
 }
 
 impl Drop for Secret {
@@ -79,7 +84,7 @@ fn from_env(id: &str, name: &str, env: &dyn Fn(&str) -> Option<Vec<u8>>) -> Resu
     Ok(secret)
 }
 
-fn from_file(id: &str, path: &Path, workspace: &Path) -> Result<Secret, SecretError> {
+pub(super) fn from_file(id: &str, path: &Path, workspace: &Path) -> Result<Secret, SecretError> {
     let failed = |source| SecretError::Read { id: id.to_owned(), path: path.to_owned(), source };
     let file = match below(path, workspace) {
         Some(inner) => open_in_workspace(id, &inner, workspace).map_err(|error| error.unwrap_or_else(failed))?,

@@ -2,8 +2,9 @@
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::SecretError;
+use super::{Keys, SecretError};
 
 /// An ssh agent, or keys, as named on the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,32 +17,50 @@ pub struct SshSpec {
     pub raw: bool,
 }
 
-/// An agent that answers at a socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Agent {
-    /// The socket.
-    pub socket: PathBuf,
-    /// Whether everything is passed on.
-    pub raw: bool,
+/// An agent that answers.
+#[derive(Debug, Clone)]
+pub enum Agent {
+    /// One of the machine's.
+    Socket {
+        /// Its socket.
+        path: PathBuf,
+        /// Whether everything is passed on.
+        raw: bool,
+    },
+    /// One in this process.
+    Keys(Arc<Keys>),
 }
 
 impl SshSpec {
-    /// Finds the agent; `own` is the caller's, for a specification without a path.
+    /// Finds the agent, or makes one of the keys that are named; `own` is the caller's, for a specification without a path. A key
+    /// file below `workspace` must be reached through no link.
     ///
     /// # Errors
     ///
-    /// When there is none, or what is named is no socket.
-    pub fn agent(&self, own: Option<&Path>) -> Result<Agent, SecretError> {
+    /// When there is none, or what is named is neither a socket nor a key.
+    pub fn agent(&self, own: Option<&Path>, workspace: &Path) -> Result<Agent, SecretError> {
         let id = || self.id.clone();
-        let named = self.paths.first().map(PathBuf::as_path).or(own);
-        let path = named.ok_or_else(|| SecretError::NoAgent { id: id() })?.to_owned();
-        match std::fs::metadata(&path) {
-            Ok(meta) if meta.file_type().is_socket() && self.paths.len() < 2 => {
-                Ok(Agent { socket: path, raw: self.raw })
+        let own: Vec<PathBuf> = own.map(Path::to_owned).into_iter().collect();
+        let paths = if self.paths.is_empty() { &own } else { &self.paths };
+        let Some(first) = paths.first() else { return Err(SecretError::NoAgent { id: id() }) };
+        let kind = |path: &PathBuf| {
+            let kind = std::fs::metadata(path).map(|meta| meta.file_type());
+            kind.map_err(|source| SecretError::Agent { id: id(), path: path.clone(), source })
+        };
+        for path in paths {
+            if kind(path)?.is_socket() && paths.len() > 1 {
+                return Err(SecretError::SocketAndMore { id: id(), path: path.clone() });
             }
-            Ok(_) => Err(SecretError::NotSocket { id: id(), path }),
-            Err(source) => Err(SecretError::Agent { id: id(), path, source }),
         }
+        if kind(first)?.is_socket() {
+            // The build may look for it from another directory.
+            let path = std::path::absolute(first).unwrap_or_else(|_| first.clone());
+            return Ok(Agent::Socket { path, raw: self.raw });
+        }
+        if self.raw || self.paths.is_empty() {
+            return Err(SecretError::NotSocket { id: id(), path: first.clone() });
+        }
+        Keys::read(&self.id, paths, workspace).map(|keys| Agent::Keys(Arc::new(keys)))
     }
 
     /// Parses the value of one `--ssh`.
@@ -77,15 +96,23 @@ mod tests {
         let (socket, key) = (temp.path().join("socket"), temp.path().join("key"));
         let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("bind");
         std::fs::write(&key, "key").expect("write");
-        let agent = |path: Option<&Path>, own: Option<&Path>| {
-            let text = path.map_or("a".to_owned(), |path| format!("a={}", path.display()));
-            SshSpec::parse(&text).expect("valid").agent(own)
-        };
-        assert_eq!(agent(Some(&socket), None).expect("named").socket, socket);
-        assert_eq!(agent(None, Some(&socket)).expect("own").socket, socket);
-        assert!(matches!(agent(None, None), Err(SecretError::NoAgent { .. })));
-        assert!(matches!(agent(Some(&key), Some(&socket)), Err(SecretError::NotSocket { .. })));
-        assert!(matches!(agent(Some(&temp.path().join("none")), None), Err(SecretError::Agent { .. })));
+        let agent = |text: &str, own: Option<&Path>| SshSpec::parse(text).expect("valid").agent(own, temp.path());
+        let named = |path: &Path| format!("a={}", path.display());
+        let is_socket = |found: Result<Agent, SecretError>| matches!(found, Ok(Agent::Socket { path, raw: false }) if path == socket);
+        assert!(is_socket(agent(&named(&socket), None)));
+        assert!(is_socket(agent("a", Some(&socket))));
+        assert!(matches!(agent("a", None), Err(SecretError::NoAgent { .. })));
+        assert!(matches!(agent("a", Some(&key)), Err(SecretError::NotSocket { .. })));
+        assert!(matches!(agent(&named(&key), Some(&socket)), Err(SecretError::Key { .. })));
+        std::fs::create_dir(temp.path().join("dir")).expect("mkdir");
+        assert!(matches!(agent(&named(&temp.path().join("dir")), None), Err(SecretError::NotSocket { .. })));
+        assert!(matches!(agent(&format!("{},raw=true", named(&key)), None), Err(SecretError::NotSocket { .. })));
+        assert!(matches!(agent(&named(&temp.path().join("none")), None), Err(SecretError::Agent { .. })));
+        let both = format!("{},{}", named(&key), socket.display());
+        assert!(matches!(agent(&both, None), Err(SecretError::SocketAndMore { .. })));
+        let link = temp.path().join("link");
+        std::os::unix::fs::symlink(&key, &link).expect("symlink");
+        assert!(matches!(agent(&named(&link), None), Err(SecretError::Link { .. })));
     }
 
     #[test]

@@ -76,17 +76,28 @@ impl Chain {
         self.0.is_empty()
     }
 
-    /// Stacks `chains`, the first at the bottom. Of a layer that occurs more than once the topmost stays: what it holds
-    /// and hides is the same wherever it is repeated below.
+    /// Stacks `chains`, the first at the bottom. A layer of several of them is there several times, as in BuildKit's images.
     pub fn merge(chains: &[Chain]) -> Self {
-        let mut merged: Vec<LayerId> = Vec::new();
-        for layer in chains.iter().flat_map(|chain| chain.layers()).rev() {
-            if !merged.contains(layer) {
-                merged.push(*layer);
+        chains.iter().flat_map(|chain| chain.layers().iter().copied()).collect::<Vec<_>>().into()
+    }
+
+    /// Returns the layers that `self` has on top of `lower`; none if it does not stand on `lower`.
+    pub fn above(&self, lower: &Chain) -> Option<Self> {
+        self.layers().strip_prefix(lower.layers()).map(|layers| layers.to_vec().into())
+    }
+
+    /// Returns the same tree with no layer twice. The topmost of equals stays: what it holds and hides is the same wherever it
+    /// is repeated below.
+    #[must_use]
+    pub(super) fn distinct(&self) -> Self {
+        let mut kept: Vec<LayerId> = Vec::new();
+        for layer in self.layers().iter().rev() {
+            if !kept.contains(layer) {
+                kept.push(*layer);
             }
         }
-        merged.reverse();
-        merged.into()
+        kept.reverse();
+        kept.into()
     }
 }
 
@@ -99,17 +110,27 @@ mod tests {
     }
 
     #[test]
-    fn merging_keeps_the_topmost_of_equals() {
-        let cases: [(&[&[u64]], &[u64]); 5] = [
-            (&[], &[]),
-            (&[&[1, 2], &[3]], &[1, 2, 3]),
-            (&[&[1, 2], &[1, 3]], &[2, 1, 3]),
-            (&[&[1], &[1]], &[1]),
-            (&[&[], &[7], &[]], &[7]),
+    fn merging_keeps_all_and_the_topmost_of_equals_counts() {
+        type Case<'a> = (&'a [&'a [u64]], &'a [u64], &'a [u64]);
+        let cases: [Case<'_>; 5] = [
+            (&[], &[], &[]),
+            (&[&[1, 2], &[3]], &[1, 2, 3], &[1, 2, 3]),
+            (&[&[1, 2], &[1, 3]], &[1, 2, 1, 3], &[2, 1, 3]),
+            (&[&[1], &[1]], &[1, 1], &[1]),
+            (&[&[], &[7], &[]], &[7], &[7]),
         ];
-        for (inputs, expected) in cases {
+        for (inputs, merged, distinct) in cases {
             let inputs: Vec<_> = inputs.iter().map(|ids| chain(ids)).collect();
-            assert_eq!(Chain::merge(&inputs), chain(expected));
+            assert_eq!(Chain::merge(&inputs), chain(merged));
+            assert_eq!(Chain::merge(&inputs).distinct(), chain(distinct));
         }
+    }
+
+    #[test]
+    fn what_is_above_is_named_only_of_what_is_below() {
+        assert_eq!(chain(&[1, 2, 3]).above(&chain(&[1])), Some(chain(&[2, 3])));
+        assert_eq!(chain(&[1]).above(&chain(&[1])), Some(chain(&[])));
+        assert_eq!(chain(&[1, 2]).above(&chain(&[2])), None);
+        assert_eq!(chain(&[1]).above(&chain(&[1, 2])), None);
     }
 }

@@ -1,5 +1,7 @@
 //! The same tests for overlay mounts and for copies.
 
+mod diff;
+
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 

@@ -34,6 +34,11 @@ pub fn highest(map: &[Extent]) -> u32 {
     map.iter().map(|e| e.inside.saturating_add(e.count.saturating_sub(1))).max().unwrap_or(0)
 }
 
+/// Returns whether the map is that of the machine, which is no user namespace's.
+pub fn is_whole(map: &[Extent]) -> bool {
+    matches!(map, [Extent { inside: 0, outside: 0, count: u32::MAX }])
+}
+
 /// Reads this process's user map.
 pub fn users() -> io::Result<Vec<Extent>> {
     Ok(parse(&std::fs::read_to_string("/proc/self/uid_map")?))
@@ -42,6 +47,15 @@ pub fn users() -> io::Result<Vec<Extent>> {
 /// Reads this process's group map.
 pub fn groups() -> io::Result<Vec<Extent>> {
     Ok(parse(&std::fs::read_to_string("/proc/self/gid_map")?))
+}
+
+/// Returns both maps of this process as one line: where it is another, ids on disk mean others.
+pub fn own() -> io::Result<String> {
+    let text = |map: Vec<Extent>| {
+        let extents: Vec<_> = map.iter().map(|e| format!("{} {} {}", e.inside, e.outside, e.count)).collect();
+        extents.join(", ")
+    };
+    Ok(format!("{}; {}", text(users()?), text(groups()?)))
 }
 
 #[cfg(test)]
@@ -58,5 +72,6 @@ mod tests {
         }
         assert!(contains(&parse("0 0 4294967295"), u32::MAX - 1));
         assert!(!contains(&parse("0 0 4294967295"), u32::MAX));
+        assert!(is_whole(&parse("0 0 4294967295")) && !is_whole(&map));
     }
 }

@@ -49,6 +49,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("seccomp_prog", kernel::seccomp_prog),
     ("shlex", text::shlex),
     ("ssh_agent_frame", output::ssh_agent_frame),
+    ("ssh_key", output::ssh_key),
     ("stdin_context", state::stdin_context),
     ("tar_apply", archive::tar_apply),
     ("tar_read", archive::tar_read),

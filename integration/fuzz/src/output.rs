@@ -1,13 +1,14 @@
-//! Targets of what a step writes: to the log, and to an ssh agent.
+//! Targets of what a step writes: to the log, and to an ssh agent, and of that agent's keys.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use base64::Engine as _;
 use rbuild::digest::Digest;
 use rbuild::progress::sanitize::{LINE_LIMIT, Sanitizer, escape};
 use rbuild::progress::{Colors, Commands, DisplayOptions, Event, Log, Mode, Stream, Vertex, display};
-use rbuild::secrets::{AgentFilter, Client, MAX_FRAME, Reply};
+use rbuild::secrets::{AgentFilter, Client, Keys, MAX_FRAME, Reply, SshKey};
 
 use super::feed::Feed;
 
@@ -144,4 +145,31 @@ pub fn ssh_agent_frame(data: &[u8]) {
 fn whole(frame: &[u8]) {
     let length = u32::from_be_bytes(frame[..4].try_into().expect("a length")) as usize;
     assert!(length == frame.len() - 4 && (1..=MAX_FRAME).contains(&length), "{length}");
+}
+
+/// Any bytes are a key file or are refused; a key lists itself as the agent's protocol has it, and what it signs has a name.
+pub fn ssh_key(data: &[u8]) {
+    let Some((form, rest)) = data.split_first() else { return };
+    let armoured = base64::engine::general_purpose::STANDARD.encode(rest);
+    let label = ["OPENSSH", "RSA", "EC", ""].get(usize::from(*form)).copied();
+    let text = match label {
+        Some(label) => {
+            let label = format!("{label} PRIVATE KEY");
+            format!("-----BEGIN {}-----\n{armoured}\n-----END {0}-----\n", label.trim_start()).into_bytes()
+        }
+        None => rest.to_vec(),
+    };
+    let Ok(key) = SshKey::parse(&text, "file") else { return };
+    let signature = key.sign(b"data", 2).expect("a hash that all kinds know");
+    for named in [key.blob(), &signature] {
+        let length = u32::from_be_bytes(named[..4].try_into().expect("a length")) as usize;
+        assert!(named[4..4 + length].is_ascii() && named.len() > 4 + length, "{named:?}");
+    }
+    let keys = Keys::new(vec![key]);
+    let list = keys.answer(&[11]);
+    assert_eq!(list[..5], [12, 0, 0, 0, 1]);
+    assert_eq!(
+        keys.answer(rest.get(..rest.len().min(64)).unwrap_or_default()).first().map(|kind| *kind < 15),
+        Some(true)
+    );
 }

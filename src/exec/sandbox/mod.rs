@@ -82,7 +82,7 @@ fn enter(plan: &Plan) -> Result<Dir, Failure> {
     isolate(plan)?;
     let stage = Stage::new(&plan.step)?;
     let root = attach_root(plan, &stage)?;
-    let dev = dev::attach(&root, plan.step.shm_size)?;
+    let dev = dev::attach(&root, plan.step.shm_size, plan.step.confinement)?;
     procfs::attach(&root, &stage, plan.step.confinement)?;
     procfs::attach_sys(&root, &stage, &plan.step)?;
     stage.bind_files(&root)?;

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::stage::{self, Stage};
-use super::{INERT, INERT_READONLY, Recursive};
+use super::{INERT, INERT_READONLY, MountAttrFlags, Recursive};
 use crate::exec::error::Stage as At;
 use crate::exec::wire::{Confinement, During, Failure, Step};
 use crate::sys::dir::{Dir, OFlags};
@@ -75,7 +75,7 @@ fn protect(proc: &Dir, path: &str) -> io::Result<()> {
 pub(super) fn attach_sys(root: &Dir, stage: &Stage, step: &Step) -> Result<(), Failure> {
     let Some(mount) = new_sysfs(step).or_else(host_sysfs) else { return Ok(()) };
     let sys = attach_at(root, "sys", mount).during(At::Sys, "attach /sys")?;
-    replace_cgroups(&sys).during(At::Sys, "attach /sys/fs/cgroup")?;
+    replace_cgroups(&sys, step).during(At::Sys, "attach /sys/fs/cgroup")?;
     if step.confinement == Confinement::Insecure {
         return Ok(());
     }
@@ -85,10 +85,13 @@ pub(super) fn attach_sys(root: &Dir, stage: &Stage, step: &Step) -> Result<(), F
     mask_thermal(&sys, stage).during(At::Sys, "hide the thermal counters")
 }
 
-/// Which attributes a fresh sysfs gets; only steps without confinement may write to it.
+/// Only steps without confinement may write to what shows the kernel.
+fn kernel_attributes(step: &Step) -> MountAttrFlags {
+    if step.confinement == Confinement::Insecure { INERT } else { INERT_READONLY }
+}
+
 fn new_sysfs(step: &Step) -> Option<OwnedFd> {
-    let attributes = if step.confinement == Confinement::Insecure { INERT } else { INERT_READONLY };
-    mount::new_filesystem("sysfs", &[], attributes).ok()
+    mount::new_filesystem("sysfs", &[], kernel_attributes(step)).ok()
 }
 
 fn host_sysfs() -> Option<OwnedFd> {
@@ -102,12 +105,12 @@ fn host_sysfs() -> Option<OwnedFd> {
 }
 
 /// Programs read their limits there; the step's cgroup namespace makes its own group the root of what it sees.
-fn replace_cgroups(sys: &Dir) -> io::Result<()> {
+fn replace_cgroups(sys: &Dir, step: &Step) -> io::Result<()> {
     let unified = fds::open_path(Path::new("/sys/fs/cgroup")).and_then(fds::filesystem_type);
     if !unified.is_ok_and(|kind| kind == fds::CGROUP2_MAGIC) {
         return Ok(());
     }
-    let Ok(cgroups) = mount::new_filesystem("cgroup2", &[], INERT_READONLY) else { return Ok(()) };
+    let Ok(cgroups) = mount::new_filesystem("cgroup2", &[], kernel_attributes(step)) else { return Ok(()) };
     match find(sys, "fs/cgroup")? {
         Some(point) => mount::attach(cgroups, point),
         None => Ok(()),

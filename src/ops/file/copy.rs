@@ -14,7 +14,7 @@ use super::owner::Owner;
 use super::place::{
     NewDirectory, action_time, clean, display, join, make_all, real_path, set_time, set_times, split, stat,
 };
-use super::write::{Batch, Looks, Mode, Roots, flush, link_again};
+use super::write::{Batch, Existing, Looks, Mode, Roots, flush, link_again};
 use crate::checksum::{ChecksumError, Entry, Tree};
 use crate::llb::CopyAction;
 use crate::pattern::{MatchInfo, Matcher};
@@ -261,7 +261,8 @@ impl<'a> Copier<'a> {
         for at in missing.into_iter().rev() {
             let directory = &self.directories[at];
             let (entry, target) = (&directory.entry, &directory.target);
-            if self.looks.make_directory(self.roots(), entry, target, directory.nested)? {
+            let there = if directory.nested { Existing::Chmod } else { Existing::Keep };
+            if self.looks.make_directory(self.roots(), entry, target, there)? {
                 self.times.push((target.clone(), self.looks.time_of(entry)));
             }
             self.directories[at].made = true;
@@ -272,7 +273,8 @@ impl<'a> Copier<'a> {
     fn directory(&mut self, item: Item, verdict: Verdict, waiting: &mut Vec<Item>) -> Result<(), FileOpError> {
         let Item { entry, target, parent } = item;
         if verdict.included {
-            self.looks.make_directory(self.roots(), &entry, &target, parent.is_some())?;
+            let there = if parent.is_some() { Existing::Dress } else { Existing::Keep };
+            self.looks.make_directory(self.roots(), &entry, &target, there)?;
             self.times.push((target.clone(), self.looks.time_of(&entry)));
         }
         let read = !verdict.excluded || self.exclude.as_ref().is_some_and(Matcher::has_exclusions);

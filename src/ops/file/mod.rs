@@ -25,7 +25,7 @@ use std::fs::File;
 use std::io;
 
 use crate::checksum::Tree;
-use crate::llb::FileActionKind;
+use crate::llb::{ChownOpt, FileActionKind};
 use crate::sys::dir::Dir;
 
 /// Returns whether a file is an archive that can be unpacked; the position of the file does not matter afterwards.
@@ -45,25 +45,45 @@ pub struct Trees<'a> {
     pub dest: &'a Dir,
     /// What it copies from.
     pub source: Option<&'a Tree<'a>>,
-    /// The tree whose `/etc/passwd` and `/etc/group` name its owners.
-    pub owners: &'a Dir,
+    /// The trees whose `/etc/passwd` and `/etc/group` name its owners.
+    pub owners: Owners<'a>,
     /// How archives are recognised: [`archive::is_archive`].
     pub is_archive: &'a IsArchive<'a>,
     /// How archives are unpacked: [`archive::unpack`].
     pub unpack: &'a Unpack<'a>,
 }
 
-/// Carries out one action; returns notices for the user.
-pub fn apply(action: &FileActionKind, trees: &Trees<'_>) -> Result<Vec<String>, FileOpError> {
-    let mut notices = Vec::new();
-    let owner = match action {
+/// Where names of owners are looked up; the two may be different trees.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Owners<'a> {
+    /// The tree with `/etc/passwd`.
+    pub users: Option<&'a Dir>,
+    /// The tree with `/etc/group`.
+    pub groups: Option<&'a Dir>,
+}
+
+impl<'a> Owners<'a> {
+    /// Takes one tree for both.
+    pub fn of(tree: &'a Dir) -> Self {
+        Self { users: Some(tree), groups: Some(tree) }
+    }
+}
+
+/// Returns the owner that an action names.
+pub fn owner_of(action: &FileActionKind) -> Option<&ChownOpt> {
+    match action {
         FileActionKind::Copy(action) => action.owner.as_ref(),
         FileActionKind::Mkfile(action) => action.owner.as_ref(),
         FileActionKind::Mkdir(action) => action.owner.as_ref(),
         FileActionKind::Symlink(action) => action.owner.as_ref(),
         FileActionKind::Rm(_) => None,
-    };
-    let owner = find_owner(trees.owners, owner, &mut notices)?;
+    }
+}
+
+/// Carries out one action; returns notices for the user.
+pub fn apply(action: &FileActionKind, trees: &Trees<'_>) -> Result<Vec<String>, FileOpError> {
+    let mut notices = Vec::new();
+    let owner = find_owner(trees.owners, owner_of(action), &mut notices)?;
     match action {
         FileActionKind::Copy(action) => notices.extend(copy::copy(action, trees, owner)?),
         FileActionKind::Mkfile(action) => make::file(action, trees.dest, owner)?,
@@ -86,6 +106,6 @@ pub fn materialise(tree: &Tree<'_>, dest: &Dir) -> Result<(), FileOpError> {
     };
     let not_asked = |_: &File| Ok(false);
     let unpack = |_: &File, _: &Dir, _: &OsStr, _| Ok(Vec::new());
-    let trees = Trees { dest, source: Some(tree), owners: dest, is_archive: &not_asked, unpack: &unpack };
+    let trees = Trees { dest, source: Some(tree), owners: Owners::default(), is_archive: &not_asked, unpack: &unpack };
     copy::copy(&action, &trees, None).map(drop)
 }

@@ -7,6 +7,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 
+use super::Owners;
 use super::error::FileOpError;
 use crate::llb::{ChownOpt, UserOpt};
 use crate::sys::dir::{Dir, Kind, stat_of};
@@ -28,9 +29,9 @@ const GROUP: &str = "/etc/group";
 const MAX_FILE: u64 = 10 << 20;
 const MAX_LINE: u64 = 64 << 10;
 
-/// Returns the owner that `wanted` names in the tree `root`; none if it names none.
+/// Returns the owner that `wanted` names in its trees; none if it names none.
 pub fn find_owner(
-    root: &Dir,
+    trees: Owners<'_>,
     wanted: Option<&ChownOpt>,
     notices: &mut Vec<String>,
 ) -> Result<Option<Owner>, FileOpError> {
@@ -38,7 +39,7 @@ pub fn find_owner(
     let mut owner = Owner { uid: 0, gid: 0 };
     match &wanted.user {
         Some(UserOpt::ById(id)) => owner = Owner { uid: *id, gid: *id },
-        Some(UserOpt::ByName { name, .. }) => match look_up(root, PASSWD, name)? {
+        Some(UserOpt::ByName { name, .. }) => match look_up(trees.users, PASSWD, name)? {
             Some(fields) => owner = Owner { uid: number(&fields, 2), gid: number(&fields, 3) },
             None => notices.push(format!("user {name} is not in {PASSWD}: user 0 is used")),
         },
@@ -46,7 +47,7 @@ pub fn find_owner(
     }
     match &wanted.group {
         Some(UserOpt::ById(id)) => owner.gid = *id,
-        Some(UserOpt::ByName { name, .. }) => match look_up(root, GROUP, name)? {
+        Some(UserOpt::ByName { name, .. }) => match look_up(trees.groups, GROUP, name)? {
             Some(fields) => owner.gid = number(&fields, 2),
             None => notices.push(format!("group {name} is not in {GROUP}: the user's group {} is used", owner.gid)),
         },
@@ -60,7 +61,8 @@ fn number(fields: &[String], at: usize) -> u32 {
 }
 
 /// Returns the fields of the first line for `name`; none also if there is no such file.
-fn look_up(root: &Dir, file: &'static str, name: &str) -> Result<Option<Vec<String>>, FileOpError> {
+fn look_up(root: Option<&Dir>, file: &'static str, name: &str) -> Result<Option<Vec<String>>, FileOpError> {
+    let Some(root) = root else { return Ok(None) };
     let failed = |source| FileOpError::Owner { name: name.to_owned(), file, source };
     let open = match root.resolve(OsStr::new(file), PLAIN_READ) {
         Ok(fd) => File::from(fd),
@@ -118,7 +120,8 @@ mod tests {
     fn names_are_found_in_the_tree() {
         let (_temp, root) = root("root:x:0:0::/:/bin/sh\nweb:x:33:34::/:/bin/sh\n", "root:x:0:\nstaff:x:50:a,b\n");
         let mut notices = Vec::new();
-        let mut find = |wanted| find_owner(&root, Some(&wanted), &mut notices).expect("find").expect("owner");
+        let mut find =
+            |wanted| find_owner(Owners::of(&root), Some(&wanted), &mut notices).expect("find").expect("owner");
         assert_eq!(find(named("web", None)), Owner { uid: 33, gid: 34 });
         assert_eq!(find(named("web", Some("staff"))), Owner { uid: 33, gid: 50 });
         assert_eq!(find(ChownOpt { user: Some(UserOpt::ById(7)), group: None }), Owner { uid: 7, gid: 7 });
@@ -130,7 +133,7 @@ mod tests {
     fn hostile_user_files_are_refused_quickly() {
         let (temp, root) = root("", "");
         let passwd = temp.path().join("etc/passwd");
-        let find = || find_owner(&root, Some(&named("web", None)), &mut Vec::new());
+        let find = || find_owner(Owners::of(&root), Some(&named("web", None)), &mut Vec::new());
         std::fs::File::create(&passwd).expect("create").set_len(8 << 30).expect("sparse");
         assert!(find().is_err());
         for target in ["/dev/zero", "../../../../../etc/passwd", "/proc/self/mem"] {

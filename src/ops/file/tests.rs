@@ -49,7 +49,7 @@ impl Scene {
         let trees = Trees {
             dest: &dest,
             source: Some(tree),
-            owners: &dest,
+            owners: Owners::of(&dest),
             is_archive: &archive::is_archive,
             unpack: &archive::unpack,
         };
@@ -455,4 +455,130 @@ fn existing_directories_and_files_are_kept_or_replaced() {
     let rm = RmAction { path: "/d/?".into(), allow_wildcard: true, allow_not_found: false };
     scene.apply(FileActionKind::Rm(rm)).expect("removed");
     assert_eq!(scene.result(), ["d dir", "d/other old", "n dir", "n/m dir"]);
+}
+
+#[test]
+fn owners_are_those_of_the_trees_that_are_named() {
+    let scene = Scene::new();
+    scene.put("f", "").there("etc/passwd", "web:x:1:2::/:/bin/sh\n");
+    let other = tempfile::tempdir().expect("temp dir");
+    put(other.path(), "etc/passwd", "web:x:33:34::/:/bin/sh\n");
+    put(other.path(), "etc/group", "staff:x:50:\n");
+    let (source, dest, names) = (Dir::open(&scene.source), Dir::open(&scene.dest), Dir::open(other.path()));
+    let (source, dest, names) = (source.expect("open"), dest.expect("open"), names.expect("open"));
+    let by_name = |name: &str| Some(UserOpt::ByName { name: name.into(), input: 0 });
+    let owner = Some(ChownOpt { user: by_name("web"), group: by_name("staff") });
+    let make = |owners: Owners<'_>, path: &str| {
+        let tree = Tree::new(&source, None, Ids::Keep);
+        let (is_archive, unpack) = (&archive::is_archive, &archive::unpack);
+        let copy = FileActionKind::Copy(CopyAction { owner: owner.clone(), ..action("/f", path) });
+        let trees = Trees { dest: &dest, source: Some(&tree), owners, is_archive, unpack };
+        let notices = apply(&copy, &trees).expect("copy");
+        let stat = fs::metadata(scene.dest.join(path)).expect("stat");
+        (stat.uid(), stat.gid(), notices.len())
+    };
+    assert_eq!(make(Owners::of(&names), "one"), (33, 50, 0));
+    assert_eq!(make(Owners { users: Some(&dest), groups: Some(&names) }, "two"), (1, 50, 0));
+    assert_eq!(make(Owners::default(), "none"), (0, 0, 2));
+}
+
+#[test]
+fn directories_passed_through_get_the_mode_and_keep_the_owner() {
+    let scene = Scene::new();
+    scene.put("d/e/f", "").there("d/e/old", "");
+    fs::set_permissions(scene.source.join("d/e"), PermissionsExt::from_mode(0o750)).expect("chmod");
+    let dest = Dir::open(&scene.dest.join("d")).expect("open");
+    dest.chown(OsStr::new("e"), 7, 8).expect("chown");
+    let owner = Some(ChownOpt { user: Some(UserOpt::ById(3)), group: None });
+    let look = || {
+        let stat = fs::metadata(scene.dest.join("d/e")).expect("stat");
+        (stat.uid(), stat.gid(), stat.mode() & 0o777)
+    };
+    let chosen = CopyAction { include_patterns: vec!["d/e/f".into()], owner: owner.clone(), ..action("/", "/") };
+    scene.apply(FileActionKind::Copy(chosen)).expect("copy");
+    assert_eq!(look(), (7, 8, 0o750));
+    scene.apply(FileActionKind::Copy(CopyAction { owner, ..action("/", "/") })).expect("copy");
+    assert_eq!(look(), (3, 3, 0o750));
+}
+
+#[test]
+fn a_path_that_is_required_must_be_there() {
+    let scene = Scene::new();
+    scene.put("d/f", "F");
+    let copy = |required: &str| {
+        let required_paths = vec![required.to_owned()];
+        scene.apply(FileActionKind::Copy(CopyAction { required_paths, ..action("/", "/") })).map(drop)
+    };
+    assert_eq!(copy("/d/g").expect_err("missing").to_string(), "\"/d/g\": not found");
+    assert!(scene.result().is_empty(), "nothing is copied before that is known");
+    copy("/d/f").expect("copy");
+    assert_eq!(scene.result(), ["d dir", "d/f F"]);
+}
+
+#[test]
+fn parents_wildcards_and_links_are_as_the_options_say() {
+    let scene = Scene::new();
+    scene.put("d/f", "F").put("*", "star");
+    symlink("d/f", scene.source.join("l")).expect("symlink");
+    symlink("d", scene.source.join("dl")).expect("symlink");
+    let apply = |copy: CopyAction| scene.apply(FileActionKind::Copy(copy)).map(drop);
+    let error = apply(CopyAction { create_dest_path: false, ..action("/d/f", "/no/parent/f") }).expect_err("no parent");
+    assert_eq!(error.to_string(), "\"/no/parent\": not found");
+    apply(CopyAction { create_dest_path: false, ..action("/d/f", "/here") }).expect("the root is there");
+    let none = apply(CopyAction { allow_empty_wildcard: false, ..action("/x*", "/") }).expect_err("no match");
+    assert_eq!(none.to_string(), "\"/x*\": not found");
+    apply(CopyAction { allow_wildcard: false, ..action("/*", "/literal") }).expect("a name like any other");
+    apply(CopyAction { follow_symlink: false, ..action("/l", "/link") }).expect("the link itself");
+    apply(CopyAction { follow_symlink: false, ..action("/dl", "/dirlink") }).expect("the link itself");
+    apply(action("/l", "/followed")).expect("what it names");
+    apply(CopyAction { follow_symlink: false, ..action("/dl/f", "/through") }).expect("parents are followed");
+    let expected = ["dirlink -> d", "followed F", "here F", "link -> d/f", "literal star", "through F"];
+    assert_eq!(scene.result(), expected);
+}
+
+#[test]
+fn removing_follows_its_options() {
+    let scene = Scene::new();
+    for name in ["a.o", "b.o", "d/c.o", "*.o", "full/x/y"] {
+        scene.there(name, "");
+    }
+    symlink("full", scene.dest.join("l")).expect("symlink");
+    symlink("nowhere", scene.dest.join("dangling")).expect("symlink");
+    let rm = |path: &str, allow_wildcard, allow_not_found| {
+        scene.apply(FileActionKind::Rm(RmAction { path: path.into(), allow_wildcard, allow_not_found })).map(drop)
+    };
+    rm("/*.o", false, false).expect("a name like any other");
+    assert!(scene.dest.join("a.o").exists());
+    rm("/*.o", true, false).expect("both");
+    rm("/*.none", true, false).expect("no match is no path that is missing");
+    assert!(matches!(rm("/none", false, false), Err(FileOpError::NotFound { .. })));
+    assert!(matches!(rm("/none/deep", false, false), Err(FileOpError::NotFound { .. })));
+    rm("/none/deep", false, true).expect("allowed");
+    rm("/l/x", false, false).expect("through a link");
+    rm("/dangling", false, false).expect("the link itself");
+    rm("/full", false, false).expect("with all below");
+    assert_eq!(scene.result(), ["d dir", "d/c.o ", "l -> full"]);
+}
+
+#[test]
+fn what_is_made_has_its_owner_mode_and_time() {
+    let scene = Scene::new();
+    let owner = || Some(ChownOpt { user: Some(UserOpt::ById(5)), group: Some(UserOpt::ById(6)) });
+    let timestamp = 7_000_000_000;
+    let (path, data) = ("/m/f".to_owned(), b"data".to_vec());
+    let mkfile = MkfileAction { path, mode: 0o7640, data, owner: owner(), timestamp };
+    let missing = scene.apply(FileActionKind::Mkfile(mkfile.clone()));
+    assert!(missing.is_err(), "its directory is not made");
+    let (path, make_parents) = ("/m/n/o".to_owned(), true);
+    let mkdir = MkdirAction { path, mode: 0o7711, make_parents, owner: owner(), timestamp };
+    scene.apply(FileActionKind::Mkdir(mkdir)).expect("mkdir");
+    let (oldpath, newpath) = ("f".to_owned(), "/m/l".to_owned());
+    scene.apply(FileActionKind::Symlink(SymlinkAction { oldpath, newpath, owner: owner(), timestamp })).expect("link");
+    scene.apply(FileActionKind::Mkfile(mkfile)).expect("mkfile");
+    for (path, mode) in [("m/n", 0o711), ("m/n/o", 0o711), ("m/f", 0o640), ("m/l", 0o777)] {
+        let stat = scene.dest.join(path).symlink_metadata().expect(path);
+        assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (5, 6, mode), "{path}");
+        // Making `o` in it changed the time of `n` before it was set; what came into `m` later changed that of `m`.
+        assert_eq!(stat.mtime(), 7, "{path}");
+    }
 }

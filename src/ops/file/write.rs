@@ -38,6 +38,17 @@ pub(super) enum Mode {
     Change(ModeChange),
 }
 
+/// What becomes of a directory that is there already where a directory is copied to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Existing {
+    /// Nothing: it is where the copy goes.
+    Keep,
+    /// It gets the source's mode and keeps its owner: it is only passed through on the way to what patterns choose.
+    Chmod,
+    /// It looks like the source: it is copied itself.
+    Dress,
+}
+
 impl Looks {
     fn owner_of(&self, entry: &Entry) -> (u32, u32) {
         self.owner.map_or((entry.stat.uid, entry.stat.gid), |owner| (owner.uid, owner.gid))
@@ -63,14 +74,13 @@ impl Looks {
         }
     }
 
-    /// Makes the copy of a directory unless there is one; returns whether it was made. One that was there looks like the
-    /// source afterwards if it is `nested` in what is copied.
+    /// Makes the copy of a directory unless there is one; returns whether it was made.
     pub(super) fn make_directory(
         &self,
         roots: Roots<'_>,
         entry: &Entry,
         target: &[u8],
-        nested: bool,
+        there: Existing,
     ) -> Result<bool, FileOpError> {
         let failed = |e| FileOpError::write("make directory", target, e);
         let Some((parent, name)) = split(target) else { return Ok(false) };
@@ -80,7 +90,10 @@ impl Looks {
             Some(stat) if stat.is_dir() => false,
             Some(_) => return Err(FileOpError::DirectoryOverFile { path: display(target) }),
         };
-        if made || nested {
+        if !made && there == Existing::Chmod {
+            parent.chmod(name, entry.stat.permissions()).map_err(failed)?;
+        }
+        if made || there == Existing::Dress {
             let from = roots.source.open_below(OsStr::from_bytes(&entry.path)).map_err(|e| read_error(entry, e))?;
             let xattrs = xattrs_of(&from).map_err(|e| read_error(entry, e))?;
             let to = parent.open_dir(name).map_err(failed)?;

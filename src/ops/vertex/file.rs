@@ -11,8 +11,8 @@ use super::blocking;
 use super::content::content_of;
 use crate::checksum::{self, Ids};
 use crate::digest::Digest;
-use crate::llb::{CopyAction, FileAction, FileActionKind, FileOp};
-use crate::ops::file::{self, FileOpError, Trees};
+use crate::llb::{CopyAction, FileAction, FileActionKind, FileOp, UserOpt};
+use crate::ops::file::{self, FileOpError, Owners, Trees};
 use crate::ops::keys::{self, OpKey};
 use crate::ops::{OpsError, Tree, Worker};
 use crate::progress::{Event, Log, Stream};
@@ -144,15 +144,19 @@ impl Run<'_> {
 
     fn apply(&self, action: &FileAction, active: &Active, places: &mut [Option<Place>]) -> Result<(), OpError> {
         let dest = active.dir()?;
+        let owner = file::owner_of(&action.kind);
+        let users = self.names(owner.and_then(|owner| owner.user.as_ref()), places)?;
+        let groups = self.names(owner.and_then(|owner| owner.group.as_ref()), places)?;
+        let owners = Owners { users: users.as_ref().map(View::dir), groups: groups.as_ref().map(View::dir) };
         let notices = match self.tree(action.secondary_input, places)? {
-            _ if action.secondary_input < 0 => self.act(action, &dest, None)?,
+            _ if action.secondary_input < 0 => act(action, &dest, None, owners)?,
             Tree::Context(context) => {
-                self.act(action, &dest, Some(&context.tree())).map_err(|error| explain(&context, error))?
+                act(action, &dest, Some(&context.tree()), owners).map_err(|error| explain(&context, error))?
             }
             Tree::Lazy(_) => return Err(OpsError::NotFetched.into()),
             Tree::Layers(chain) => {
                 let view = self.view(&chain)?;
-                self.act(action, &dest, Some(&checksum::Tree::new(view.dir(), None, Ids::Keep)))?
+                act(action, &dest, Some(&checksum::Tree::new(view.dir(), None, Ids::Keep)), owners)?
             }
         };
         for notice in notices {
@@ -165,20 +169,14 @@ impl Run<'_> {
         Ok(self.worker.snapshots.view(chain)?)
     }
 
-    fn act(
-        &self,
-        action: &FileAction,
-        dest: &Dir,
-        source: Option<&checksum::Tree<'_>>,
-    ) -> Result<Vec<String>, FileOpError> {
-        let trees = Trees {
-            dest,
-            source,
-            owners: dest,
-            is_archive: &file::archive::is_archive,
-            unpack: &file::archive::unpack,
-        };
-        file::apply(&action.kind, &trees)
+    /// Returns the tree in which a user or a group is looked up by its name: that of the input, not what became of it since.
+    fn names(&self, who: Option<&UserOpt>, places: &[Option<Place>]) -> Result<Option<View>, OpError> {
+        let Some(UserOpt::ByName { name, input }) = who else { return Ok(None) };
+        if *input < 0 {
+            return Err(OpsError::NoUsers { name: name.clone() }.into());
+        }
+        let chain = self.worker.layers_of(&self.tree(*input, places)?)?;
+        self.view(&chain).map(Some)
     }
 
     fn log(&self, notice: &str) {
@@ -186,6 +184,16 @@ impl Run<'_> {
         let log = Log { vertex: self.digest.clone(), stream: Stream::Stderr, data, timestamp: SystemTime::now() };
         self.worker.sink.send(Event::Log(log));
     }
+}
+
+fn act(
+    action: &FileAction,
+    dest: &Dir,
+    source: Option<&checksum::Tree<'_>>,
+    owners: Owners<'_>,
+) -> Result<Vec<String>, FileOpError> {
+    let (is_archive, unpack) = (&file::archive::is_archive, &file::archive::unpack);
+    file::apply(&action.kind, &Trees { dest, source, owners, is_archive, unpack })
 }
 
 /// Copies what a tree has at `path` into `dest`, whose own mode and owner become those of the path.
@@ -203,7 +211,13 @@ pub(crate) fn copy_tree(worker: &Worker, tree: &Tree, path: &str, dest: &Dir) ->
         let nothing = |_: &File| Ok(false);
         file::apply(
             &action,
-            &Trees { dest, source: Some(source), owners: dest, is_archive: &nothing, unpack: &file::archive::unpack },
+            &Trees {
+                dest,
+                source: Some(source),
+                owners: Owners::default(),
+                is_archive: &nothing,
+                unpack: &file::archive::unpack,
+            },
         )?;
         Ok(())
     };

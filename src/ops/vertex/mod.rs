@@ -32,13 +32,18 @@ pub fn op_of(
     let digest = vertex.digest.clone();
     Ok(match &vertex.op.kind {
         Some(OpKind::Exec(op)) => {
+            // Here, and not when it runs: what is in the cache needs it too, and nothing runs in vain before it.
+            worker.executor.allows(op.network, op.security)?;
+            if let Some(device) = op.cdi_devices.first() {
+                return Err(OpsError::Unsupported { what: format!("the device {}", device.name) });
+            }
             let key = keys::exec(op, &platform, inputs);
             Arc::new(exec::ExecVertex { worker, digest, name, op: (**op).clone(), key })
         }
         Some(OpKind::File(op)) => Arc::new(file::FileVertex::new(worker, digest, name, op.clone(), inputs)),
         Some(OpKind::Source(op)) => source::op_of(worker, digest, op, platform)?,
         Some(OpKind::Merge(op)) => Arc::new(merge::MergeVertex { worker, op: op.clone() }),
-        Some(OpKind::Diff(_)) => return Err(OpsError::Unsupported { what: "a diff step".into() }),
+        Some(OpKind::Diff(op)) => Arc::new(merge::DiffVertex { worker, digest, name, op: op.clone() }),
         None => return Err(OpsError::Invalid { reason: "it has no kind".into() }),
     })
 }
