@@ -102,8 +102,8 @@ fn configuration_errors_name_file_and_line() {
     let _ = build("debug = false\nroot =\n").complains(2, "", "").says(&format!("{name}:2\n")).says(">>> root =");
     let typed = build("[registry.\"a\"]\nhttp = \"yes\"\n").complains(2, "expected true or false, found string", "");
     let _ = typed.says(&format!("{name}:2\n")).says(">>> http = \"yes\"");
-    let unknown = build("[registry.\"a\"]\nmirrors = [\"b\"]\n").success();
-    let _ = unknown.says(&format!("warning: {name}:2: `registry.\"a\".mirrors` has no effect"));
+    let unknown = build("[registry.\"a\"]\nkeypair = []\n").success();
+    let _ = unknown.says(&format!("warning: {name}:2: `registry.\"a\".keypair` has no effect"));
 }
 
 #[test]
