@@ -12,7 +12,7 @@ mod decode;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use case::Case;
+use case::{Case, Outcome};
 
 /// Cases that do not pass yet.
 const NOT_YET: &[&str] = &[];
@@ -25,7 +25,10 @@ fn main() -> ExitCode {
     let mut bad = 0;
     let mut passed = 0;
     for name in names.iter().filter(|n| wanted.is_empty() || wanted.iter().any(|w| n.contains(w.as_str()))) {
-        let differences = Case::read(&folder, name).run();
+        let Outcome { differences, notes } = outcome(&folder, name);
+        if !notes.is_empty() {
+            report(name, &notes);
+        }
         let expected_to_differ = NOT_YET.contains(&name.as_str());
         match (differences.is_empty(), expected_to_differ) {
             (true, false) => passed += 1,
@@ -42,6 +45,13 @@ fn main() -> ExitCode {
     }
     report(&format!("golden llb: {passed} passed, {bad} failed, {} known to differ", NOT_YET.len()), &[]);
     if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// A panic is a difference too, and the other cases still run.
+fn outcome(folder: &Path, name: &str) -> Outcome {
+    let run = || Case::read(folder, name).run();
+    let panicked = |_| Outcome { differences: vec!["panicked".to_owned()], ..Outcome::default() };
+    std::panic::catch_unwind(run).unwrap_or_else(panicked)
 }
 
 fn folder() -> PathBuf {

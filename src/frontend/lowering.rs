@@ -49,6 +49,10 @@ pub(crate) struct Lowering<'a> {
     pub(crate) stages: Stages<'a>,
     pub(crate) graph: Graph,
     pub(crate) main: MainContext,
+    /// The first step that no definition can hold.
+    pub(crate) unfit: Option<Problem>,
+    /// What else is wrong beside the problem that ended the lowering.
+    pub(crate) further: Vec<Problem>,
 }
 
 impl<'a> Lowering<'a> {
@@ -65,6 +69,8 @@ impl<'a> Lowering<'a> {
             stages: Stages::default(),
             graph: Graph::default(),
             main: MainContext::default(),
+            unfit: None,
+            further: Vec::new(),
             given,
         }
     }
@@ -118,6 +124,9 @@ impl<'a> Lowering<'a> {
         if let Some(message) = self.lint.violation() {
             return Err(Problem::new(message).hinted("remove `error=true` from the check options, or fix the warnings"));
         }
+        if let Some(problem) = self.unfit.take() {
+            return Err(problem);
+        }
         self.set_follow_paths();
         let config = self.final_config(target);
         let root = self.root_stage(target);
@@ -125,7 +134,7 @@ impl<'a> Lowering<'a> {
         let stage = self.stages.get(target);
         let (result, ignore_cache) = (stage.state.root, stage.ignore_cache);
         Ok(PlatformResult {
-            platform: self.target_platform.clone(),
+            platform: self.target_platform.clone().normalized(),
             definition: std::mem::take(&mut self.graph).finish(result),
             config,
             base_config,

@@ -16,7 +16,8 @@ pub(crate) fn nearest<'o>(word: &str, options: &[&'o str]) -> Option<&'o str> {
             best = (distance, Some(*option));
         }
     }
-    best.1
+    // Nothing can be meant by nothing.
+    best.1.filter(|found| !found.is_empty())
 }
 
 /// Returns ` (did you mean X?)`, or nothing.

@@ -60,7 +60,9 @@ impl Lowering<'_> {
             return Err(Problem::new(message));
         }
         if script.args.is_empty() {
-            return Err(Problem::new("failed to marshal LLB definition: arguments are required"));
+            // It is found in the definition only, so what is wrong elsewhere comes first.
+            let problem = Problem::new("failed to marshal LLB definition: arguments are required");
+            self.unfit.get_or_insert(problem.at(&at.source.lines));
         }
         let name = self.run_name(at, &script.text, &mounts);
         let record = self.run_record(at.stage, &script.args);
