@@ -19,8 +19,13 @@ use super::stage::{StageId, Stages};
 use super::{PlatformResult, image};
 use crate::dockerfile::instruction::{Dockerfile, SourceLine};
 use crate::dockerfile::lint::{Linter, Rule};
+use crate::dockerfile::text::parse_bool;
 use crate::dockerfile::word::{Env, Lexer, WordError};
 use crate::image::{ImageConfig, Platform, Reference};
+
+/// The ARGs that say what is scanned for a bill of materials beside the result.
+const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
+const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
 
 /// What is given to a lowering.
 #[derive(Debug, Clone, Copy)]
@@ -132,7 +137,7 @@ impl<'a> Lowering<'a> {
         let root = self.root_stage(target);
         let base_config = self.stages.get(root).base_image.clone();
         let stage = self.stages.get(target);
-        let (result, ignore_cache) = (stage.state.root, stage.ignore_cache);
+        let (result, ignore_cache) = (stage.state.root, stage.ignore_cache || self.scans_uncached(target));
         Ok(PlatformResult {
             platform: self.target_platform.clone().normalized(),
             definition: std::mem::take(&mut self.graph).finish(result),
@@ -140,6 +145,19 @@ impl<'a> Lowering<'a> {
             base_config,
             epoch: self.epoch,
             ignore_cache,
+        })
+    }
+
+    /// Tells whether another stage that the target needs is to be scanned and does not use the cache.
+    fn scans_uncached(&self, target: StageId) -> bool {
+        let reachable = self.stages.reachable(target);
+        let others = self.stages.ids().filter(|id| *id != target && reachable[id.0]);
+        let mut uncached = others.map(|id| self.stages.get(id)).filter(|stage| stage.ignore_cache);
+        uncached.any(|stage| {
+            let declared =
+                stage.args.iter().rev().filter(|arg| arg.name == SCAN_STAGE).find_map(|arg| arg.value.as_deref());
+            let asked = declared.or_else(|| self.globals.env.value(SCAN_STAGE)).unwrap_or_default();
+            parse_bool(asked).unwrap_or_else(|| asked.split(',').any(|name| name == stage.display))
         })
     }
 
@@ -244,5 +262,5 @@ impl Env for NotingEnv<'_> {
 
 /// Tells whether an ARG is an instruction to the build and no variable of processes.
 pub(crate) fn is_outside_env(name: &str) -> bool {
-    matches!(name, "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE")
+    matches!(name, SCAN_CONTEXT | SCAN_STAGE)
 }
