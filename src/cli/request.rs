@@ -389,7 +389,8 @@ fn limit(flag: &str, value: &str) -> Result<String, Diagnostic> {
 /// What no machine is called is a slip of the pen.
 fn known_platform(text: &str) -> Result<(), Diagnostic> {
     let told = |why: String| usage(format!("invalid value of --platform: {why}"));
-    let platform = text.parse::<Platform>().map_err(|e| told(e.to_string()).hinted(PLATFORM_HINT))?;
+    let platform =
+        text.parse::<Platform>().map(Platform::normalized).map_err(|e| told(e.to_string()).hinted(PLATFORM_HINT))?;
     let parts = [("operating system", &platform.os, KNOWN_OS), ("architecture", &platform.architecture, KNOWN_ARCH)];
     for (what, word, known) in parts {
         if !known.contains(&word.as_str()) {

@@ -187,7 +187,8 @@ async fn lower_parsed(
     let outcomes = join_all(targets.into_iter().map(async |platform| {
         let mut lowering = Lowering::new(given, platform, lint.clone());
         let result = lowering.run().await;
-        (result, lowering.lint.warnings)
+        let problems = |problem| std::iter::once(problem).chain(std::mem::take(&mut lowering.further)).collect();
+        (result.map_err(problems), lowering.lint.warnings)
     }));
     let mut results = Vec::new();
     let mut first_warnings = None;
@@ -195,9 +196,9 @@ async fn lower_parsed(
         let warnings = first_warnings.get_or_insert(warnings);
         match result {
             Ok(result) => results.push(result),
-            Err(problem) => {
+            Err(problems) => {
                 let warnings = std::mem::take(warnings);
-                return Err(FrontendError { problems: vec![problem], dockerfile: None, warnings });
+                return Err(FrontendError { problems, dockerfile: None, warnings });
             }
         }
     }
