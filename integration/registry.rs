@@ -16,7 +16,7 @@ use rbuild::digest::Digest;
 use rbuild::image::{Descriptor, Reference, media};
 use rbuild::registry::{
     Account, ByteReader, Client, ClientOptions, Credentials, CredentialsError, HostOptions, OnSent, Open, Patience,
-    Pushed, RegistryError, Secret,
+    Pushed, RegistryError, Secret, Whereabouts,
 };
 
 use crate::support::fake_registry::{Answer, Asked, End, FakeRegistry};
@@ -107,7 +107,10 @@ fn empty_image() -> (Bytes, Bytes) {
 async fn push_image(client: &Arc<Client>, target: &Reference) -> Digest {
     let (config, manifest) = empty_image();
     let descriptor = Descriptor::of(media::OCI_CONFIG, &config);
-    client.push_blob(target, &descriptor, &*opener(&config), &[], silent()).await.expect("config");
+    client
+        .push_blob(target, &descriptor, &*opener(&config), Whereabouts::Repositories(&[]), silent())
+        .await
+        .expect("config");
     client.push_manifest(target, media::OCI_MANIFEST, &manifest).await.expect("manifest")
 }
 
@@ -133,7 +136,9 @@ async fn pushes_and_pulls_with_a_real_registry() {
     let open = opener(&content);
     let push = |name: Reference, from: Vec<Reference>| {
         let (client, descriptor, open, sent) = (&client, &descriptor, &open, Arc::clone(&sent));
-        async move { client.push_blob(&name, descriptor, &**open, &from, sent).await.expect("push") }
+        async move {
+            client.push_blob(&name, descriptor, &**open, Whereabouts::Repositories(&from), sent).await.expect("push")
+        }
     };
     assert!(!client.has_blob(&target, &descriptor).await.expect("head"));
     assert_eq!(push(target.clone(), vec![]).await, Pushed::Uploaded);
@@ -262,7 +267,9 @@ async fn uploads_in_pieces_where_one_request_is_refused() {
     .await;
     let content = noise(1000);
     let name = reference(&registry.host, "a");
-    let pushed = client(Account::Anonymous).push_blob(&name, &layer(&content), &*opener(&content), &[], silent()).await;
+    let pushed = client(Account::Anonymous)
+        .push_blob(&name, &layer(&content), &*opener(&content), Whereabouts::Repositories(&[]), silent())
+        .await;
     assert_eq!(pushed.expect("pushed"), Pushed::Uploaded, "{:?}", registry.lines());
     let patched: Vec<Asked> = registry.asked().into_iter().filter(|a| a.line.starts_with("PATCH")).collect();
     assert_eq!(patched.iter().map(|a| &a.body[..]).collect::<Vec<_>>().concat(), content);

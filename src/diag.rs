@@ -63,7 +63,7 @@ pub struct Location {
     pub text: Arc<str>,
     /// The lines meant, in order.
     pub ranges: Vec<LineRange>,
-    /// The offending words, marked where they stand on the first line of the ranges.
+    /// The offending words, marked where they stand first in the ranges, if on one line.
     pub mark: Option<String>,
 }
 
@@ -208,13 +208,14 @@ pub fn excerpt(location: &Location) -> String {
     let around = if last > range.start { CONTEXT_LINES / 2 } else { CONTEXT_LINES };
     let first_shown = range.start.saturating_sub(around).max(1);
     let last_shown = (last + around).min(lines.len() as u32);
+    let mut mark = location.mark.as_deref();
     let mut out = format!("{}:{}\n{}\n", location.file, range.start, "-".repeat(20));
     for number in first_shown..=last_shown {
         let line = lines[number as usize - 1];
         let meant = location.ranges.iter().any(|r| (r.start..=r.end).contains(&number));
         let _ = writeln!(out, " {number:>3} | {} {line}", if meant { ">>>" } else { "   " });
-        if number == range.start {
-            out.push_str(&underline(line, location.mark.as_deref()));
+        if meant && mark.is_some_and(|words| line.contains(words)) {
+            out.push_str(&underline(line, mark.take()));
         }
     }
     out.push_str(&"-".repeat(20));

@@ -1,5 +1,6 @@
 //! `--check`: warnings without a build.
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::support::build::{BOTH, Project, User};
@@ -169,4 +170,28 @@ fn foreign_text_in_a_warning_moves_no_cursor() {
     let project = Project::with(User::Rootless, "FROM scratch\nMAINTAINER \x1b[2J\u{202e}x\n");
     let output = project.build(&["--check"]).failure(1);
     assert!(!output.stdout.contains(['\x1b', '\u{202e}']), "{:?}", output.stdout);
+}
+
+#[test]
+fn rawjson_carries_the_warnings_of_a_build() {
+    let project = Project::with(User::Rootless, "FROM scratch\nMAINTAINER me\n");
+    let output = project.build(&["--progress", "rawjson"]).success();
+    let statuses = output.stderr.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let warnings: Vec<Value> = statuses.filter_map(|status| Some(status.get("warnings")?[0].clone())).collect();
+    let lint: Vec<&Value> = warnings.iter().filter(|warning| warning.get("url").is_some()).collect();
+    let decoded = |value: &Value| {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap()).unwrap();
+        String::from_utf8(bytes).unwrap()
+    };
+    assert_eq!(lint.len(), 1, "{warnings:?}");
+    let warning = lint[0];
+    let short = "MaintainerDeprecated: Maintainer instruction is deprecated in favor of using label (line 2)";
+    assert_eq!(decoded(&warning["short"]), short);
+    assert!(decoded(&warning["detail"][0]).starts_with("The MAINTAINER instruction is deprecated"));
+    assert_eq!(
+        (&warning["level"], &warning["range"]),
+        (&json!(1), &json!([{"start": {"line": 2}, "end": {"line": 2}}]))
+    );
+    assert_eq!(decoded(&warning["sourceInfo"]["data"]), "FROM scratch\nMAINTAINER me\n");
+    assert!(warning["vertex"].as_str().unwrap().starts_with("sha256:"));
 }

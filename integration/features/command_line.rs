@@ -242,12 +242,13 @@ fn flags_of_later_versions_are_refused_by_name() {
     let project = Project::with(User::Root, "FROM scratch\n");
     for args in [
         &["--cache-from", "type=gha"][..],
-        &["--cache-to", "type=registry,ref=a/b"],
+        &["--cache-to", "type=s3,bucket=a"],
         &["--attest", "type=sbom"],
         &["--sbom=true"],
         &["--provenance=mode=max"],
         &["--builder", "other"],
         &["--memory=1g"],
+        &["--resource=x"],
         &["--cgroup-parent=x"],
         &["--squash"],
         &["--rm=false"],

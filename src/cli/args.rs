@@ -21,7 +21,7 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0      done
-  1      a step of the build failed
+  1      a step of the build failed, or --check has warnings
   2      the command line or the configuration is wrong
   3      the Dockerfile or the build context is wrong
   4      an image, registry or other source could not be had or written
@@ -57,6 +57,7 @@ pub enum ProgressMode {
     /// A display that redraws itself
     Tty,
     /// Errors only
+    #[value(alias = "none")]
     Quiet,
     /// BuildKit's SolveStatus, one JSON object a line
     Rawjson,
@@ -109,6 +110,14 @@ pub struct BuildArgs {
     #[arg(long)]
     pub load: bool,
 
+    /// Check the Dockerfile, build nothing: `--call check`
+    #[arg(long)]
+    pub check: bool,
+
+    /// What to do: `build`, `check`, `outline`, `targets` or `subrequests.describe`; `,format=json` for programs
+    #[arg(long, alias = "print", value_name = "METHOD")]
+    pub call: Option<String>,
+
     /// Use no cached step
     #[arg(long)]
     pub no_cache: bool,
@@ -156,14 +165,6 @@ pub struct BuildArgs {
     /// Size of `/dev/shm` in RUN steps
     #[arg(long, value_name = "BYTES")]
     pub shm_size: Option<String>,
-
-    /// Check the Dockerfile, build nothing: `--call check`
-    #[arg(long)]
-    pub check: bool,
-
-    /// What to do: `build`, `check`, `outline`, `targets` or `subrequests.describe`; `,format=json` for programs
-    #[arg(long, alias = "print", value_name = "METHOD")]
-    pub call: Option<String>,
 
     /// Resource limit of RUN steps
     #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]")]
@@ -245,11 +246,21 @@ pub struct LimitArgs {
     /// Memory nodes.
     #[arg(long, hide = true, value_name = "LIST")]
     pub cpuset_mems: Option<String>,
+    /// Any of these but the first, as `memory=2g`.
+    #[arg(long = "resource", hide = true, value_name = "NAME=VALUE")]
+    pub resources: Vec<String>,
 }
+
+/// A limit: the flag, the name of the frontend's option, the value.
+pub type Limit<'a> = (&'static str, &'static str, &'a str);
 
 impl LimitArgs {
     /// Returns the flags that are given, each with the name of the frontend's option and the value.
-    pub fn given(&self) -> Vec<(&'static str, &'static str, &str)> {
+    ///
+    /// # Errors
+    ///
+    /// A value of `--resource` that names no limit.
+    pub fn given(&self) -> Result<Vec<Limit<'_>>, &str> {
         let all = [
             ("--cgroup-parent", "cgroup-parent", &self.cgroup_parent),
             ("--memory", "memory", &self.memory),
@@ -260,7 +271,15 @@ impl LimitArgs {
             ("--cpuset-cpus", "cpusetcpus", &self.cpuset_cpus),
             ("--cpuset-mems", "cpusetmems", &self.cpuset_mems),
         ];
-        all.into_iter().filter_map(|(flag, option, value)| Some((flag, option, value.as_deref()?))).collect()
+        let named = |text: &str| all.iter().skip(1).find(|(flag, ..)| flag.strip_prefix("--") == Some(text));
+        let mut given: Vec<Limit<'_>> =
+            all.iter().filter_map(|(flag, option, value)| Some((*flag, *option, value.as_deref()?))).collect();
+        for text in &self.resources {
+            let (name, value) = text.split_once('=').ok_or(text.as_str())?;
+            let (flag, option, _) = named(name).ok_or(text.as_str())?;
+            given.push((flag, option, value));
+        }
+        Ok(given)
     }
 }
 

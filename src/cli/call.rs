@@ -51,7 +51,7 @@ pub(super) struct Asked {
 ///
 /// A [`Kind::Usage`] diagnostic that says what can be called.
 pub(super) fn asked(args: &BuildArgs) -> Result<Option<Asked>, Diagnostic> {
-    let asked = args.call.as_deref().map(parse).transpose()?;
+    let asked = args.call.as_deref().filter(|text| !text.is_empty()).map(parse).transpose()?;
     let check = Asked { call: Call::Lint, format: Format::Text, ignore_status: false };
     match (args.check, asked) {
         (false, asked) => Ok(asked.flatten()),
@@ -168,6 +168,7 @@ mod tests {
         for (words, expected) in [
             (&[][..], None),
             (&["--call=build"], None),
+            (&["--call="], None),
             (&["--check"], text(Call::Lint)),
             (&["--call=lint"], text(Call::Lint)),
             (&["--check", "--call", "check,format=json,ignorestatus"], json(Call::Lint)),

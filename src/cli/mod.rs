@@ -21,12 +21,12 @@ use std::time::Duration;
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Environment, Settings};
+use crate::config::{Environment, RegistryHost, Settings};
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::{self, ContextSource, Outcome, Request, Setup};
 use crate::export::ExportSpec;
 use crate::progress::{Commands, Sink, sanitize};
-use crate::registry::Proxies;
+use crate::registry::{HostOptions, Proxies};
 use crate::remotecache::{ExportTarget, ImportSpec};
 use crate::rootless;
 use args::{BuildArgs, Cli, Command, DebugCommand};
@@ -153,7 +153,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
     Setup {
         exports,
         root: std::path::absolute(&root).unwrap_or(root),
-        registries: settings.registries.iter().map(|(host, o)| (host.clone(), (o.http, o.insecure))).collect(),
+        registries: settings.registries.iter().map(|(host, o)| (host.clone(), host_options(o))).collect(),
         auth_files: environment.auth_files(),
         search_path: environment.search_path(),
         workspaces: workspaces(&prepared.request, environment),
@@ -178,6 +178,10 @@ fn workspaces(request: &Request, environment: &Environment) -> Vec<std::path::Pa
     };
     let found = [std::env::current_dir().ok(), context].into_iter().flatten().filter_map(real);
     found.filter(|path| path.parent().is_some() && home.as_ref().is_none_or(|home| !home.starts_with(path))).collect()
+}
+
+fn host_options(host: &RegistryHost) -> HostOptions {
+    HostOptions { http: host.http, insecure: host.insecure, mirrors: host.mirrors.clone(), ..HostOptions::default() }
 }
 
 fn proxies(environment: &Environment) -> Proxies {

@@ -114,7 +114,22 @@ impl Diagnose for MountError {
         match self {
             Self::Expand(error) => error.hints(),
             Self::Csv { .. } => vec!["quote a whole field that has commas or quotes: \"target=/a,b\"".to_owned()],
-            Self::Field { .. } => Vec::new(),
+            Self::Field { .. } => {
+                vec![
+                    "a mount is KEY=VALUE fields, commas between them and no blanks: `--mount=type=cache,target=/path`"
+                        .into(),
+                ]
+            }
+        }
+    }
+}
+
+impl MountError {
+    /// Returns the offending words, as far as they are known.
+    pub fn mark(&self) -> Option<String> {
+        match self {
+            Self::Expand(error) => Some(error.input.clone()),
+            Self::Csv { .. } | Self::Field { .. } => None,
         }
     }
 }

@@ -60,7 +60,7 @@ impl BuildBlobs {
         self.lost.load(Ordering::Relaxed)
     }
 
-    fn elsewhere(&self, digest: &Digest) -> Option<(Arc<dyn Place>, Descriptor)> {
+    fn elsewhere(&self, digest: &Digest) -> Option<Elsewhere> {
         self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
     }
 

@@ -114,6 +114,11 @@ async fn run(
     sink: Arc<dyn Sink>,
     cancel: CancellationToken,
 ) -> Result<Outcome, Diagnostic> {
+    // Copying this program takes milliseconds, in which the rest can be made ready.
+    let executor = tokio::task::spawn_blocking({
+        let options = exec_options(&request);
+        move || Executor::new(options)
+    });
     let (build, lowered, bridge, imports) = tokio::select! {
         prepared = prepare(setup, request, sink) => prepared?,
         () = cancel.cancelled() => return Err(canceled()),
@@ -123,7 +128,9 @@ async fn run(
     let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
     let ahead = (build.wanted(&lowered), outputs::packings(&build.setup));
     let packer = Packer::new(Arc::clone(snapshots), ahead, bases, uploader);
-    let worker = Arc::new(build.worker(bridge, Arc::new(packer.clone()))?);
+    let executor = executor.await.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
+    let executor = executor.map_err(|error| Diagnostic::from_error(&error))?;
+    let worker = Arc::new(build.worker(bridge, executor, Arc::new(packer.clone()))?);
     let stores = tokio::select! {
         stores = imports.stores() => stores,
         () = cancel.cancelled() => return Err(canceled()),
@@ -198,6 +205,13 @@ impl Work<'_> {
         Caches { build, records, packer, blobs, origins, stop: &stop }.write_all().await?;
         Ok(outcome)
     }
+}
+
+fn exec_options(request: &Request) -> ExecOptions {
+    let granted = |name: &str| request.allow.iter().any(|allowed| allowed == name);
+    let entitlements =
+        Entitlements { network_host: granted("network.host"), security_insecure: granted("security.insecure") };
+    ExecOptions { entitlements, ..ExecOptions::default() }
 }
 
 fn canceled() -> Diagnostic {
@@ -310,17 +324,18 @@ impl Build {
         }
     }
 
-    fn worker(&self, bridge: DriverBridge, layers: Arc<dyn LayerObserver>) -> Result<Worker, Diagnostic> {
-        let granted = |name: &str| self.request.allow.iter().any(|allowed| allowed == name);
-        let entitlements =
-            Entitlements { network_host: granted("network.host"), security_insecure: granted("security.insecure") };
-        let executor = Executor::new(ExecOptions { entitlements, ..ExecOptions::default() });
+    fn worker(
+        &self,
+        bridge: DriverBridge,
+        executor: Executor,
+        layers: Arc<dyn LayerObserver>,
+    ) -> Result<Worker, Diagnostic> {
         let contexts = bridge.contexts.clone();
         let layouts = bridge.layouts.clone();
         Ok(Worker {
             store: Arc::clone(&self.stations.store),
             snapshots: Arc::clone(&self.stations.snapshots),
-            executor: executor.map_err(|error| Diagnostic::from_error(&error))?,
+            executor,
             images: self.stations.images(),
             resolved: bridge.resolved(),
             layouts,

@@ -11,7 +11,7 @@ use super::contexts::{ContextAnswer, ContextPlan, ContextValue, read_config};
 use super::error::Problem;
 use super::graph::NodeKind;
 use super::lowering::Lowering;
-use super::plan::SCRATCH;
+use super::plan::{GLOBAL_ARGS, SCRATCH};
 use super::stage::{Command, StageId, State};
 use super::{image, names, sources};
 use crate::diag::{Case, nearest};
@@ -92,10 +92,14 @@ impl Lowering<'_> {
             return Ok(None);
         }
         let written = stage.base_name.clone();
+        let has_variable = stage.source.text.contains('$');
         let reference = Reference::from_str(&written)
             .map_err(|e| {
-                Problem::new(format!("failed to parse stage name {}: {e}", quote(&written)))
-                    .hinted("write an image as NAME:TAG, the name in lower case")
+                let hint = match has_variable {
+                    true => GLOBAL_ARGS,
+                    false => "write an image as NAME:TAG, the name in lower case",
+                };
+                Problem::new(format!("failed to parse stage name {}: {e}", quote(&written))).hinted(hint)
             })?
             .with_default_tag();
         stage.base_name = reference.to_string();

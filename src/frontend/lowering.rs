@@ -193,7 +193,7 @@ impl<'a> Lowering<'a> {
         let mut undefined = BTreeSet::new();
         let expanded = expand_noting(lexer, text, &self.stages.get(id).state.env, &mut undefined);
         self.report_undefined(id, source, undefined);
-        expanded.map_err(|e| Problem::new(e.to_string()))
+        expanded.map_err(Problem::from)
     }
 
     pub(crate) fn report_undefined(&mut self, id: StageId, source: &SourceLine, mut names: BTreeSet<String>) {

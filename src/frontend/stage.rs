@@ -251,7 +251,8 @@ impl<'a> Stages<'a> {
 
     fn circle(&self, start: StageId, trail: &[&[LineRange]]) -> Problem {
         let name = &self.get(start).display;
-        let problem = Problem::new(format!("circular dependency detected on stage: {name}"));
+        let problem = Problem::new(format!("circular dependency detected on stage: {name}"))
+            .hinted("a stage takes files from stages above it that do not need it themselves");
         trail.iter().fold(problem, |problem, lines| problem.at(lines))
     }
 }

@@ -37,6 +37,7 @@ pub use error::SnapshotError;
 pub use meta::LayerInfo;
 
 use crate::digest::{ChainId, DiffId, HashingReader};
+use crate::layer::ahead::read_ahead;
 use crate::layer::apply::{ApplyOptions, Unmapped, apply};
 use crate::layer::compare::{Found, copy_diff, extract_diff, normalize, prune};
 use crate::layer::{BlobInfo, PackOptions, pack};
@@ -212,13 +213,15 @@ impl Snapshots {
     }
 
     /// Unpacks a layer's tar, on its own: layers may be unpacked in any order and in parallel.
-    pub fn unpack(&self, tar: impl Read) -> Result<Unpacked, SnapshotError> {
+    pub fn unpack(&self, tar: impl Read + Send) -> Result<Unpacked, SnapshotError> {
         let failed = |source| SnapshotError::Prepare { source };
         let work = Work::new(self.store.scratch()).map_err(failed)?;
         let fs = work.make(FS).map_err(failed)?;
-        let mut tar = HashingReader::new(tar);
         let root = fs.reopen().map_err(failed)?;
-        let applied = apply(root, OsStr::new(""), &mut tar, ApplyOptions::layer(self.options.unmapped))?;
+        let options = ApplyOptions::layer(self.options.unmapped);
+        // Decompressing and hashing take as long as making the files, so the two go on side by side.
+        let mut tar = HashingReader::new(tar);
+        let applied = read_ahead(&mut tar, |tar| apply(root, OsStr::new(""), tar, options)).map_err(failed)??;
         let (digest, tar_size) = tar.finish();
         Ok(Unpacked { work, fs, applied, diff_id: DiffId(digest), tar_size })
     }
@@ -303,8 +306,9 @@ impl Snapshots {
         if let Some(known) = self.known_blob(layer, options)? {
             return Ok(known);
         }
-        let (writer, blob) = pack(&self.fs(layer)?, options, self.store.writer()?)?;
-        writer.commit(Some((&blob.digest, blob.size)))?;
+        let (writer, diff_id) = pack(&self.fs(layer)?, options, self.store.writer()?)?;
+        let (digest, size) = writer.commit(None)?;
+        let blob = BlobInfo { diff_id, digest, size, compression: options.compression };
         if options.latest.is_none() {
             self.note_blob(layer, &blob, options.level())?;
         }
