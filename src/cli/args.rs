@@ -178,7 +178,7 @@ pub struct BuildArgs {
     #[arg(long = "secret", value_name = "SPEC")]
     pub secrets: Vec<String>,
 
-    /// Ssh agent for RUN --mount=type=ssh: `default` or `NAME=SOCKET`
+    /// Ssh agent or keys for RUN --mount=type=ssh: `default`, `NAME=SOCKET` or `NAME=KEYFILE,…`
     #[arg(long = "ssh", value_name = "SPEC")]
     pub ssh: Vec<String>,
 

@@ -35,7 +35,7 @@ pub fn op_of(
             // Here, and not when it runs: what is in the cache needs it too, and nothing runs in vain before it.
             worker.executor.allows(op.network, op.security)?;
             if let Some(device) = op.cdi_devices.first() {
-                return Err(OpsError::Unsupported { what: format!("the device {}", device.name) });
+                return Err(OpsError::Unsupported { what: format!("passing a device to a step ({})", device.name) });
             }
             let key = keys::exec(op, &platform, inputs);
             Arc::new(exec::ExecVertex { worker, digest, name, op: (**op).clone(), key })
