@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::bridge::IgnoreFile;
 use super::request::{ContextSource, DockerfileSource, Request};
-use super::setup::Stations;
 use super::sources::Fetched;
+use super::steps::Shown;
 use crate::diag::{Diagnostic, Kind};
 use crate::frontend;
 use crate::layer::apply::{ApplyOptions, Form, Unmapped};
@@ -35,15 +35,26 @@ pub(super) struct Inputs {
 
 impl Inputs {
     /// Opens everything a request names; the digests of OCI layouts are added to the request's options.
-    pub(super) fn open(
-        request: &mut Request,
-        stations: &Stations,
+    ///
+    /// On a thread of its own: the tar of a context comes as slowly as whoever writes it likes, and the build can be stopped
+    /// meanwhile.
+    pub(super) async fn open(
+        mut request: Request,
+        temporary: PathBuf,
         fetched: Option<Fetched>,
-    ) -> Result<Self, Diagnostic> {
+    ) -> Result<(Self, Request), Shown> {
+        let work = move || Self::open_all(&mut request, &temporary, fetched).map(|inputs| (inputs, request));
+        match tokio::task::spawn_blocking(work).await {
+            Ok(opened) => opened.map_err(Shown),
+            Err(error) => Err(Shown(Diagnostic::new(Kind::Build, format!("failed to open the context: {error}")))),
+        }
+    }
+
+    fn open_all(request: &mut Request, temporary: &Path, fetched: Option<Fetched>) -> Result<Self, Diagnostic> {
         let single = fetched.as_ref().is_some_and(|fetched| fetched.is_dockerfile);
         let main = match fetched {
             Some(fetched) => fetched.tree,
-            None => main_context(&request.context, stations)?,
+            None => main_context(&request.context, temporary)?,
         };
         if single && request.dockerfile == DockerfileSource::Default {
             // The only file there is.
@@ -118,16 +129,15 @@ fn own_ignore(request: &Request, context: &Context, dockerfile: &str) -> Result<
     Ok(text.map_err(|e| Diagnostic::from_error(&e))?.map(|text| (name, text)))
 }
 
-fn main_context(source: &ContextSource, stations: &Stations) -> Result<Context, Diagnostic> {
-    let temporary = stations.store.scratch_path();
+fn main_context(source: &ContextSource, temporary: &Path) -> Result<Context, Diagnostic> {
     let opened = match source {
         ContextSource::Directory(path) => Context::open(path),
         ContextSource::StdinTar { head } => {
             let mut stream = Cursor::new(head.clone()).chain(std::io::stdin());
-            Context::from_archive(&mut stream, &temporary, &unpack)
+            Context::from_archive(&mut stream, temporary, &unpack)
         }
         ContextSource::Empty | ContextSource::Remote => {
-            Context::from_archive(&mut std::io::empty(), &temporary, &|_, _| Ok(()))
+            Context::from_archive(&mut std::io::empty(), temporary, &|_, _| Ok(()))
         }
     };
     opened.map_err(|error| Diagnostic::from_error(&error))

@@ -95,6 +95,7 @@ pub async fn build(
     cancel: CancellationToken,
 ) -> Result<Outcome, Diagnostic> {
     let root = setup.root.clone();
+    outputs::check(&setup)?;
     run(setup, request, sink, cancel).await.map_err(|diagnostic| name_full_disk(diagnostic, &root))
 }
 
@@ -281,12 +282,14 @@ async fn open(
     let fetched = build.fetch_context().await?;
     let name = build.request.options.get("filename").map_or("Dockerfile", String::as_str);
     let title = format!("[internal] load build definition from {name}");
-    let (request, stations) = (&mut build.request, &build.stations);
+    let (request, scratch) = (build.request.clone(), build.stations.store.scratch_path());
     let inputs = build
         .steps
-        .run(&title, |_| async { Inputs::open(request, stations, fetched).map_err(Shown) })
+        .run(&title, |_| Inputs::open(request, scratch, fetched))
         .await
         .map_err(|Shown(d)| d.while_doing(SOLVE))?;
+    let (inputs, request) = inputs;
+    build.request = request;
     let bridge = DriverBridge {
         steps: build.steps.clone(),
         images: build.stations.images(),
@@ -397,11 +400,11 @@ impl Build {
         let definitions = lowered.results.iter().map(|result| &result.definition);
         let observer = Arc::new(graph::ProgressObserver::new(Arc::clone(&self.sink), definitions));
         let collect = if kept && caches::need_bytes(&self.setup.caches_to) { Need::Bytes } else { Need::Handle };
-        let local: Arc<dyn CacheStore<Tree>> = Arc::new(self.records()?);
+        let local = self.records().map(|records| -> Arc<dyn CacheStore<Tree>> { Arc::new(records) });
         let request = solver::Request {
             graph,
             targets: edges.iter().flatten().cloned().collect(),
-            stores: std::iter::once(local).chain(stores.iter().cloned()).collect(),
+            stores: local.into_iter().chain(stores.iter().cloned()).collect(),
             observer,
             cancel,
             parallelism: self.setup.parallelism.unwrap_or_else(processors),
@@ -418,17 +421,23 @@ impl Build {
         Ok(Solved { trees, records: solution.records, origins: outputs::origins(&worker.resolved) })
     }
 
-    /// Opens the records of the state directory.
-    fn records(&self) -> Result<RecordStore, Diagnostic> {
+    /// Opens the records of the state directory; a cache that cannot be had is no reason not to build.
+    fn records(&self) -> Option<RecordStore> {
         let codec = TreeCodec::new(Arc::clone(&self.stations.snapshots));
-        let records = RecordStore::open(&self.stations.store.records_path(), codec)
-            .map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
+        let records = match RecordStore::open(&self.stations.store.records_path(), codec) {
+            Ok(records) => records,
+            Err(error) => {
+                let text = format!("building without the cache of the state directory: {}", crate::diag::chain(&error));
+                self.sink.send(Event::Warning(Warning::notice(text)));
+                return None;
+            }
+        };
         for tree in records.values().iter().filter_map(Tree::from_record) {
             if let Tree::Layers(chain) = tree {
                 self.stations.snapshots.pass_over(&chain);
             }
         }
-        Ok(records)
+        Some(records)
     }
 
     /// Adds the lines of the Dockerfile that the failed step comes from.

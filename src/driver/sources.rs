@@ -1,6 +1,7 @@
 //! What is fetched: web servers and git repositories, set up for one build; and a main context that comes from there.
 
 use std::io::Read as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tokio_util::sync::CancellationToken;
@@ -21,6 +22,7 @@ use crate::solver::Need;
 use crate::source::git::{GitLimits, GitSource, Program};
 use crate::source::http::{HttpLimits, HttpSource, HttpSpec};
 use crate::source::local::Context;
+use crate::sys::programs;
 
 /// Bytes that tell an archive from a Dockerfile.
 const HEAD: u64 = 1024;
@@ -47,8 +49,9 @@ impl Sources {
         let http = HttpSource::open(setup.proxies.clone(), HttpLimits::default(), snapshots(), secrets.clone());
         let http = Arc::new(http.map_err(|error| Diagnostic::from_error(&error))?);
         let program = Program {
-            path: setup.search_path.iter().map(|dir| dir.join("git")).find(|path| path.is_file()),
-            search_path: std::env::join_paths(&setup.search_path).unwrap_or_default(),
+            path: programs::find("git", &setup.search_path, &setup.workspaces, Path::is_file),
+            search_path: std::env::join_paths(programs::outside(&setup.search_path, &setup.workspaces))
+                .unwrap_or_default(),
             proxies: setup.proxies.clone(),
             limits: GitLimits::default(),
         };

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::ExportError;
 use super::destination::{self, Missing};
+use super::draft::{self, Draft};
 use super::spec::TreeTarget;
 use super::stop::Stop;
 use super::tree::{self, Entry, Tree, Visitor};
@@ -173,10 +174,8 @@ impl<'a> Copy<'a> {
         self.clear(name, path)?;
         let write = || ExportError::write(self.dest.join(path));
         let here = self.here();
-        let (temporary, file) = destination::create_temporary(here).map_err(write())?;
-        drop(file);
-        let made = here.unlink(&temporary).and_then(|()| make(here, &temporary));
-        made.and_then(|()| here.rename(&temporary, here, name)).map_err(|error| {
+        let temporary = draft::temporary_name();
+        make(here, &temporary).and_then(|()| here.rename(&temporary, here, name)).map_err(|error| {
             // The failure itself is what the user hears of.
             let _ = here.unlink(&temporary);
             write()(error)
@@ -187,18 +186,10 @@ impl<'a> Copy<'a> {
         self.clear(entry.name, path)?;
         let mut source = entry.dir.open_file(entry.name).map_err(entry.unreadable())?;
         let shown = self.dest.join(path);
-        let (temporary, mut file) = destination::create_temporary(self.here()).map_err(ExportError::write(&shown))?;
-        let copied = self.fill(&mut source, &mut file, entry, &shown);
-        let named = copied.and_then(|bytes| {
-            let here = self.here();
-            here.rename(&temporary, here, entry.name).map_err(ExportError::write(&shown))?;
-            Ok(bytes)
-        });
-        if named.is_err() {
-            // The failure itself is what the user hears of.
-            let _ = self.here().unlink(&temporary);
-        }
-        self.written.bytes += named?;
+        let here = self.here().duplicate().map_err(ExportError::write(&shown))?;
+        let mut draft = Draft::create(here).map_err(ExportError::write(&shown))?;
+        self.written.bytes += self.fill(&mut source, &mut draft.file, entry, &shown)?;
+        draft.name(entry.name).map_err(ExportError::write(&shown))?;
         self.written.files += 1;
         Ok(())
     }

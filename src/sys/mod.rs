@@ -14,8 +14,10 @@ pub mod lock;
 pub mod mount;
 pub mod ns;
 pub mod proc;
+pub mod programs;
 pub mod seccomp;
 pub mod terminal;
+pub mod unnamed;
 pub mod workplace;
 
 pub use nix::mount::MsFlags;
