@@ -15,6 +15,7 @@ pub mod ns;
 pub mod proc;
 pub mod seccomp;
 pub mod terminal;
+pub mod walk;
 pub mod workplace;
 
 pub use nix::mount::MsFlags;
