@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::decompress::Growth;
 use super::entry::{MAX_DEPTH, MAX_NAME};
 use crate::diag::{Diagnose, Kind};
 
@@ -96,12 +97,19 @@ impl Diagnose for LayerError {
                     .into(),
                 "and install newuidmap and newgidmap: sudo apt-get install uidmap".into(),
             ],
+            Self::Unpack { source, .. } | Self::Read { source } if is_growth(source) => {
+                vec!["no setting changes this limit: export an image that is meant to be so with compression=uncompressed".into()]
+            }
             Self::TooDeep { .. } => vec![format!(
                 "the limit is {MAX_DEPTH} directories and {MAX_NAME} bytes: remove the rest in the step that made it"
             )],
             _ => Vec::new(),
         }
     }
+}
+
+fn is_growth(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Growth>())
 }
 
 /// Turns the bytes of a name into text for a message.
