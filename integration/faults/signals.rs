@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::net::TcpListener;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::images::{Image, Pulls};
 use super::{Running, in_progress, names, state_is_good, wait_for};
@@ -135,6 +135,24 @@ fn a_second_signal_ends_it_at_once() {
         sleep(Duration::from_millis(50));
         running.signal("TERM");
         assert_eq!(running.end().code(), Some(143), "{}", running.said());
+        works(&project);
+    }
+}
+
+#[test]
+fn in_a_file_that_takes_long_to_read() {
+    for user in BOTH {
+        let project = Project::with(user, "FROM scratch\nCOPY big /\n");
+        project.file("big", "");
+        File::options().write(true).open(project.context().join("big")).unwrap().set_len(64 << 30).unwrap();
+        for (signal, code) in BOTH_SIGNALS {
+            let mut running = Running::start(&project, &[]);
+            running.until("load build context\n#2 DONE");
+            sleep(Duration::from_millis(300));
+            let begin = Instant::now();
+            running.interrupt(signal, code);
+            assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        }
         works(&project);
     }
 }
