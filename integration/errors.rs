@@ -3,6 +3,7 @@
 mod dockerfile;
 mod flags;
 mod machine;
+mod mistakes;
 mod registry;
 mod steps;
 

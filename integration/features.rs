@@ -1,18 +1,24 @@
 //! What the flags and instructions promise, build by build.
 
+mod bases;
 mod caching;
+mod call;
+mod check;
 mod command_line;
 mod config;
 mod context;
 mod copying;
 mod image;
+mod language;
 mod mounts;
 mod outputs;
+mod privileges;
 mod progress;
 mod pushing;
 mod running;
 mod sources;
 mod ssh;
+mod syntax;
 
 use std::io::Write;
 use std::path::Path;

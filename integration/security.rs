@@ -29,6 +29,8 @@
 //! | M3 | only what was made for a mount is removed after it | `mounts`, `races` | `exec::mounts`, `src/exec/target` |
 //! | M4 | mount options are a closed list, nothing is propagated | `mounts` | `exec::mounts` |
 //! | M5 | the context is never written | `mounts` | |
+//! | M6 | what is read-only stays so, whatever a step does | `mounts` | `exec::mounts` |
+//! | M7 | nobody changes a tree that another one reads | `mounts` | the types of `src/snapshot`: to seal a tree takes it away |
 //! | M8 | `/etc/hosts` and `/etc/resolv.conf` are mounted inside the image | `images` | `exec::mounts` |
 //! | M9 | no mount over what the sandbox makes | `mounts` | `exec::mounts`, `src/exec/target` |
 //! | M10 | names of the state directory split no overlay option | `mounts` | `src/snapshot/tests`, `src/layer/tests/apply` |
@@ -41,6 +43,10 @@
 //! | F1 | `..` stays inside | `files` | `src/ops/file/tests` |
 //! | F2 | links of stages and of the context lead nowhere | `files` | `src/ops/file/tests` |
 //! | F3 | Dockerfile and ignore file are plain files, never quoted when they are not | `files` | `src/source/local` |
+//! | F4 | what is copied is what was hashed | `files` | `src/ops/file/tests` |
+//! | F5 | special files hang nothing, links of the context lead nowhere | `files` | `src/ops/file/tests`, `src/source/local` |
+//! | F6 | patterns take no time | `files` | `src/pattern/matcher_tests` |
+//! | F8 | what is removed is what was made, whatever its modes | `files` | `src/sys/dir`, `src/snapshot/tests` |
 //! | R1 | a password goes to the registry's own token server only | | `registry::security`, `src/registry/realm` |
 //! | R2 | a redirect to another origin carries no credential | | `registry::security` |
 //! | R3 | nor does an upload to another origin | | `registry::security` |
@@ -49,13 +55,16 @@
 //! | R7 | a digest is a digest before it is used | | `registry::security`, `src/registry/document`, `src/source/oci_layout` |
 //! | R8 | whatever a server sends is bounded | | `registry::security` |
 //! | S1 | no byte of a secret stays anywhere | `secret` | `src/secrets/secret` |
+//! | S3 | a secret is a file in memory with the mode asked for, for one step | `secret` | `exec::mounts` |
+//! | S4 | a secret or key of the workspace is reached through no link | `secret` | `src/secrets/secret`, `src/secrets/ssh` |
+//! | S5 | an agent lists and signs, and does nothing else | `secret`, `features::ssh` | `src/secrets/agent`, `fuzz_smoke` |
 //! | L1 | no foreign text is a command to a runner | `log` | `src/progress` |
 //! | L2 | nor an escape sequence to a terminal | `log` | `src/progress/sanitize` |
 //! | P1 | what is built is what is locked; there is no release yet to sign | `supply` | |
 //! | P3 | dependencies are pinned, from the registry, not older than their mends, and of licenses that fit | `supply` | |
 //!
 //! Known to differ from the list: a secret for a variable lives in ordinary memory while its step is started; E14, E15, E20, E22,
-//! M6, M7, T10 to T12, F4 to F6, R5, R9 to R13, S3 to S5 have tests below, where they have any, and none here.
+//! T10 to T12, R5, R9 to R13 have tests below, where they have any, and none here.
 
 mod deep;
 mod files;

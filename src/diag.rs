@@ -3,10 +3,14 @@
 //! In: the typed errors of the stations, through [`Diagnose`]. Out: a [`Diagnostic`], which the command line prints and
 //! turns into an exit code. Nothing here knows any station.
 
+mod suggest;
+
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
+
+pub use suggest::{Case, did_you_mean, nearest, suggest};
 
 /// What kind of failure it is; decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +63,7 @@ pub struct Location {
     pub text: Arc<str>,
     /// The lines meant, in order.
     pub ranges: Vec<LineRange>,
-    /// The offending words, marked where they stand on the first line of the ranges.
+    /// The offending words, marked where they stand first in the ranges, if on one line.
     pub mark: Option<String>,
 }
 
@@ -204,13 +208,14 @@ pub fn excerpt(location: &Location) -> String {
     let around = if last > range.start { CONTEXT_LINES / 2 } else { CONTEXT_LINES };
     let first_shown = range.start.saturating_sub(around).max(1);
     let last_shown = (last + around).min(lines.len() as u32);
+    let mut mark = location.mark.as_deref();
     let mut out = format!("{}:{}\n{}\n", location.file, range.start, "-".repeat(20));
     for number in first_shown..=last_shown {
         let line = lines[number as usize - 1];
         let meant = location.ranges.iter().any(|r| (r.start..=r.end).contains(&number));
         let _ = writeln!(out, " {number:>3} | {} {line}", if meant { ">>>" } else { "   " });
-        if number == range.start {
-            out.push_str(&underline(line, location.mark.as_deref()));
+        if meant && mark.is_some_and(|words| line.contains(words)) {
+            out.push_str(&underline(line, mark.take()));
         }
     }
     out.push_str(&"-".repeat(20));
@@ -223,37 +228,6 @@ fn underline(line: &str, mark: Option<&str>) -> String {
     let Some(at) = line.find(mark) else { return String::new() };
     let lead: String = line[..at].chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
     format!("     |     {lead}{}\n", "^".repeat(mark.chars().count()))
-}
-
-/// Returns the option nearest to `word` within two edits, or none; an exact match gives none.
-pub fn suggest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let folded = word.to_lowercase();
-    let mut best: Option<(usize, &str)> = None;
-    for option in options {
-        if option == word {
-            return None;
-        }
-        let distance = edit_distance(&folded, &option.to_lowercase());
-        if distance <= 2 && best.is_none_or(|(d, _)| distance < d) {
-            best = Some((distance, option));
-        }
-    }
-    best.map(|(_, option)| option)
-}
-
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -286,12 +260,5 @@ mod tests {
         let mut first = Diagnostic::new(Kind::Usage, "a").hinted("b");
         first.further.push(Diagnostic::new(Kind::Usage, "c"));
         assert_eq!(first.while_doing("x").render(), "error: x: a\nhint: b\n\nerror: x: c\n");
-    }
-
-    #[test]
-    fn suggests_only_near_words() {
-        assert_eq!(suggest("FNTRYPOINT", ["ENTRYPOINT", "ENV"]), Some("ENTRYPOINT"));
-        assert_eq!(suggest("xyz", ["ENTRYPOINT", "ENV"]), None);
-        assert_eq!(suggest("ENV", ["ENV"]), None);
     }
 }

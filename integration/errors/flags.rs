@@ -3,7 +3,7 @@
 use crate::support::build::{Project, User, binary, run};
 
 /// Flags, the message, and a hint; all end with exit code 2.
-const WRONG: [(&[&str], &str, &str); 44] = [
+const WRONG: [(&[&str], &str, &str); 47] = [
     (&["--taget=x"], "unknown flag --taget", "did you mean `--target`?"),
     (&["--frobnicate"], "unknown flag --frobnicate", "rbuild --help"),
     (&["--progress", "plian"], "invalid value of --progress: \"plian\"", "`--progress plain`"),
@@ -37,14 +37,21 @@ const WRONG: [(&[&str], &str, &str); 44] = [
     (&["--build-context", "x=/nonexistent"], "failed to open \"/nonexistent\": No such file", ""),
     (&["--build-context", "x=https://h.invalid"], "only directories", ""),
     (&["--build-context", "x=docker-image://A:1"], "invalid reference format", ""),
-    (&["--cache-from", "type=gha"], "`--cache-from` is refused: no cache backend of type `gha`", "leave it out"),
-    (&["--cache-to", "h.invalid/c"], "`--cache-to` is refused: no cache backend of type `registry`", "leave it out"),
+    (&["--cache-from", "type=gha"], "--cache-from: no cache backend of type `gha` is there", "registry, local, inline"),
+    (
+        &["--cache-from", "type=lokal,src=x"],
+        "--cache-from: no cache backend of type `lokal`",
+        "did you mean type=local?",
+    ),
+    (&["--cache-to", "type=local,dst=x"], "--cache-to: dest= is missing", "add dest=DIRECTORY"),
+    (&["--cache-to", "type=local,dest=x,mod=max"], "unknown attribute \"mod\"", "did you mean mode=?"),
+    (&["--cache-to", "type=registry,ref=A"], "--cache-to: invalid reference format", ""),
     (&["--cache-to", "mode=max"], "`type=` is missing", ""),
     (&["--allow", "network.hots"], "unknown entitlement \"network.hots\"", "did you mean `network.host`?"),
     (&["-t", "App:1"], "invalid value of --tag", "lower case"),
     (&["--sbom=true"], "`--sbom` is refused", ""),
     (&["--provenance=mode=max"], "`--provenance` is refused", ""),
-    (&["--check"], "`--check` is refused", ""),
+    (&["--check", "--call=outline"], "ask for different things", "leave out one"),
     (&["--builder", "x"], "`--builder` is refused", ""),
     (&["--config", "/nonexistent"], "failed to read configuration file /nonexistent", "`--config FILE`"),
     (&["second"], "unexpected", "quote"),

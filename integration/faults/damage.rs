@@ -106,19 +106,13 @@ fn blob_path(layout: &Path, digest: &Value) -> PathBuf {
     layout.join("blobs/sha256").join(digest.as_str().unwrap().strip_prefix("sha256:").unwrap())
 }
 
-/// Builds until it works, which may take one clear error, and checks what was made.
+/// Builds, which works whatever the damage is, and checks what was made.
 fn is_survived(project: &Project, damage: &str, expected: &str) {
     let (layout, files) = (project.home().join("layout"), project.home().join("files"));
     let outputs = ["-o", "type=oci,tar=false,dest=layout", "-o", "type=local,dest=files"];
     let args: Vec<&str> = busybox().into_iter().chain(outputs).collect();
-    let first = project.build(&args);
-    if first.code != 0 {
-        assert!(first.stderr.contains("error: "), "{damage}: {}", first.stderr);
-        assert!(first.stderr.contains("hint: "), "{damage}: {}", first.stderr);
-        assert!(!layout.join("index.json").exists());
-        let second = project.build(&args);
-        assert_eq!(second.code, 0, "{damage}, twice:\n{}\n{}", first.stderr, second.stderr);
-    }
+    let output = project.build(&args);
+    assert_eq!(output.code, 0, "{damage}:\n{}", output.stderr);
     image_is_good(&layout);
     assert_eq!(fs::read_to_string(files.join("all")).unwrap(), expected, "{damage}");
     fs::remove_dir_all(&layout).unwrap();
@@ -169,7 +163,7 @@ fn pulled_layers() {
 }
 
 #[test]
-fn damaged_layers_are_not_pushed() {
+fn damaged_layers_are_not_pushed_but_made_anew() {
     let registry = Registry::start();
     for user in BOTH {
         let project = Project::with(user, &format!("{BASE}RUN echo one >/one\n"));
@@ -178,8 +172,6 @@ fn damaged_layers_are_not_pushed() {
         blobs(&project.state()).iter().for_each(|blob| flip(blob));
         let image = format!("type=image,name={}/damaged/{user:?}:1,push=true", registry.host).to_lowercase();
         let push = [&busybox()[..], &["-o", &image]].concat();
-        let failed = project.build(&push).failure(5);
-        let _ = failed.says("other content than its digest says").says("hint: run the same build again");
         let _ = project.build(&push).success();
         super::state_is_good(&project);
     }

@@ -222,19 +222,24 @@ fn flags_of_later_versions_are_refused_by_name() {
     let project = Project::with(User::Root, "FROM scratch\n");
     for args in [
         &["--cache-from", "type=gha"][..],
-        &["--cache-to", "type=registry,ref=a/b"],
+        &["--cache-to", "type=s3,bucket=a"],
         &["--attest", "type=sbom"],
         &["--sbom=true"],
         &["--provenance=mode=max"],
-        &["--check"],
-        &["--call", "lint"],
+        &["--builder", "other"],
+        &["--memory=1g"],
+        &["--resource=x"],
+        &["--cgroup-parent=x"],
+        &["--squash"],
+        &["--rm=false"],
+        &["--security-opt", "seccomp=unconfined"],
         &["--allow", "everything"],
     ] {
         let flag = args[0].split('=').next().unwrap();
         let _ = project.build(args).failure(2).says(flag);
     }
     let _ = project.rbuild(&["https://example.org/a.git"]).failure(2).says("https://example.org/a.git");
-    let _ = project.build(&["--provenance=false", "--sbom=false"]).success();
+    let _ = project.build(&["--provenance=false", "--sbom=false", "--rm", "--force-rm", "--compress"]).success();
 }
 
 #[test]

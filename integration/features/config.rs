@@ -48,6 +48,41 @@ fn metadata_instructions_become_configuration() {
 }
 
 #[test]
+fn commands_entry_points_and_checks_replace_what_is_inherited() {
+    for user in BOTH {
+        let base = Project::with(
+            user,
+            "FROM scratch\nCOPY f /f\nCMD [\"inherited\"]\nENTRYPOINT [\"/old\"]\nHEALTHCHECK CMD old\nSTOPSIGNAL SIGINT\nVOLUME /v\nUSER 7\nSHELL [\"/bin/ash\", \"-c\"]\n",
+        );
+        base.file("f", "");
+        let layout = Layout::built(&base, &[]);
+        let context = format!("lay=oci-layout://{}", layout.0.display());
+        for (lines, cmd, entrypoint) in [
+            ("LABEL a=b", json!(["inherited"]), json!(["/old"])),
+            ("ENTRYPOINT [\"/new\"]", Value::Null, json!(["/new"])),
+            ("CMD [\"own\"]\nENTRYPOINT [\"/new\"]", json!(["own"]), json!(["/new"])),
+            ("ENTRYPOINT [\"/new\"]\nCMD [\"own\"]", json!(["own"]), json!(["/new"])),
+            ("CMD own $X", json!(["/bin/ash", "-c", "own $X"]), json!(["/old"])),
+            ("SHELL [\"/sh2\"]\nENTRYPOINT new", Value::Null, json!(["/sh2", "new"])),
+            ("CMD []", Value::Null, json!(["/old"])),
+            ("ENTRYPOINT []", Value::Null, Value::Null),
+        ] {
+            let project = Project::with(user, &format!("FROM lay\n{lines}\n"));
+            let config = Layout::built(&project, &["--build-context", &context]).config()["config"].clone();
+            let unset = |value: &Value| if value == &json!([]) { Value::Null } else { value.clone() };
+            assert_eq!((unset(&config["Cmd"]), unset(&config["Entrypoint"])), (cmd, entrypoint), "{lines}");
+            assert_eq!((&config["User"], &config["StopSignal"]), (&json!("7"), &json!("SIGINT")), "{lines}");
+            assert_eq!(config["Volumes"], json!({"/v": {}}), "{lines}");
+        }
+        let project = Project::with(user, "FROM lay\nHEALTHCHECK NONE\nVOLUME /w\nUSER 8:9\nSTOPSIGNAL 9\n");
+        let config = Layout::built(&project, &["--build-context", &context]).config()["config"].clone();
+        assert_eq!(config["Healthcheck"]["Test"], json!(["NONE"]));
+        assert_eq!(config["Volumes"], json!({"/v": {}, "/w": {}}));
+        assert_eq!((&config["User"], &config["StopSignal"]), (&json!("8:9"), &json!("9")));
+    }
+}
+
+#[test]
 fn history_names_each_instruction_and_layers_match() {
     for user in BOTH {
         let project = with_base(user, "ENV A=1\nCOPY f /f\nWORKDIR /new\nRUN true\nCMD [\"x\"]\n");

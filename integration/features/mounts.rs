@@ -170,3 +170,157 @@ fn a_required_secret_that_is_missing_is_named() {
     let _ = project.build(&["--secret", "src=x"]).failure(2).says("--secret");
     let _ = project.build(&["--secret", "id=a,env=NOT_SET_ANYWHERE"]).failure(2).says("NOT_SET_ANYWHERE");
 }
+
+#[test]
+fn bind_from_stage_is_writable_without_keeping() {
+    for user in BOTH {
+        let project = with_base(
+            user,
+            "FROM base AS other\nRUN mkdir /o && echo stage > /o/f && chmod 700 /o\nFROM base\n\
+             RUN --mount=from=other,source=/o,target=/m,rw echo changed > /m/f && touch /m/new && stat -c %a /m > /mode && cat /m/f > /seen\n\
+             RUN --mount=from=other,source=/o,target=/m,readwrite=true cat /m/* > /after\n\
+             RUN --mount=from=other,source=/o,target=/m,ro=true (echo x > /m/f) 2>/dev/null || echo refused > /ro\n\
+             COPY --from=other /o /kept\n",
+        );
+        let out = project.files(&busybox());
+        let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+        assert_eq!((read("seen"), read("mode")), ("changed\n".into(), "700\n".into()));
+        assert_eq!(
+            (read("after"), read("kept/f"), read("ro")),
+            ("stage\n".into(), "stage\n".into(), "refused\n".into())
+        );
+        assert!(!out.join("kept/new").exists() && !out.join("m").exists());
+    }
+}
+
+#[test]
+fn bind_from_image_of_a_layout() {
+    for user in BOTH {
+        let base = crate::support::build::Project::with(user, "FROM scratch\nCOPY f /dir/f\n");
+        base.file("f", "image\n");
+        let layout = Layout::built(&base, &[]);
+        let project = with_base(user, "RUN --mount=from=lay,source=dir,target=/m cat /m/f > /seen && ! touch /m/x\n");
+        let context = format!("lay=oci-layout://{}", layout.0.display());
+        assert_eq!(project.built(&[&["--build-context", &context], &busybox()[..]].concat(), "seen"), "image\n");
+    }
+}
+
+#[test]
+fn mounts_nest_and_parents_come_first() {
+    for user in BOTH {
+        let project = with_base(
+            user,
+            "RUN --mount=type=tmpfs,target=/a/b/c --mount=type=cache,target=/a --mount=target=/a/b \
+             touch /a/in-cache /a/b/c/in-memory; cat /a/b/f > /seen; ls /a/b > /names; grep -c ' /a' /proc/self/mountinfo > /count\n\
+             RUN --mount=type=cache,target=/a ls /a > /cache; ls -d /a/b/* >> /cache 2>/dev/null; true\n",
+        );
+        project.file("f", "context\n").file("c/keep", "");
+        let out = project.files(&busybox());
+        let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+        assert_eq!((read("seen"), read("count")), ("context\n".into(), "3\n".into()));
+        assert_eq!(read("names"), "Dockerfile\nc\nf\n");
+        assert!(read("cache").starts_with("in-cache\n") || read("cache") == "b\nin-cache\n", "{}", read("cache"));
+        assert!(!out.join("a").exists());
+    }
+}
+
+#[test]
+fn cache_sharing_holds_between_processes() {
+    for user in BOTH {
+        for (sharing, tries, seen) in
+            [("shared", 300, ["a b ", "a b "]), ("private", 8, ["a ", "b "]), ("locked", 8, ["a ", "b "])]
+        {
+            // Two programs with one state directory; each waits for the other's mark, until it is there or in vain.
+            let clean = if sharing == "shared" { "true" } else { "rm /c/*" };
+            let project = with_base(
+                user,
+                &format!(
+                    "FROM base\nARG OWN\nARG OTHER\nRUN --mount=type=cache,target=/c,id=x,sharing={sharing} touch /c/$OWN; i=0; \
+                     while [ ! -e /c/$OTHER ] && [ $i -lt {tries} ]; do sleep 0.1; i=$((i+1)); done; \
+                     ls /c | tr '\\n' ' ' > /seen; {clean}\n"
+                ),
+            );
+            // The steps below are in the cache then, so that both begin together.
+            let _ = project.build(&[&["--target", "base"], &busybox()[..]].concat()).success();
+            let build = |own: &str, other: &str| {
+                let (own_arg, other_arg) = (format!("OWN={own}"), format!("OTHER={other}"));
+                let out = project.home().join(format!("{sharing}-{own}"));
+                let args = ["--build-arg", &own_arg, "--build-arg", &other_arg, "-o", text(&out)];
+                let _ = project.build(&[&args[..], &busybox()].concat()).success();
+                fs::read_to_string(out.join("seen")).unwrap()
+            };
+            let both = std::thread::scope(|scope| {
+                let first = scope.spawn(|| build("a", "b"));
+                let second = build("b", "a");
+                [first.join().unwrap(), second]
+            });
+            assert_eq!(both, seen, "{user:?} {sharing}");
+        }
+    }
+}
+
+#[test]
+fn cache_from_a_stage_starts_with_its_directory_and_owner() {
+    for user in BOTH {
+        let project = with_base(
+            user,
+            "FROM base AS seed\nRUN mkdir /s && echo seed > /s/f && chown 3:4 /s && chmod 2770 /s\nFROM base\nARG N\n\
+             RUN --mount=type=cache,id=seeded,from=seed,source=/s,target=/c cat /c/f > /f; echo $N >> /c/f; stat -c '%a %u:%g' /c > /stat; ls /c > /ls\n",
+        );
+        for (n, f) in [("1", "seed\n"), ("2", "seed\n1\n")] {
+            let out = project.files(&[&["--build-arg", &format!("N={n}")], &busybox()[..]].concat());
+            let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+            assert_eq!((read("f"), read("stat"), read("ls")), (f.into(), "2770 3:4\n".into(), "f\n".into()));
+        }
+    }
+}
+
+#[test]
+fn tmpfs_size_is_a_limit() {
+    for user in BOTH {
+        let project = with_base(
+            user,
+            "RUN --mount=type=tmpfs,target=/t,size=65536 ! dd if=/dev/zero of=/t/f bs=1k count=65 2> /said && du -k /t/f | cut -f1 > /kept\n\
+             RUN --mount=type=tmpfs,target=/t dd if=/dev/zero of=/t/f bs=1M count=2 2>/dev/null && stat -c %a /t > /mode\n",
+        );
+        let out = project.files(&busybox());
+        let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+        assert!(read("said").contains("No space left"), "{}", read("said"));
+        assert_eq!((read("kept"), read("mode")), ("64\n".into(), "1777\n".into()));
+    }
+}
+
+#[test]
+fn secret_as_variable_and_as_file_at_once() {
+    for user in BOTH {
+        let project = with_base(
+            user,
+            "WORKDIR /w\nRUN --mount=type=secret,id=s,env=VAR,target=rel/file [ \"$VAR\" = value ] && cat /rel/file > /copied && touch /both\n\
+             RUN --mount=type=secret,id=s,env=VAR [ \"$VAR\" = value ] && [ ! -e /run/secrets/s ] && touch /only-variable\n\
+             RUN --mount=type=secret,id=s,env=MY_VAR,required=false env | grep -c MY_VAR > /named\n\
+             RUN --mount=type=secret,id=gone,env=NOT --mount=type=secret,id=gone,required=false ! env | grep NOT && touch /absent\n\
+             RUN [ -z \"$VAR\" ] && [ ! -e /rel ] && [ ! -e /w/rel ] && touch /gone\n",
+        );
+        let mut command =
+            project.rbuild_command(&[&["--secret", "id=s,env=V", "-o", "out"], &busybox()[..], &["context"]].concat());
+        command.env("V", "value");
+        let _ = crate::support::build::run(command).success();
+        let out = project.home().join("out");
+        for name in ["both", "only-variable", "absent", "gone"] {
+            assert!(out.join(name).exists(), "{name}");
+        }
+        assert_eq!(fs::read_to_string(out.join("named")).unwrap(), "1\n");
+    }
+}
+
+#[test]
+fn secret_values_change_no_key() {
+    let project =
+        with_base(crate::support::build::User::Root, "RUN --mount=type=secret,id=s,env=S echo $S | wc -c > /n\n");
+    for (value, cached) in [("one", 2), ("another", 3)] {
+        let mut command = project.rbuild_command(&[&["--secret", "id=s,env=V"], &busybox()[..], &["context"]].concat());
+        command.env("V", value);
+        let output = crate::support::build::run(command).success();
+        assert!(value == "one" || output.count("CACHED") == cached, "{}", output.stderr);
+    }
+}

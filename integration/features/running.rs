@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::image::Layout;
 use super::{text, with_base};
-use crate::support::build::{BOTH, busybox, run};
+use crate::support::build::{BOTH, User, busybox, run};
 
 const USERS: &str = "COPY <<EOF /etc/passwd\nroot:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\nEOF\n\
     COPY <<EOF /etc/group\nroot:x:0:\napp:x:1001:\naudio:x:63:app\nvideo:x:64:other,app\nstaff:x:50:\nEOF\n";
@@ -147,6 +147,46 @@ fn triggers_run_in_the_build_on_top() {
             Layout::built(&project, &["--build-context", &context]).config()["config"]["OnBuild"],
             serde_json::Value::Null
         );
+    }
+}
+
+#[test]
+fn triggers_of_a_pushed_base_run_with_the_childs_files_and_arguments() {
+    let registry = crate::support::registry::Registry::start();
+    for user in BOTH {
+        let base = with_base(
+            user,
+            "ONBUILD ARG NAME=default\nONBUILD WORKDIR /made\nONBUILD COPY --chown=3:4 f .\nONBUILD RUN echo $NAME > name; stat -c '%u:%g' f > owner\nONBUILD ENV TOLD=$NAME\n",
+        );
+        let name = format!("{}/onbuild/{}:1", registry.host, if user == User::Root { "root" } else { "user" });
+        let _ = base.build(&[&["-t", &name, "--push"], &busybox()[..]].concat()).success();
+        let project =
+            crate::support::build::Project::with(user, &format!("FROM {name}\nRUN pwd > /where; echo $TOLD > /told\n"));
+        project.file("f", "mine");
+        let out = project.files(&["--build-arg", "NAME=given"]);
+        let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+        assert_eq!(
+            (read("made/f"), read("made/name"), read("made/owner")),
+            ("mine".into(), "given\n".into(), "3:4\n".into())
+        );
+        assert_eq!((read("where"), read("told")), ("/made\n".into(), "given\n".into()));
+        // Triggers of the base are no triggers of the child.
+        let grandchild = crate::support::build::Project::with(user, &format!("FROM {name}\nONBUILD RUN false\n"));
+        grandchild.file("f", "");
+        let layout = Layout::built(&grandchild, &[]);
+        assert_eq!(layout.config()["config"]["OnBuild"], serde_json::json!(["RUN false"]));
+    }
+}
+
+#[test]
+fn volumes_are_directories_like_others_while_building() {
+    for user in BOTH {
+        let project =
+            with_base(user, "RUN mkdir /v && echo before > /v/f\nVOLUME /v\nRUN echo after >> /v/f\nCOPY c /v/c\n");
+        project.file("c", "copied");
+        let out = project.files(&busybox());
+        assert_eq!(fs::read_to_string(out.join("v/f")).unwrap(), "before\nafter\n");
+        assert_eq!(fs::read_to_string(out.join("v/c")).unwrap(), "copied");
     }
 }
 

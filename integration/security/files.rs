@@ -115,3 +115,119 @@ fn f3_dockerfile_and_ignore_file_are_plain_files_of_the_context() {
         }
     });
 }
+
+#[test]
+fn f4_what_is_copied_is_what_was_hashed() {
+    as_both(|user| {
+        let scene = Scene::new(user);
+        let place = scene.project.context().join("f");
+        let (one, other) = ("a".repeat(300_000), "b".repeat(300_000));
+        fs::write(&place, &one).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let (mut built, mut refused) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for turn in 0.. {
+                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        return;
+                    }
+                    fs::write(&place, if turn % 2 == 0 { &other } else { &one }).unwrap();
+                    std::thread::sleep(std::time::Duration::from_micros(500 * (turn % 60)));
+                }
+            });
+            for round in 0..12 {
+                let dockerfile = format!("FROM scratch\nCOPY f /f\nLABEL round={round}\n");
+                let output = scene.build(&dockerfile, &[]);
+                let changed = output.stderr.contains("changed while building");
+                assert!(output.code == 0 || changed, "{}", output.stderr);
+                built += usize::from(output.code == 0);
+                refused += usize::from(changed);
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(built > 0, "the writer won every time: {refused}");
+        // Whatever was kept under a key is what that key was made of.
+        for text in [&one, &other] {
+            fs::write(&place, text).unwrap();
+            let out = scene.files("FROM scratch\nCOPY f /f\n", &[]);
+            assert_eq!(&fs::read_to_string(out.join("f")).unwrap(), text);
+        }
+    });
+}
+
+#[test]
+fn f5_special_files_of_the_context_end_nothing_and_hang_nothing() {
+    use std::os::unix::ffi::OsStrExt as _;
+    as_both(|user| {
+        let scene = Scene::new(user);
+        let context = scene.project.context();
+        scene.project.file("plain", "x");
+        assert!(Command::new("mkfifo").arg(context.join("fifo")).status().unwrap().success());
+        let _socket = std::os::unix::net::UnixListener::bind(context.join("socket")).unwrap();
+        symlink("self", context.join("self")).unwrap();
+        symlink(".", context.join("loop")).unwrap();
+        symlink("/dev/zero", context.join("endless")).unwrap();
+        fs::write(context.join(std::ffi::OsStr::from_bytes(b"name\xff\n")), "odd").unwrap();
+        let mut deep = context.join("deep");
+        for _ in 0..200 {
+            deep.push("d");
+        }
+        fs::create_dir_all(&deep).unwrap();
+        scene.project.own(&context);
+        let started = std::time::Instant::now();
+        let out = scene.files("FROM scratch\nCOPY . /all/\n", &[]);
+        assert!(started.elapsed() < std::time::Duration::from_secs(20), "{:?}", started.elapsed());
+        let kind = |name: &str| fs::symlink_metadata(out.join("all").join(name)).unwrap().file_type();
+        assert!(std::os::unix::fs::FileTypeExt::is_fifo(&kind("fifo")));
+        assert!(kind("self").is_symlink() && kind("loop").is_symlink() && kind("endless").is_symlink());
+        assert!(!out.join("all/socket").exists());
+        assert_eq!(fs::read(out.join("all").join(std::ffi::OsStr::from_bytes(b"name\xff\n"))).unwrap(), b"odd");
+        // Named, each is told or copied; none is waited for.
+        for name in ["fifo", "self", "endless", "socket", "loop/plain"] {
+            let output = scene.build(&format!("FROM scratch\nCOPY {name} /x\n"), &[]);
+            assert!(
+                output.code == 0 || output.stderr.contains(name) || output.stderr.contains("link"),
+                "{name}: {}",
+                output.stderr
+            );
+        }
+    });
+}
+
+#[test]
+fn f6_patterns_take_no_time() {
+    as_both(|user| {
+        let scene = Scene::new(user);
+        let name = "a".repeat(200);
+        scene.project.file(&format!("{name}/{name}"), "x");
+        let explosive = "a*".repeat(90) + "b";
+        let globstars = "**/a*".repeat(40) + "/b";
+        scene.project.file(".dockerignore", format!("{explosive}\n{globstars}\n{}\n", "**/?".repeat(60)));
+        for pattern in [&explosive, &globstars, &"[a-z]".repeat(60)] {
+            for flag in ["", "--parents ", "--exclude=x* "] {
+                let started = std::time::Instant::now();
+                let output = scene.build(&format!("FROM scratch\nCOPY {flag}{pattern} aaa* /x/\n"), &[]);
+                assert!(started.elapsed() < std::time::Duration::from_secs(10), "{pattern}: {:?}", started.elapsed());
+                assert!(output.code <= 3, "{}", output.stderr);
+            }
+        }
+        for (pattern, line) in [("[", "COPY [a /x\n"), ("[]a]", "COPY --exclude=[]a] . /x\n")] {
+            let output = scene.build(&format!("FROM scratch\n{line}"), &[]);
+            assert!(output.code <= 3, "{pattern}: {}", output.stderr);
+        }
+    });
+}
+
+#[test]
+fn f8_what_failed_steps_leave_is_removed_whatever_its_modes() {
+    as_both(|user| {
+        let scene = Scene::with(user, &image(|tar| tar));
+        let dockerfile = "FROM evil\nRUN mkdir -p /x/y/z && ln -s $H /x/y/link && ln -s / /x/root && touch /x/y/f && chmod 000 /x/y/z /x/y /x && \
+            mkdir -p /deep/$(seq -s / 300) && false\n";
+        let output = scene.build(dockerfile, &[]);
+        assert_eq!(output.code, 1, "{}", output.stderr);
+        let scratch = scene.project.state().join("tmp");
+        let left: Vec<String> = super::state::names_below(&scratch);
+        assert!(!left.iter().any(|name| name == "fs" || name == "x" || name == "deep"), "{left:?}");
+    });
+}

@@ -119,6 +119,45 @@ fn m5_the_context_is_never_written() {
 }
 
 #[test]
+fn m6_readonly_cannot_be_taken_back() {
+    as_both(|user| {
+        let scene = Scene::with(user, &image(|tar| tar.dir("d").file("d/f", 0o644, "kept")));
+        let mounts = "--mount=type=bind,from=evil,source=/d,target=/a --mount=type=cache,ro,target=/b \
+                      --mount=type=bind,target=/c --mount=type=secret,id=s,target=/s/f";
+        let dockerfile = format!(
+            "FROM evil\nRUN {mounts} for m in /a /b /c /s/f; do mount -o remount,rw,bind $m 2>/dev/null && echo remounted $m; umount $m 2>/dev/null && echo unmounted $m; \
+             mount -o bind /tmp $m 2>/dev/null && echo covered $m; done; for f in /a/f /a/new /b/new /c/new /s/f; do (echo x > $f) 2>/dev/null && echo wrote $f; done; \
+             for m in /a /b /c /s/f; do grep \" $m r\" /proc/self/mountinfo | cut -d' ' -f6; done\n"
+        );
+        let output = scene.build(&dockerfile, &["--secret", "id=s,src=Dockerfile"]).failure(2);
+        assert!(output.stderr.contains("secret s"), "{}", output.stderr);
+        fs::write(scene.project.home().join("s"), "x").unwrap();
+        scene.project.own(&scene.project.home().join("s"));
+        let output = scene.build(&dockerfile, &["--secret", "id=s,src=s"]).success();
+        let flags = lines(&output);
+        assert_eq!(flags.len(), 4, "{}", output.stderr);
+        for flags in &flags {
+            assert!(flags.starts_with("ro,nosuid,nodev"), "{flags}");
+        }
+        assert!(flags[3].contains("noexec"), "{flags:?}");
+    });
+}
+
+#[test]
+fn m7_a_tree_that_a_step_holds_is_not_what_others_copy_from() {
+    as_both(|user| {
+        let scene = Scene::with(user, &image(|tar| tar.file("f", 0o644, "sealed")));
+        // A step changes its own tree as long as another one reads the tree both stand on.
+        let dockerfile = "FROM evil AS writing\nRUN --mount=type=cache,id=m7,target=/m i=0; while [ ! -e /m/done ] && [ $i -lt 100 ]; do echo changed > /f; touch /new; sleep 0.1; i=$((i+1)); done\n\
+            FROM evil AS reading\nRUN --mount=type=cache,id=m7,target=/m --mount=from=evil,target=/e sleep 0.5; cat /f /e/f; echo; ls /new /e/new 2>/dev/null; touch /m/done\n\
+            FROM scratch\nCOPY --from=writing /f /w\nCOPY --from=reading /f /r\nCOPY --from=evil /f /e\n";
+        let out = scene.files(dockerfile, &[]);
+        let read = |name: &str| fs::read_to_string(out.join(name)).unwrap();
+        assert_eq!((read("w"), read("r"), read("e")), ("changed\n".into(), "sealed".into(), "sealed".into()));
+    });
+}
+
+#[test]
 fn m9_targets_of_the_sandbox_are_refused() {
     as_both(|user| {
         let scene = Scene::with(user, &image(|tar| tar.link("p", "/proc").link("s", "/sys/fs").link("n", "/dev/null")));

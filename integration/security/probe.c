@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -60,6 +62,48 @@ static int swap(const char *one, const char *other, const char *stop, long milli
         for (int i = 0; i < 100; i++)
             done += syscall(SYS_renameat2, AT_FDCWD, one, AT_FDCWD, other, 2) == 0;
     printf("swapped %s\n", done > 0 ? "often" : "never");
+    return 0;
+}
+
+/* Sends one frame to the agent; the kind of the answer, or -1 where the connection ends. */
+static int ask(const char *path, const unsigned char *frame, size_t length)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    unsigned char answer[5] = { 0 };
+    size_t got = 0;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+        perror("connect");
+        exit(1);
+    }
+    if (write(fd, frame, length) != (ssize_t)length)
+        perror("write");
+    while (got < sizeof answer) {
+        ssize_t count = read(fd, answer + got, sizeof answer - got);
+        if (count <= 0)
+            break;
+        got += count;
+    }
+    close(fd);
+    return got == sizeof answer ? answer[4] : -1;
+}
+
+/* Asks an agent for everything there is, and with lengths that no request has. */
+static int agent(const char *path)
+{
+    int answered = 0, refused = 0, other = 0, broken = 0;
+    for (int kind = 0; kind < 256; kind++) {
+        unsigned char frame[5] = { 0, 0, 0, 1, kind };
+        int answer = ask(path, frame, sizeof frame);
+        answered += answer == 12;
+        refused += answer == 5;
+        other += answer != 12 && answer != 5;
+    }
+    const unsigned char lengths[3][5] = { { 0, 0, 0, 0, 11 }, { 0, 4, 0, 1, 11 }, { 255, 255, 255, 255, 11 } };
+    for (int at = 0; at < 3; at++)
+        broken += ask(path, lengths[at], 5) >= 0;
+    printf("answered %d, refused %d, other %d; out of range answered %d\n", answered, refused, other, broken);
     return 0;
 }
 
@@ -153,6 +197,8 @@ int main(int count, char **arguments)
         return programs(atol(arguments[2]));
     if (count == 6 && strcmp(arguments[1], "swap") == 0)
         return swap(arguments[2], arguments[3], arguments[4], atol(arguments[5]));
+    if (count == 3 && strcmp(arguments[1], "agent") == 0)
+        return agent(arguments[2]);
     if (count == 2 && strcmp(arguments[1], "processes") == 0)
         return processes();
     if (count == 2 && strcmp(arguments[1], "calls") == 0)

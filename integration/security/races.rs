@@ -3,21 +3,54 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::{Scene, as_both, probing};
+use super::{Scene, as_both, lines, probing};
+use crate::support::build::Output;
 
-/// Builds until the time is over. Every build has a stage that swaps `/m/a`, a directory, with `/m/b`, a link to `/`, in a
-/// shared cache, and a stage of many steps with `mount`, which may fail, in which `$N` is the number of the step.
+/// Where mounts of a race went, and what became of the steps.
+#[derive(Debug, Default)]
+struct Hits {
+    /// Steps that were mounted into what was swapped while it was a directory.
+    directory: usize,
+    /// Steps that were mounted where the link led.
+    link: usize,
+    /// Steps for which what was found the first time was not there the second time.
+    refused: usize,
+}
+
+impl Hits {
+    fn add(&mut self, output: &Output) {
+        let said = |text: &str| lines(output).iter().filter(|line| *line == text).count();
+        self.directory += said("mounted in the directory");
+        self.link += said("mounted through the link");
+        self.refused += usize::from(output.code != 0);
+    }
+
+    /// Whether both faces of what was swapped were met.
+    fn are_enough(&self) -> bool {
+        self.directory > 0 && self.link > 0
+    }
+}
+
+/// At least this long, and until the swaps were seen to count, but no longer than the other.
+const SECONDS: Duration = Duration::from_secs(5);
+const AT_MOST: Duration = Duration::from_secs(40);
+
+/// Builds again and again. Every build has a stage that swaps `/m/a`, a directory, with `/m/b`, a link to `/`, in a shared cache,
+/// and a stage of many steps with `mount`, which may fail, in which `$N` is the number of the step. Each step says where its mount
+/// went: only if both places were seen has the race been one.
 fn race(mount: &str, step: &str) {
     as_both(|user| {
         let scene = Scene::with(user, &probing());
         let shared = "--mount=type=cache,id=race,target=/m";
+        let told = "if cut -d' ' -f5 /proc/self/mountinfo | grep -q '^/m/a/'; then echo mounted in the directory; \
+                    else echo mounted through the link; fi";
         let start = Instant::now();
-        let mut rounds = 0;
-        while rounds == 0 || start.elapsed() < Duration::from_secs(5) {
+        let (mut rounds, mut hits) = (0, Hits::default());
+        while start.elapsed() < SECONDS || (!hits.are_enough() && start.elapsed() < AT_MOST) {
             rounds += 1;
             let steps: String = (0..12)
                 .map(|n| {
-                    format!("RUN {shared} {mount} {step}; test {n} -ge 0 -a {rounds} -ge 0\n")
+                    format!("RUN {shared} {mount} {told}; {step}; test {n} -ge 0 -a {rounds} -ge 0\n")
                         .replace("$N", &n.to_string())
                 })
                 .collect();
@@ -29,7 +62,9 @@ fn race(mount: &str, step: &str) {
             );
             let output = scene.build(&dockerfile, &[]);
             assert!(output.stderr.contains("swapped often") || output.code == 1, "{}", output.stderr);
+            hits.add(&output);
         }
+        assert!(hits.are_enough(), "{user:?}: the swaps were not met in {rounds} builds: {hits:?}");
         // Nothing of the host's is in the cache either.
         let names = super::state::names_below(&scene.project.state());
         assert!(!names.iter().any(|name| name.contains("private") || name.contains("setuid")), "{user:?}");

@@ -152,3 +152,124 @@ fn s1_a_secret_that_cannot_be_a_variable_is_not_quoted() {
         assert_eq!(found, Vec::<String>::new());
     });
 }
+
+#[test]
+fn s3_a_secret_is_a_file_in_memory_for_one_step() {
+    as_both(|user| {
+        let scene = Scene::with(user, &image(|tar| tar));
+        fs::write(scene.project.home().join("s"), "x").unwrap();
+        scene.project.own(&scene.project.home().join("s"));
+        let mount = "--mount=type=secret,id=s";
+        let dockerfile = format!(
+            "FROM evil\nRUN {mount} stat -c '%a %u:%g %F' /run/secrets/s; stat -f -c %T /run/secrets/s; grep ' /run/secrets/s ' /proc/self/mountinfo | cut -d' ' -f6; (echo y > /run/secrets/s) 2>&1 | grep -o 'Read-only.*'; true\n\
+             RUN {mount},mode=0444,uid=5,gid=6 stat -c '%a %u:%g' /run/secrets/s\nRUN ls -d /run/secrets /run 2>/dev/null || echo gone\n"
+        );
+        let spec = ["--secret", "id=s,src=s"];
+        let output = scene.build(&dockerfile, &spec).success();
+        let expected =
+            ["400 0:0 regular file", "tmpfs", "ro,nosuid,nodev,noexec", "Read-only file system", "444 5:6", "gone"];
+        let seen: Vec<String> = lines(&output).iter().map(|l| l.replace(",relatime", "")).collect();
+        assert_eq!(seen, expected, "{}", output.stderr);
+        let out = scene.files(&dockerfile, &spec);
+        assert!(!out.join("run").exists());
+    });
+}
+
+#[test]
+fn s4_a_secret_of_the_workspace_is_reached_through_no_link() {
+    as_both(|user| {
+        let scene = Scene::with(user, &image(|tar| tar));
+        let home = scene.project.home();
+        let host = scene.canary.path().to_owned();
+        fs::create_dir(home.join("d")).unwrap();
+        for (link, to) in [("link", format!("{host}/f")), ("parent", host.clone()), ("d/up", "../..".to_owned())] {
+            std::os::unix::fs::symlink(to, home.join(link)).unwrap();
+        }
+        assert!(std::process::Command::new("mkfifo").arg(home.join("fifo")).status().unwrap().success());
+        fs::write(home.join("long"), vec![b'x'; 500 * 1024 + 1]).unwrap();
+        for path in ["d", "link", "parent", "fifo", "long"] {
+            scene.project.own(&home.join(path));
+        }
+        let build = |flag: &str, value: &str| {
+            let dockerfile = "FROM evil\nRUN --mount=type=secret,id=s cat /run/secrets/s\n";
+            scene.build(dockerfile, &[flag, value]).failure(2)
+        };
+        for (path, told) in [
+            ("link", "link is a symbolic link"),
+            ("parent/f", "parent is a symbolic link"),
+            ("d/up/f", "d/up is a symbolic link"),
+            ("fifo", "not a regular file"),
+            ("d", "not a regular file"),
+            ("long", "longer than"),
+        ] {
+            let _ = build("--secret", &format!("id=s,src={path}")).says(told);
+        }
+        for (path, told) in
+            [("link", "symbolic link"), ("parent/f", "symbolic link"), ("fifo", "neither"), ("long", "longer than")]
+        {
+            let _ = build("--ssh", &format!("s={path}")).says(told);
+        }
+    });
+}
+
+/// An agent that would do anything, and keeps in mind what it was asked.
+fn obedient_agent(socket: &Path) -> std::sync::Arc<std::sync::Mutex<std::collections::BTreeSet<u8>>> {
+    use std::io::Write as _;
+    let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+    fs::set_permissions(socket, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    let asked = std::sync::Arc::<std::sync::Mutex<std::collections::BTreeSet<u8>>>::default();
+    let seen = std::sync::Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let (mut connection, seen) = (connection.unwrap(), std::sync::Arc::clone(&seen));
+            std::thread::spawn(move || {
+                loop {
+                    let mut length = [0; 4];
+                    let Ok(()) = connection.read_exact(&mut length) else { return };
+                    let mut body = vec![0; u32::from_be_bytes(length) as usize];
+                    let Ok(()) = connection.read_exact(&mut body) else { return };
+                    seen.lock().unwrap().insert(body[0]);
+                    let answer: &[u8] = match body[0] {
+                        11 => &[0, 0, 0, 5, 12, 0, 0, 0, 0],
+                        13 => &[0, 0, 0, 5, 14, 0, 0, 0, 0],
+                        _ => &[0, 0, 0, 1, 6],
+                    };
+                    let Ok(()) = connection.write_all(answer) else { return };
+                }
+            });
+        }
+    });
+    asked
+}
+
+#[test]
+fn s5_an_agent_is_asked_for_two_things_only() {
+    as_both(|user| {
+        let scene = Scene::with(user, &super::probing());
+        let socket = scene.project.home().join("agent.sock");
+        let asked = obedient_agent(&socket);
+        let key = scene.project.home().join("key");
+        let mut keygen = scene.project.command("ssh-keygen");
+        let _ = run({
+            keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
+            keygen
+        })
+        .success();
+        let step = |id: &str| {
+            format!(
+                "RUN --mount=type=ssh,id={id} [\"/bin/probe\", \"agent\", \"/run/buildkit/ssh_agent.0\"]\n\
+                 RUN --mount=type=ssh,id={id} stat -c '%a %u:%g' /run/buildkit /run/buildkit/ssh_agent.0\n"
+            )
+        };
+        let dockerfile = format!("FROM evil\n{}{}", step("agent"), step("file"));
+        let (agent, file) = (format!("agent={}", socket.display()), format!("file={}", key.display()));
+        let output = scene.build(&dockerfile, &["--ssh", &agent, "--ssh", &file]).success();
+        // Of 256 kinds one alone needs nothing beside it, and one is refused for what it lacks; no length out of range is answered.
+        let refused = "answered 1, refused 255, other 0; out of range answered 0";
+        let mut seen = lines(&output);
+        seen.retain(|line| line.contains("answered"));
+        assert_eq!(seen, [refused, refused], "{}", output.stderr);
+        assert_eq!(lines(&output).iter().filter(|line| *line == "600 0:0").count(), 2, "{}", output.stderr);
+        assert_eq!(asked.lock().unwrap().iter().copied().collect::<Vec<_>>(), [11]);
+    });
+}

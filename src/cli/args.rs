@@ -21,7 +21,7 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0      done
-  1      a step of the build failed
+  1      a step of the build failed, or --check has warnings
   2      the command line or the configuration is wrong
   3      the Dockerfile or the build context is wrong
   4      an image, registry or other source could not be had or written
@@ -57,6 +57,7 @@ pub enum ProgressMode {
     /// A display that redraws itself
     Tty,
     /// Errors only
+    #[value(alias = "none")]
     Quiet,
     /// BuildKit's SolveStatus, one JSON object a line
     Rawjson,
@@ -108,6 +109,14 @@ pub struct BuildArgs {
     /// Give the image to the docker or podman of this machine: `--output type=docker`
     #[arg(long)]
     pub load: bool,
+
+    /// Check the Dockerfile, build nothing: `--call check`
+    #[arg(long)]
+    pub check: bool,
+
+    /// What to do: `build`, `check`, `outline`, `targets` or `subrequests.describe`; `,format=json` for programs
+    #[arg(long, alias = "print", value_name = "METHOD")]
+    pub call: Option<String>,
 
     /// Use no cached step
     #[arg(long)]
@@ -201,9 +210,77 @@ pub struct BuildArgs {
     #[arg(short = 'D', long)]
     pub debug: bool,
 
+    /// Limits by control groups.
+    #[command(flatten)]
+    pub limits: LimitArgs,
+
     /// Flags of buildx that this version does not have.
     #[command(flatten)]
     pub absent: AbsentArgs,
+}
+
+/// Limits of steps that need control groups: they become part of the LLB, and no step is run with them in this version.
+#[derive(Debug, Args)]
+pub struct LimitArgs {
+    /// Control group that those of steps are made in.
+    #[arg(long, hide = true, value_name = "NAME")]
+    pub cgroup_parent: Option<String>,
+    /// Memory.
+    #[arg(short = 'm', long, hide = true, value_name = "BYTES")]
+    pub memory: Option<String>,
+    /// Memory and swap together; -1 is any.
+    #[arg(long, hide = true, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// Share of the processors' time, in relation to others.
+    #[arg(short = 'c', long, hide = true, value_name = "NUMBER")]
+    pub cpu_shares: Option<String>,
+    /// Period of the quota, in microseconds.
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    pub cpu_period: Option<String>,
+    /// Processors' time in a period, in microseconds.
+    #[arg(long, hide = true, value_name = "NUMBER")]
+    pub cpu_quota: Option<String>,
+    /// Processors.
+    #[arg(long, hide = true, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes.
+    #[arg(long, hide = true, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    /// Any of these but the first, as `memory=2g`.
+    #[arg(long = "resource", hide = true, value_name = "NAME=VALUE")]
+    pub resources: Vec<String>,
+}
+
+/// A limit: the flag, the name of the frontend's option, the value.
+pub type Limit<'a> = (&'static str, &'static str, &'a str);
+
+impl LimitArgs {
+    /// Returns the flags that are given, each with the name of the frontend's option and the value.
+    ///
+    /// # Errors
+    ///
+    /// A value of `--resource` that names no limit.
+    pub fn given(&self) -> Result<Vec<Limit<'_>>, &str> {
+        let all = [
+            ("--cgroup-parent", "cgroup-parent", &self.cgroup_parent),
+            ("--memory", "memory", &self.memory),
+            ("--memory-swap", "memswap", &self.memory_swap),
+            ("--cpu-shares", "cpushares", &self.cpu_shares),
+            ("--cpu-period", "cpuperiod", &self.cpu_period),
+            ("--cpu-quota", "cpuquota", &self.cpu_quota),
+            ("--cpuset-cpus", "cpusetcpus", &self.cpuset_cpus),
+            ("--cpuset-mems", "cpusetmems", &self.cpuset_mems),
+        ];
+        let named = |text: &str| all.iter().skip(1).find(|(flag, ..)| flag.strip_prefix("--") == Some(text));
+        let mut given: Vec<Limit<'_>> =
+            all.iter().filter_map(|(flag, option, value)| Some((*flag, *option, value.as_deref()?))).collect();
+        for text in &self.resources {
+            let (name, value) = text.split_once('=').ok_or(text.as_str())?;
+            let (flag, option, _) = named(name).ok_or(text.as_str())?;
+            given.push((flag, option, value));
+        }
+        Ok(given)
+    }
 }
 
 /// Flags of `docker buildx build` that are known but not there; each is refused with a reason.
@@ -215,39 +292,55 @@ pub struct AbsentArgs {
     provenance: Option<String>,
     #[arg(long, hide = true, value_name = "SPEC", num_args = 0..=1, default_missing_value = "true")]
     sbom: Option<String>,
-    #[arg(long, hide = true)]
-    check: bool,
-    #[arg(long, hide = true, value_name = "METHOD")]
-    call: Option<String>,
     #[arg(long, hide = true, value_name = "NAME")]
     builder: Option<String>,
-    #[arg(long = "cgroup-parent", hide = true, value_name = "NAME")]
-    cgroup_parent: Option<String>,
     #[arg(long = "device", hide = true, value_name = "NAME")]
     device: Vec<String>,
+    #[arg(long = "policy", hide = true, value_name = "SPEC")]
+    policy: Vec<String>,
+    #[arg(long = "security-opt", hide = true, value_name = "OPTION")]
+    security_opt: Vec<String>,
+    #[arg(long, hide = true, value_name = "KIND")]
+    isolation: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    squash: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    rm: Option<String>,
+    /// Nothing is sent to a daemon, so there is nothing to compress.
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    compress: Option<String>,
+    /// No container outlives its step.
+    #[arg(long, hide = true, num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    force_rm: Option<String>,
 }
 
 impl AbsentArgs {
     /// Returns the first flag that asks for something this version cannot do, with the reason.
     pub fn refused(&self) -> Option<String> {
         let off = |value: &Option<String>| value.as_deref().is_none_or(|v| v == "false");
-        let table: [(&str, bool, &str); 7] = [
+        let attestation = "attestations are not made by this version; leave it out or say `false`";
+        let table = [
             ("attest", self.attest.is_empty(), "attestations are not made by this version"),
-            (
-                "provenance",
-                off(&self.provenance),
-                "attestations are not made by this version; leave it out or say `false`",
-            ),
-            ("sbom", off(&self.sbom), "attestations are not made by this version; leave it out or say `false`"),
-            ("check", !self.check, "checks without a build are not there in this version"),
-            ("call", self.call.as_deref().is_none_or(|c| c == "build"), "only `build` can be called in this version"),
-            ("cgroup-parent", self.cgroup_parent.is_none(), "cgroups are not used by this version"),
+            ("provenance", off(&self.provenance), attestation),
+            ("sbom", off(&self.sbom), attestation),
+            ("builder", self.builder.is_none(), "rbuild is its own builder, leave it out"),
             ("device", self.device.is_empty(), "devices are not passed by this version"),
+            ("policy", self.policy.is_empty(), "policies are not read by this version"),
+            (
+                "security-opt",
+                self.security_opt.is_empty(),
+                "a step's profile is fixed; `RUN --security=insecure` and `--allow security.insecure` widen it",
+            ),
+            (
+                "isolation",
+                self.isolation.as_deref().is_none_or(|kind| matches!(kind, "" | "default" | "process")),
+                "steps run in namespaces, which is `default`",
+            ),
+            ("squash", off(&self.squash), "layers are kept; end with `FROM scratch` and `COPY --from` for one layer"),
+            ("rm", !off(&self.rm) || self.rm.is_none(), "no container is left that could be kept"),
         ];
-        let builder =
-            self.builder.as_ref().map(|_| "`--builder` is refused: rbuild is its own builder, leave it out".into());
         let refuse = |(name, _, why): &(&str, bool, &str)| format!("`--{name}` is refused: {why}");
-        table.iter().find(|(_, fine, _)| !fine).map(refuse).or(builder)
+        table.iter().find(|(_, fine, _)| !fine).map(refuse)
     }
 }
 

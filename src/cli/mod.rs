@@ -4,6 +4,7 @@
 //! error. [`main`] is called before any thread exists, because entering a user namespace wants that.
 
 pub mod args;
+mod call;
 mod display;
 mod dump;
 #[doc(hidden)]
@@ -20,12 +21,12 @@ use std::time::Duration;
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Environment, Settings};
+use crate::config::{Environment, RegistryHost, Settings};
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::{self, Outcome, Request, Setup};
 use crate::export::ExportSpec;
 use crate::progress::{Commands, Sink, sanitize};
-use crate::registry::Proxies;
+use crate::registry::{HostOptions, Proxies};
 use crate::remotecache::{ExportTarget, ImportSpec};
 use crate::rootless;
 use args::{BuildArgs, Cli, Command, DebugCommand};
@@ -46,7 +47,7 @@ pub fn main() -> ExitCode {
         },
     };
     match run(cli, &environment) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(diagnostic) => fail(&diagnostic, &environment),
     }
 }
@@ -60,13 +61,24 @@ fn fail(diagnostic: &Diagnostic, environment: &Environment) -> ExitCode {
     ExitCode::from(diagnostic.kind.exit_code())
 }
 
-fn run(cli: Cli, environment: &Environment) -> Result<(), Diagnostic> {
+fn run(cli: Cli, environment: &Environment) -> Result<ExitCode, Diagnostic> {
     // A kernel that does not know the request only costs memory.
     let _ = crate::sys::proc::use_huge_pages(false);
     match cli.command {
-        None => build(&cli.build, environment),
-        Some(Command::Build(args)) => build(&args, environment),
-        Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, environment),
+        None => build_or_call(&cli.build, environment),
+        Some(Command::Build(args)) => build_or_call(&args, environment),
+        Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, environment).map(done),
+    }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+fn build_or_call(args: &BuildArgs, environment: &Environment) -> Result<ExitCode, Diagnostic> {
+    match call::asked(args)? {
+        Some(asked) => call::call(args, environment, asked),
+        None => build(args, environment).map(done),
     }
 }
 
@@ -92,6 +104,7 @@ fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diag
 }
 
 fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> {
+    request::refuse_limits(args)?;
     let prepared = prepare(args, environment)?;
     let entered = rootless::enter().map_err(|error| Diagnostic::from_error(&error))?;
     for notice in &entered.notices {
@@ -141,7 +154,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
     Setup {
         exports,
         root: std::path::absolute(&root).unwrap_or(root),
-        registries: settings.registries.iter().map(|(host, o)| (host.clone(), (o.http, o.insecure))).collect(),
+        registries: settings.registries.iter().map(|(host, o)| (host.clone(), host_options(o))).collect(),
         auth_files: environment.auth_files(),
         search_path: environment.search_path(),
         proxies: proxies(environment),
@@ -153,6 +166,10 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         caches_to: prepared.caches_to.clone(),
         cache_strict: args.cache_strict,
     }
+}
+
+fn host_options(host: &RegistryHost) -> HostOptions {
+    HostOptions { http: host.http, insecure: host.insecure, mirrors: host.mirrors.clone(), ..HostOptions::default() }
 }
 
 fn proxies(environment: &Environment) -> Proxies {

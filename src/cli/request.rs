@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
 
-use super::args::BuildArgs;
+use super::args::{BuildArgs, Limit};
 use crate::cli::misuse;
 use crate::config::Environment;
 use crate::diag::{Diagnostic, Kind, chain, suggest};
@@ -190,6 +190,23 @@ pub(super) fn caches_to(args: &BuildArgs) -> Result<Vec<ExportTarget>, Diagnosti
     Ok(targets)
 }
 
+fn limits(args: &BuildArgs) -> Result<Vec<Limit<'_>>, Diagnostic> {
+    let wrong = |text: &str| usage(format!("invalid value of --resource: {text:?}"));
+    args.limits.given().map_err(|text| {
+        wrong(text).hinted(
+            "write memory=, memory-swap=, cpu-shares=, cpu-period=, cpu-quota=, cpuset-cpus= or cpuset-mems= and a value",
+        )
+    })
+}
+
+/// Until steps run in control groups of their own, a limit that would not hold is refused by name.
+pub(super) fn refuse_limits(args: &BuildArgs) -> Result<(), Diagnostic> {
+    let given = limits(args)?;
+    let Some((flag, ..)) = given.first() else { return Ok(()) };
+    Err(usage(format!("`{flag}` is refused: steps get no control group of their own in this version"))
+        .hinted("limit rbuild as a whole: `systemd-run --user --scope -p MemoryMax=2G rbuild …`"))
+}
+
 const ENTITLEMENTS: &[&str] = &["network.host", "security.insecure", "device"];
 
 fn entitlements(args: &BuildArgs) -> Result<Vec<String>, Diagnostic> {
@@ -343,7 +360,20 @@ fn options(args: &BuildArgs, environment: &Environment) -> Result<BTreeMap<Strin
         let bytes = bytes.map_err(wrong)?;
         set("shm-size", bytes.to_string());
     }
+    for (flag, option, value) in limits(args)? {
+        set(option, limit(flag, value)?);
+    }
     Ok(options)
+}
+
+/// Sizes are given with units, the rest as the frontend takes it.
+fn limit(flag: &str, value: &str) -> Result<String, Diagnostic> {
+    if !flag.starts_with("--memory") || value == "-1" {
+        return Ok(value.to_owned());
+    }
+    let wrong =
+        |e| usage(format!("invalid value of {flag}: {e}")).hinted(format!("write a number and a unit: `{flag} 512m`"));
+    crate::dockerfile::size::parse(value).map(|bytes| bytes.to_string()).map_err(wrong)
 }
 
 /// What no machine is called is a slip of the pen.

@@ -54,6 +54,7 @@ impl Reader<'_> {
             match key.get_ref().as_ref() {
                 "http" => options.http = self.bool_value(value)?,
                 "insecure" => options.insecure = self.bool_value(value)?,
+                "mirrors" => options.mirrors = self.mirrors(value)?,
                 name => self.warn(key.span().start, &format!("registry.{:?}.{name}", host.get_ref()), settings),
             }
         }
@@ -90,6 +91,12 @@ impl Reader<'_> {
         value.get_ref().as_table().ok_or_else(|| self.wrong(value, "a table"))
     }
 
+    fn mirrors(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, ConfigError> {
+        let wrong = || self.wrong(value, "a list of registries");
+        let list = value.get_ref().as_array().ok_or_else(wrong)?;
+        list.iter().map(|entry| self.text_value(entry)).collect()
+    }
+
     fn bool_value(&self, value: &Spanned<DeValue<'_>>) -> Result<bool, ConfigError> {
         value.get_ref().as_bool().ok_or_else(|| self.wrong(value, "true or false"))
     }
@@ -111,11 +118,12 @@ mod tests {
 
     #[test]
     fn reads_registries_and_limits() {
-        let text = "debug = true\n[registry.\"localhost:5000\"]\n  http = true\n  mirrors = [\"a\"]\n[worker.oci]\n  max-parallelism = 4\n[grpc]\n  debugAddress = \"x\"\n";
+        let text = "debug = true\n[registry.\"localhost:5000\"]\n  http = true\n  mirrors = [\"a\", \"b/c\"]\n  keypair = []\n[worker.oci]\n  max-parallelism = 4\n[grpc]\n  debugAddress = \"x\"\n";
         let settings = parse("b.toml", text).expect("valid");
-        assert_eq!(settings.registries["localhost:5000"], RegistryHost { http: true, insecure: false });
+        let mirrors = vec!["a".to_owned(), "b/c".to_owned()];
+        assert_eq!(settings.registries["localhost:5000"], RegistryHost { http: true, insecure: false, mirrors });
         assert_eq!((settings.max_parallelism, settings.debug), (Some(4), true));
-        let warning = "b.toml:4: `registry.\"localhost:5000\".mirrors` has no effect in this version of rbuild";
+        let warning = "b.toml:5: `registry.\"localhost:5000\".keypair` has no effect in this version of rbuild";
         assert_eq!(settings.warnings, [warning]);
     }
 

@@ -17,12 +17,14 @@ use crate::diag::{Diagnose, Kind, LineRange, Location};
 pub use environment::Environment;
 
 /// What a registry host is configured with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RegistryHost {
     /// Plain http is to be used.
     pub http: bool,
     /// Certificates are not checked, and plain http is tried when https is not answered.
     pub insecure: bool,
+    /// Registries that are asked first.
+    pub mirrors: Vec<String>,
 }
 
 /// The effective settings of a run.

@@ -75,7 +75,10 @@ fn pair(word: &str) -> Result<KeyValue, Problem> {
             quote(word)
         ))
         .marking(word)
-        .hinted("quote a value that has blanks: NAME=\"a b\""));
+        .hinted(match word.starts_with('#') {
+            true => "a comment has a line of its own",
+            false => "quote a value that has blanks: NAME=\"a b\"",
+        }));
     };
     Ok(KeyValue { key: key.to_owned(), value: value.to_owned(), legacy: false })
 }

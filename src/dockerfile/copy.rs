@@ -74,7 +74,8 @@ fn sources_and_dest(keyword: &str, args: &[String], heredocs: &[Heredoc]) -> Res
     let Some((dest, sources)) = args.split_last() else { return Ok(files) };
     if announced(dest).is_some() {
         let message = format!("{keyword} cannot accept a heredoc as a destination");
-        return Err(Problem::meaning(message).marking(dest.as_str()));
+        let hint = format!("the destination comes last: `{keyword} <<EOF /path`");
+        return Err(Problem::meaning(message).marking(dest.as_str()).hinted(hint));
     }
     files.dest = dest.clone();
     // Of two with one name, the last body counts for both.

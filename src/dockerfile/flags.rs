@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::error::Problem;
-use super::suggestion::{self, Case};
+use crate::diag::{Case, did_you_mean};
 
 /// What a flag takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,7 @@ impl Flags {
 fn unknown(flag: &str, name: &str, known: &[(&str, Takes)]) -> Problem {
     let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
     let problem =
-        Problem::meaning(format!("unknown flag: {flag}{}", suggestion::suffix(name, &names, Case::Sensitive)));
+        Problem::meaning(format!("unknown flag: {flag}{}", did_you_mean(name, names.iter().copied(), Case::Sensitive)));
     match names.is_empty() {
         true => problem.hinted("this instruction takes no flags"),
         false => problem.hinted(format!("the flags are --{}", names.join(", --"))),

@@ -11,8 +11,8 @@ use super::healthcheck;
 use super::instruction::{CommandLine, Heredoc, InstructionKind, KeyValue, RunInstruction, SourceLine};
 use super::lint::{Linter, Rule};
 use super::mount;
-use super::suggestion::{self, Case};
 use super::text::split_once_blank;
+use crate::diag::{Case, did_you_mean, nearest};
 
 /// The instructions there are.
 pub const KEYWORDS: [&str; 18] = [
@@ -170,17 +170,44 @@ pub(crate) fn interpret(raw: &Raw, source: &SourceLine, lint: &mut Linter) -> Re
 }
 
 fn unknown_instruction(keyword: &str) -> Problem {
-    let near = suggestion::suffix(keyword, &KEYWORDS, Case::Insensitive);
+    let near = did_you_mean(keyword, KEYWORDS, Case::Insensitive);
     let problem = Problem::meaning(format!("unknown instruction: {keyword}{near}")).marking(keyword);
-    if near.is_empty() {
-        return problem
-            .hinted("if this line continues the one above, end that one with the escape character, or use a heredoc");
-    }
-    problem
+    let text = match near.is_empty() {
+        false => return problem.hinted(usage(nearest(keyword, KEYWORDS, Case::Insensitive).unwrap_or_default())),
+        true if ["<<<<<<<", "=======", ">>>>>>>"].contains(&keyword) => {
+            "a merge left this line: settle it, and remove it"
+        }
+        true if keyword.ends_with(':') => {
+            "this looks like YAML: an instruction has no colon, and `--file` names the Dockerfile"
+        }
+        true => "if this line continues the one above, end that one with the escape character, or use a heredoc",
+    };
+    problem.hinted(text)
+}
+
+/// What an instruction looks like.
+fn usage(keyword: &str) -> String {
+    let arguments = match keyword {
+        "ADD" | "COPY" => "SOURCE DESTINATION",
+        "ARG" => "NAME[=DEFAULT]",
+        "CMD" | "ENTRYPOINT" | "RUN" => "COMMAND",
+        "ENV" | "LABEL" => "NAME=VALUE",
+        "EXPOSE" => "PORT[/PROTOCOL]",
+        "FROM" => "IMAGE",
+        "HEALTHCHECK" => "CMD COMMAND",
+        "MAINTAINER" => "NAME",
+        "ONBUILD" => "INSTRUCTION",
+        "SHELL" => "[\"PROGRAM\", \"ARGUMENT\"]",
+        "STOPSIGNAL" => "SIGNAL",
+        "USER" => "USER[:GROUP]",
+        "VOLUME" | "WORKDIR" => "PATH",
+        _ => "ARGUMENTS",
+    };
+    format!("write `{keyword} {arguments}`")
 }
 
 fn needs_one(keyword: &str) -> Problem {
-    Problem::meaning(format!("{keyword} requires at least one argument"))
+    Problem::meaning(format!("{keyword} requires at least one argument")).hinted(usage(keyword))
 }
 
 fn at_least_one(raw: &Raw) -> Result<Vec<String>, Problem> {
@@ -194,7 +221,9 @@ fn at_least_one(raw: &Raw) -> Result<Vec<String>, Problem> {
 fn one_item(raw: &Raw) -> Result<String, Problem> {
     match raw.items() {
         [item] => Ok(item.clone()),
-        _ => Err(Problem::meaning(format!("{} requires exactly one argument", raw.keyword))),
+        _ => {
+            Err(Problem::meaning(format!("{} requires exactly one argument", raw.keyword)).hinted(usage(&raw.keyword)))
+        }
     }
 }
 
@@ -286,7 +315,7 @@ fn arg(items: &[String], source: &SourceLine, lint: &mut Linter) -> Result<Instr
 }
 
 fn blank_name(keyword: &str) -> Problem {
-    Problem::meaning(format!("{keyword} names can not be blank"))
+    Problem::meaning(format!("{keyword} names can not be blank")).hinted(usage(keyword))
 }
 
 fn pairs(raw: &Raw) -> Result<Vec<KeyValue>, Problem> {
@@ -348,7 +377,7 @@ fn shell(raw: &Raw) -> Result<InstructionKind, Problem> {
 fn volumes(items: Vec<String>) -> Result<Vec<String>, Problem> {
     let volumes: Vec<String> = items.iter().map(|item| item.trim().to_owned()).collect();
     match volumes.iter().any(String::is_empty) {
-        true => Err(Problem::meaning("VOLUME specified can not be an empty string")),
+        true => Err(Problem::meaning("VOLUME specified can not be an empty string").hinted(usage("VOLUME"))),
         false => Ok(volumes),
     }
 }
@@ -357,9 +386,13 @@ fn onbuild(raw: &Raw, source: &SourceLine) -> Result<InstructionKind, Problem> {
     let Body::Nested(Some(inner)) = &raw.body else { return Err(needs_one("ONBUILD")) };
     raw.no_flags()?;
     match inner.keyword.as_str() {
-        "ONBUILD" => return Err(Problem::meaning("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")),
+        "ONBUILD" => {
+            let problem = Problem::meaning("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed");
+            return Err(problem.marking("ONBUILD ONBUILD").hinted("write the instruction once behind one ONBUILD"));
+        }
         keyword @ ("FROM" | "MAINTAINER") => {
-            return Err(Problem::meaning(format!("{keyword} isn't allowed as an ONBUILD trigger")));
+            let problem = Problem::meaning(format!("{keyword} isn't allowed as an ONBUILD trigger"));
+            return Err(problem.hinted("a trigger is any other instruction: `ONBUILD RUN COMMAND`"));
         }
         _ => {}
     }

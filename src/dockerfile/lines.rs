@@ -98,7 +98,10 @@ impl<'a> Reader<'a> {
         let line = trim_newline(raw).trim_start();
         let here = line_ranges(self.number, self.number);
         match self.directives.line("#", line) {
-            Err(error) => Err(ParseError::new(error.to_string()).at(&here).marking(line)),
+            Err(error) => {
+                let hint = "remove this line: the one above counts";
+                Err(ParseError::new(error.to_string()).at(&here).marking(line).hinted(hint))
+            }
             Ok(Some((Key::Escape, value))) => match value.as_str() {
                 "\\" | "`" => {
                     self.escape = if value == "`" { '`' } else { '\\' };

@@ -32,6 +32,5 @@ pub mod mount;
 pub mod parse;
 pub mod rule;
 pub mod size;
-pub mod suggestion;
 pub mod text;
 pub mod word;

@@ -6,10 +6,9 @@
 use super::csv::{self, CsvError};
 use super::goquote::quote;
 use super::size;
-use super::suggestion::{self, Case};
 use super::text::parse_bool;
 use super::word::WordError;
-use crate::diag::{Diagnose, Kind};
+use crate::diag::{Case, Diagnose, Kind, did_you_mean};
 
 /// What is mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -115,7 +114,22 @@ impl Diagnose for MountError {
         match self {
             Self::Expand(error) => error.hints(),
             Self::Csv { .. } => vec!["quote a whole field that has commas or quotes: \"target=/a,b\"".to_owned()],
-            Self::Field { .. } => Vec::new(),
+            Self::Field { .. } => {
+                vec![
+                    "a mount is KEY=VALUE fields, commas between them and no blanks: `--mount=type=cache,target=/path`"
+                        .into(),
+                ]
+            }
+        }
+    }
+}
+
+impl MountError {
+    /// Returns the offending words, as far as they are known.
+    pub fn mark(&self) -> Option<String> {
+        match self {
+            Self::Expand(error) => Some(error.input.clone()),
+            Self::Csv { .. } | Self::Field { .. } => None,
         }
     }
 }
@@ -219,7 +233,7 @@ impl Draft {
             "uid" => spec.uid = Some(number(key, &value, 10)?),
             "gid" => spec.gid = Some(number(key, &value, 10)?),
             _ => {
-                let near = suggestion::suffix(key, &KEYS, Case::Sensitive);
+                let near = did_you_mean(key, KEYS, Case::Sensitive);
                 return refuse(format!("unexpected key '{key}' in '{field}'{near}"));
             }
         }
@@ -291,7 +305,7 @@ fn mount_type(value: &str) -> Result<MountType, MountError> {
     if let Some(found) = types.into_iter().find(|kind| kind.name() == value.to_lowercase()) {
         return Ok(found);
     }
-    let near = suggestion::suffix(value, &types.map(MountType::name), Case::Sensitive);
+    let near = did_you_mean(value, types.map(MountType::name), Case::Sensitive);
     refuse(format!("unsupported mount type {}{near}", quote(value)))
 }
 
@@ -301,7 +315,7 @@ fn sharing(value: &str) -> Result<Sharing, MountError> {
         "private" => Ok(Sharing::Private),
         "locked" => Ok(Sharing::Locked),
         _ => {
-            let near = suggestion::suffix(value, &["shared", "private", "locked"], Case::Sensitive);
+            let near = did_you_mean(value, ["shared", "private", "locked"], Case::Sensitive);
             refuse(format!("unsupported sharing value {}{near}", quote(value)))
         }
     }

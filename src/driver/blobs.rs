@@ -20,11 +20,14 @@ use crate::remotecache::Place;
 use crate::remotecache::place::Chunks;
 use crate::store::Store;
 
+/// Where a blob that the store does not hold can be read, and what it is.
+type Elsewhere = (Arc<dyn Place>, Descriptor);
+
 /// The blobs of one build.
 #[derive(Debug)]
 pub(super) struct BuildBlobs {
     store: Arc<Store>,
-    elsewhere: Mutex<BTreeMap<Digest, (Arc<dyn Place>, Descriptor)>>,
+    elsewhere: Mutex<BTreeMap<Digest, Elsewhere>>,
     damaged: AtomicBool,
     lost: AtomicBool,
 }
@@ -47,9 +50,9 @@ impl BuildBlobs {
         }
     }
 
-    /// Returns whether a blob of the state directory was found damaged.
-    pub(super) fn is_damaged(&self) -> bool {
-        self.damaged.load(Ordering::Relaxed)
+    /// Returns whether a blob of the state directory was found damaged or gone since this was asked last.
+    pub(super) fn take_damaged(&self) -> bool {
+        self.damaged.swap(false, Ordering::Relaxed)
     }
 
     /// Returns whether a blob of a cache could not be had.
@@ -57,7 +60,7 @@ impl BuildBlobs {
         self.lost.load(Ordering::Relaxed)
     }
 
-    fn elsewhere(&self, digest: &Digest) -> Option<(Arc<dyn Place>, Descriptor)> {
+    fn elsewhere(&self, digest: &Digest) -> Option<Elsewhere> {
         self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
     }
 
@@ -79,6 +82,7 @@ impl Blobs for BuildBlobs {
             (Ok(Some((file, _))), _) => Ok(Box::new(file)),
             (_, Some((place, descriptor))) => self.fetch(&*place, &descriptor),
             (Ok(None), None) => {
+                self.damaged.store(true, Ordering::Relaxed);
                 Err(io::Error::new(io::ErrorKind::NotFound, format!("blob {digest} is not in the state directory")))
             }
             (Err(error), None) => Err(io::Error::other(error)),

@@ -40,16 +40,16 @@ impl fmt::Debug for DriverBridge {
 
 impl DriverBridge {
     /// Returns what was resolved: by source identifier and platform.
-    pub(super) fn into_resolved(self) -> BTreeMap<(String, Platform), source::ResolvedImage> {
-        let cells = self.resolved.into_inner().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn resolved(&self) -> BTreeMap<(String, Platform), source::ResolvedImage> {
+        let cells = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = BTreeMap::new();
-        for ((name, platform), cell) in cells {
-            let (Some(image), platform) = (cell.get(), platform.normalized()) else { continue };
+        for ((name, platform), cell) in &*cells {
+            let (Some(image), platform) = (cell.get(), platform.clone().normalized()) else { continue };
             // Steps name an image by its digest, contexts of `docker-image://` as it was written.
             let bare = name.split_once('@').map_or(name.as_str(), |(bare, _)| bare);
             let identifier = format!("{bare}@{}", image.digest);
             found.insert((identifier, platform.clone()), image.clone());
-            found.insert((name, platform), image.clone());
+            found.insert((name.clone(), platform), image.clone());
         }
         found
     }

@@ -45,7 +45,7 @@ pub(super) struct Caches<'a> {
 
 impl From<LayerChoice> for Packing {
     fn from(choice: LayerChoice) -> Self {
-        Self { kind: choice.kind.unwrap_or_default(), level: choice.level, force: choice.force }
+        Self::new(choice.kind, choice.level, choice.force)
     }
 }
 
@@ -164,7 +164,7 @@ impl Caches<'_> {
 
     async fn layer(&self, layer: LayerId, make: bool, packing: Packing) -> Result<Option<RemoteLayer>, Diagnostic> {
         let blob = match make {
-            true => Some(self.packer.blob_as(layer, packing).await?),
+            true => Some(self.packer.blob(layer, packing).await?),
             false => self.packer.known(layer, packing).await?,
         };
         let Some(blob) = blob else { return Ok(None) };

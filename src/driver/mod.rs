@@ -9,9 +9,11 @@
 //! directory) and the exporters' (what the user named). When the build is cancelled everything it started has ended before
 //! [`build`] returns.
 
+mod bases;
 mod blobs;
 mod bridge;
 mod caches;
+mod call;
 mod contexts;
 mod graph;
 mod imports;
@@ -39,6 +41,7 @@ use crate::llb::json;
 use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
 use crate::progress::{Event, Sink, Warning};
 use crate::solver::{self, CacheStore, Graph, Need, SolveError};
+use bases::Bases;
 use blobs::BuildBlobs;
 use bridge::DriverBridge;
 use caches::Caches;
@@ -50,6 +53,7 @@ use setup::Stations;
 use steps::{Shown, Steps};
 use uploader::Uploader;
 
+pub use call::{Called, call};
 pub use request::{ContextSource, DockerfileSource, Request};
 pub use setup::Setup;
 
@@ -115,7 +119,9 @@ async fn run(
     };
     let Stations { client, store, snapshots, .. } = &build.stations;
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
-    let packer = Packer::new(Arc::clone(snapshots), outputs::packing(&build.setup), build.wanted(&lowered), uploader);
+    let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
+    let ahead = (build.wanted(&lowered), outputs::packings(&build.setup));
+    let packer = Packer::new(Arc::clone(snapshots), ahead, bases, uploader);
     let worker = Arc::new(build.worker(bridge, Arc::new(packer.clone()))?);
     let stores = tokio::select! {
         stores = imports.stores() => stores,
@@ -211,12 +217,33 @@ pub async fn dump(setup: Setup, request: Request, sink: Arc<dyn Sink>) -> Result
 /// Opens everything, reads the Dockerfile and lowers it.
 async fn prepare(
     setup: Setup,
-    mut request: Request,
+    request: Request,
     sink: Arc<dyn Sink>,
 ) -> Result<(Build, Lowered, DriverBridge, Imports), Diagnostic> {
+    let (build, request, bridge) = open(setup, request, Arc::clone(&sink)).await?;
+    let imports = Imports::start(&build.setup.caches_from, &build.stations, &sink);
+    match frontend::lower(&request, &bridge).await {
+        Ok(lowered) => {
+            let steps: usize = lowered.results.iter().map(|result| result.definition.vertices.len()).sum();
+            tracing::debug!(platforms = lowered.results.len(), steps, "lowered the Dockerfile");
+            build.warn(&lowered.warnings);
+            Ok((build, lowered, bridge, imports))
+        }
+        Err(error) => {
+            build.warn(&error.warnings);
+            Err(error.into_diagnostic().while_doing(SOLVE))
+        }
+    }
+}
+
+/// Opens everything and reads the Dockerfile; returns what the frontend is to be asked, and whom it may ask.
+async fn open(
+    setup: Setup,
+    mut request: Request,
+    sink: Arc<dyn Sink>,
+) -> Result<(Build, frontend::Request, DriverBridge), Diagnostic> {
     let steps = Steps::new(Arc::clone(&sink));
     let stations = Stations::open(&setup)?;
-    let imports = Imports::start(&setup.caches_from, &stations, &sink);
     let name = request.options.get("filename").map_or("Dockerfile", String::as_str);
     let title = format!("[internal] load build definition from {name}");
     let inputs = steps
@@ -234,19 +261,9 @@ async fn prepare(
     };
     let text: Arc<str> = String::from_utf8_lossy(&inputs.dockerfile).into();
     let build = Build { setup, request, stations, sink, steps, dockerfile: (inputs.dockerfile_name, text) };
-    let lowered = frontend::lower(&build.frontend_request(inputs.dockerfile), &bridge).await;
-    match lowered {
-        Ok(lowered) => {
-            let steps: usize = lowered.results.iter().map(|result| result.definition.vertices.len()).sum();
-            tracing::debug!(platforms = lowered.results.len(), steps, "lowered the Dockerfile");
-            build.warn(&lowered.warnings);
-            Ok((build, lowered, bridge, imports))
-        }
-        Err(error) => {
-            build.warn(&error.warnings);
-            Err(error.into_diagnostic().while_doing(SOLVE))
-        }
-    }
+    let request = build.frontend_request(inputs.dockerfile);
+    build.note_syntax(&request);
+    Ok((build, request, bridge))
 }
 
 impl Build {
@@ -260,21 +277,34 @@ impl Build {
         }
     }
 
+    /// Says that the frontend asked for may know more than this one.
+    fn note_syntax(&self, request: &frontend::Request) {
+        let build_arg = request.options.get("build-arg:BUILDKIT_SYNTAX").map(String::as_str);
+        if let Some(notice) = frontend::syntax_notice(&request.dockerfile, build_arg) {
+            self.sink.send(Event::Warning(self.warning(notice.message, &notice.lines)));
+        }
+    }
+
     /// Shows lint warnings.
     fn warn(&self, warnings: &[crate::dockerfile::lint::LintWarning]) {
-        let title = format!("[internal] load build definition from {}", self.dockerfile.0);
-        let vertex = Digest::compute(format!("rbuild.step:{title}"));
         for warning in warnings {
             self.sink.send(Event::Warning(Warning {
-                vertex: vertex.clone(),
-                level: 1,
-                short: warning.summary(),
                 detail: vec![warning.rule.description().to_owned()],
                 url: warning.rule.url(),
-                file: self.dockerfile.0.clone(),
-                text: Arc::clone(&self.dockerfile.1),
-                ranges: warning.lines.clone(),
+                ..self.warning(warning.summary(), &warning.lines)
             }));
+        }
+    }
+
+    /// Makes a warning about the Dockerfile.
+    fn warning(&self, short: String, lines: &[crate::diag::LineRange]) -> Warning {
+        let title = format!("[internal] load build definition from {}", self.dockerfile.0);
+        Warning {
+            vertex: Digest::compute(format!("rbuild.step:{title}")),
+            file: self.dockerfile.0.clone(),
+            text: Arc::clone(&self.dockerfile.1),
+            ranges: lines.to_vec(),
+            ..Warning::notice(short)
         }
     }
 
@@ -290,7 +320,7 @@ impl Build {
             snapshots: Arc::clone(&self.stations.snapshots),
             executor: executor.map_err(|error| Diagnostic::from_error(&error))?,
             images: self.stations.images(),
-            resolved: bridge.into_resolved(),
+            resolved: bridge.resolved(),
             layouts,
             contexts,
             secrets: self.request.secrets.clone(),

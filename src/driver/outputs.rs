@@ -3,7 +3,7 @@
 //! In: a solved build. Out: what the exporters write, then the metadata files, which are written last so that they speak only
 //! of what is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::diag::{Diagnostic, Kind};
 use crate::digest::Digest;
 use crate::export::archive::{self, Archive};
 use crate::export::destination::{self, OutputFile};
-use crate::export::image::{CompressionChoice, EpochChoice, Shape};
+use crate::export::image::{EpochChoice, Shape};
 use crate::export::load::Loader;
 use crate::export::metadata::Metadata;
 use crate::export::push::{Naming, PushEvent, Pusher};
@@ -42,18 +42,14 @@ pub(super) fn need_blobs(setup: &Setup) -> bool {
     setup.exports.iter().any(|export| image_of(export).is_some())
 }
 
-/// Returns how the layers of images are packed: as the first output that says so wants it, else as a cache does.
-pub(super) fn packing(setup: &Setup) -> Packing {
-    let choices = setup.exports.iter().filter_map(image_of).map(|target| target.options.compression);
-    let mut choices = choices.peekable();
-    if choices.peek().is_none()
-        && let Some(cache) = setup.caches_to.first()
-    {
-        return cache.layers.into();
+/// Returns in what forms outputs want layers; where none wants any, in that of the first cache.
+pub(super) fn packings(setup: &Setup) -> BTreeSet<Packing> {
+    let outputs: BTreeSet<Packing> =
+        setup.exports.iter().filter_map(image_of).map(|target| target.options.compression.into()).collect();
+    if outputs.is_empty() {
+        return setup.caches_to.first().map(|cache| cache.layers.into()).into_iter().collect();
     }
-    let chosen = choices.find(|choice| choice.kind.is_some() || choice.level.is_some() || choice.force);
-    let CompressionChoice { kind, level, force } = chosen.unwrap_or_default();
-    Packing { kind: kind.unwrap_or_default(), level, force }
+    outputs
 }
 
 /// Returns whether all outputs can do with layers that are only named, and can be made again where these prove to be lost.
@@ -178,36 +174,54 @@ impl Exporter<'_> {
         &self,
         job: &Job<'_>,
         metadata: &mut Metadata,
-        write: impl FnOnce(Arc<Image>, Step) -> F,
+        write: impl Fn(Arc<Image>, Step) -> F,
     ) -> Result<(), Diagnostic> {
         let work = |step: Step| async move {
-            let results = step.part("exporting layers", self.results()).await?;
-            let image = Arc::new(self.assemble(&results, job.types, &job.target.options).map_err(Shown)?);
-            self.report_documents(&image, &step).await;
-            match write(Arc::clone(&image), step).await {
-                Ok(()) => Ok(image),
-                Err(diagnostic) => {
-                    self.remove_damaged(image).await.map_err(Shown)?;
-                    Err(Shown(diagnostic))
-                }
+            let (image, written) = self.attempt(job, &step, &write).await?;
+            if written.is_ok() || !self.remove_damaged(Arc::clone(&image)).await.map_err(Shown)? {
+                return written.map(|()| image);
             }
+            // What was damaged is gone, and is made or fetched anew; twice would be a disk that is broken.
+            let (image, written) = self.attempt(job, &step, &write).await?;
+            if written.is_err() {
+                self.remove_damaged(Arc::clone(&image)).await.map_err(Shown)?;
+            }
+            written.map(|()| image)
         };
         let image = self.build.steps.run(&job.name, work).await.map_err(|Shown(diagnostic)| diagnostic)?;
         metadata.add_image(&image, &job.target.names);
         Ok(())
     }
 
-    /// One damaged layer is seldom alone: all are looked at, so that the next build makes anew what is needed.
-    async fn remove_damaged(&self, image: Arc<Image>) -> Result<(), Diagnostic> {
-        if !self.own.is_damaged() {
-            return Ok(());
+    async fn attempt<F: Future<Output = Result<(), Diagnostic>>>(
+        &self,
+        job: &Job<'_>,
+        step: &Step,
+        write: &impl Fn(Arc<Image>, Step) -> F,
+    ) -> Result<(Arc<Image>, Result<(), Shown>), Shown> {
+        let packing = job.target.options.compression.into();
+        let results = step.part("exporting layers", self.results(packing)).await?;
+        let image = Arc::new(self.assemble(&results, job.types, &job.target.options).map_err(Shown)?);
+        self.report_documents(&image, step).await;
+        let written = write(Arc::clone(&image), step.clone()).await.map_err(Shown);
+        Ok((image, written))
+    }
+
+    /// Removes the layers that turned out to be damaged, and returns whether there were any. One is seldom alone: all are
+    /// looked at.
+    async fn remove_damaged(&self, image: Arc<Image>) -> Result<bool, Diagnostic> {
+        if !self.own.take_damaged() {
+            return Ok(false);
         }
         let blobs = Arc::clone(&self.blobs);
         blocking(move || {
             checked::reject_damaged(&image, &*blobs);
             Ok(())
         })
-        .await
+        .await?;
+        self.own.take_damaged();
+        self.packer.forget();
+        Ok(true)
     }
 
     async fn layout(&self, image: Arc<Image>, target: &ImageTarget, dest: &Path) -> Result<(), Diagnostic> {
@@ -236,25 +250,30 @@ impl Exporter<'_> {
         }
     }
 
-    async fn results(&self) -> Result<Vec<ImageResult>, Shown> {
+    async fn results(&self, packing: Packing) -> Result<Vec<ImageResult>, Shown> {
         let mut results = Vec::new();
         for (at, (result, tree)) in self.lowered.results.iter().zip(&self.solved.trees).enumerate() {
-            results.push(self.image_result(at, result, tree).await.map_err(Shown)?);
+            results.push(self.image_result(at, (result, tree), packing).await.map_err(Shown)?);
         }
         Ok(results)
     }
 
-    async fn image_result(&self, at: usize, result: &PlatformResult, tree: &Tree) -> Result<ImageResult, Diagnostic> {
+    async fn image_result(
+        &self,
+        at: usize,
+        (result, tree): (&PlatformResult, &Tree),
+        packing: Packing,
+    ) -> Result<ImageResult, Diagnostic> {
         let mut layers = Vec::new();
         match tree {
             Tree::Lazy(lazy) => layers.extend(lazy.layers.iter().map(|layer| self.lazy_layer(layer, &lazy.place))),
             tree => {
                 for layer in self.chain(tree)?.layers() {
-                    layers.push(self.layer(*layer).await?);
+                    layers.push(self.layer(*layer, packing).await?);
                 }
             }
         }
-        let inline_cache = self.inline_cache(at, &layers).await;
+        let inline_cache = self.inline_cache(at, &layers, packing).await;
         Ok(ImageResult {
             platform: result.platform.clone(),
             config: result.config.clone(),
@@ -266,7 +285,7 @@ impl Exporter<'_> {
     }
 
     /// An image whose cache cannot be made is an image all the same.
-    async fn inline_cache(&self, at: usize, layers: &[ExportLayer]) -> Option<Vec<u8>> {
+    async fn inline_cache(&self, at: usize, layers: &[ExportLayer], packing: Packing) -> Option<Vec<u8>> {
         let wanted = self.build.setup.caches_to.iter().any(|target| target.store == spec::Store::Inline);
         // Results without content are no targets of the solver.
         let tree_at = self.lowered.results[..at].iter().filter(|result| result.definition.result.is_some()).count();
@@ -277,7 +296,7 @@ impl Exporter<'_> {
         let (build, packer, blobs, stop) = (self.build, self.packer, self.own, &self.stop);
         let caches = Caches { build, records, packer, blobs, origins, stop };
         let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest.clone()).collect();
-        caches.inline(tree_at, &digests, self.packer.packing()).await.unwrap_or_else(|diagnostic| {
+        caches.inline(tree_at, &digests, packing).await.unwrap_or_else(|diagnostic| {
             let text = format!("the image carries no cache: {}", diagnostic.message);
             self.build.sink.send(Event::Warning(Warning::notice(text)));
             None
@@ -298,8 +317,8 @@ impl Exporter<'_> {
         }
     }
 
-    async fn layer(&self, layer: LayerId) -> Result<ExportLayer, Diagnostic> {
-        let blob = self.packer.blob(layer).await?;
+    async fn layer(&self, layer: LayerId, packing: Packing) -> Result<ExportLayer, Diagnostic> {
+        let blob = self.packer.blob(layer, packing).await?;
         let info = self.build.stations.snapshots.info(layer).map_err(|error| Diagnostic::from_error(&error))?;
         let origins = self.solved.origins.get(&blob.digest).cloned().unwrap_or_default();
         Ok(ExportLayer {
@@ -356,6 +375,10 @@ impl Exporter<'_> {
         let (names, dest, blobs) = (job.target.names.clone(), dest.clone(), Arc::clone(&self.blobs));
         let stop = self.stop.clone();
         let work = move || {
+            if dest == Dest::Stdout {
+                // What was written there cannot be taken back and written again.
+                checked::check(&image, &*blobs)?;
+            }
             let archive = Archive { image: &image, names: &names, format };
             to_dest(&dest, &stop, |out, shown| archive::write(&archive, &*blobs, out, shown))
         };

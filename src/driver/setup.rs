@@ -20,8 +20,8 @@ use crate::sys::lock::FileLock;
 pub struct Setup {
     /// State directory, absolute.
     pub root: PathBuf,
-    /// Registry hosts: whether plain http is to be used, and whether certificates are not checked.
-    pub registries: BTreeMap<String, (bool, bool)>,
+    /// What is special about registries, by host.
+    pub registries: BTreeMap<String, HostOptions>,
     /// Files with registry credentials; the first that exists counts.
     pub auth_files: Vec<PathBuf>,
     /// Absolute directories in which helper programs are looked for.
@@ -61,10 +61,7 @@ impl Setup {
     pub(super) fn client(&self) -> Result<Arc<Client>, Diagnostic> {
         let mut options = ClientOptions::new(Arc::new(self.credentials()?));
         options.proxies = self.proxies.clone();
-        for (host, (http, insecure)) in &self.registries {
-            let host_options = HostOptions { http: *http, insecure: *insecure, ..HostOptions::default() };
-            options.hosts.insert(host.clone(), host_options);
-        }
+        options.hosts.clone_from(&self.registries);
         for host in self.insecure_hosts() {
             options.hosts.entry(host).or_default().insecure = true;
         }

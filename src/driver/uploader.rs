@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinHandle;
 
+use super::packer::Packing;
 use crate::digest::Digest;
 use crate::export::push::Pusher;
 use crate::export::{Blobs, ExportSpec};
@@ -26,7 +27,7 @@ pub(super) struct Uploader(Arc<Shared>);
 
 struct Shared {
     pusher: Pusher,
-    places: Vec<Reference>,
+    places: BTreeMap<Packing, Vec<Reference>>,
     given_up: AtomicBool,
     running: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -52,26 +53,31 @@ impl Blobs for Packed {
 impl Uploader {
     /// Makes an uploader to the repositories that `exports` push to.
     pub(super) fn new(client: Arc<Client>, store: Arc<Store>, exports: &[ExportSpec]) -> Self {
-        let pushed = exports.iter().filter_map(|export| match export {
-            ExportSpec::Image(target) if target.push => Some(&target.image.names),
-            _ => None,
-        });
         let bare = |name: &Reference| Reference { tag: None, digest: None, ..name.clone() };
-        let places: BTreeMap<String, Reference> = pushed.flatten().map(|name| (name.name(), bare(name))).collect();
+        let mut by_name: BTreeMap<Packing, BTreeMap<String, Reference>> = BTreeMap::new();
+        for export in exports {
+            if let ExportSpec::Image(target) = export
+                && target.push
+            {
+                let packing = Packing::from(target.image.options.compression).of_new();
+                let places = target.image.names.iter().map(|name| (name.name(), bare(name)));
+                by_name.entry(packing).or_default().extend(places);
+            }
+        }
         let pusher = Pusher { client, blobs: Arc::new(Packed(store)), observer: Arc::new(|_| ()) };
-        let places = places.into_values().collect();
+        let places = by_name.into_iter().map(|(packing, places)| (packing, places.into_values().collect())).collect();
         Self(Arc::new(Shared { pusher, places, given_up: AtomicBool::new(false), running: Mutex::default() }))
     }
 
-    /// Starts to send a blob to every repository.
-    pub(super) fn send(&self, blob: &BlobInfo) {
-        if self.0.places.is_empty() || self.0.given_up.load(Ordering::Relaxed) {
+    /// Starts to send a blob of a new layer to every repository that wants it so.
+    pub(super) fn send(&self, blob: &BlobInfo, packing: Packing) {
+        if !self.0.places.contains_key(&packing) || self.0.given_up.load(Ordering::Relaxed) {
             return;
         }
         let layer = Descriptor::new(blob.compression.oci_layer(), blob.digest.clone(), blob.size);
         let shared = Arc::clone(&self.0);
         let task = tokio::spawn(async move {
-            for place in &shared.places {
+            for place in shared.places.get(&packing).into_iter().flatten() {
                 if let Err(error) = shared.pusher.layer(place, &layer).await {
                     shared.given_up.store(true, Ordering::Relaxed);
                     tracing::debug!("no uploads ahead of the push: {}", crate::diag::chain(&error));

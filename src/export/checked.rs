@@ -6,8 +6,8 @@
 use std::io::{self, Read};
 use std::sync::{Arc, OnceLock};
 
-use super::Blobs;
 use super::image::Image;
+use super::{Blobs, ExportError};
 use crate::digest::Hasher;
 use crate::image::Descriptor;
 
@@ -69,6 +69,21 @@ pub fn reject_damaged(image: &Image, blobs: &dyn Blobs) {
             blobs.reject(&layer.digest);
         }
     }
+}
+
+/// Reads all layers of an image; a damaged one is rejected, and an error.
+pub fn check(image: &Image, blobs: &dyn Blobs) -> Result<(), ExportError> {
+    for (layer, _) in image.layers() {
+        let reader = blobs.open(&layer.digest).map_err(ExportError::blob(&layer.digest))?;
+        let damage = Damage::default();
+        let read = io::copy(&mut Checked::new(reader, layer.clone(), damage.clone()), &mut io::sink());
+        if let Some(found) = damage.found() {
+            blobs.reject(&layer.digest);
+            return Err(ExportError::Mismatch { digest: layer.digest.clone(), found });
+        }
+        read.map_err(ExportError::blob(&layer.digest))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

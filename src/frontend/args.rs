@@ -67,8 +67,7 @@ pub(crate) fn meta(
                 (Some(value), _) => Some(value.clone()),
                 (None, Some(default)) => {
                     let expanded = lexer.word(default, &globals.env);
-                    let problem = |e: &dyn std::fmt::Display| Problem::new(e.to_string()).at(&instruction.source.lines);
-                    Some(expanded.map_err(|e| problem(&e))?.text)
+                    Some(expanded.map_err(|e| Problem::from(e).at(&instruction.source.lines))?.text)
                 }
                 (None, None) => None,
             };

@@ -11,10 +11,10 @@ use super::contexts::{ContextAnswer, ContextPlan, ContextValue, read_config};
 use super::error::Problem;
 use super::graph::NodeKind;
 use super::lowering::Lowering;
-use super::nearest;
-use super::plan::SCRATCH;
+use super::plan::{GLOBAL_ARGS, SCRATCH};
 use super::stage::{Command, StageId, State};
 use super::{image, names, sources};
+use crate::diag::{Case, nearest};
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::InstructionKind;
 use crate::dockerfile::lint::Rule;
@@ -48,7 +48,10 @@ impl Lowering<'_> {
     /// Resolves what the target needs, until triggers bring nothing new; returns the needed stages.
     pub(crate) async fn resolve_stages(&mut self, target: StageId) -> Result<Vec<bool>, Problem> {
         loop {
-            let reachable = self.stages.reachable(target);
+            let reachable = match self.all_stages {
+                true => vec![true; self.stages.len()],
+                false => self.stages.reachable(target),
+            };
             self.resolve_bases(&reachable).await?;
             if !self.take_triggers(&reachable)? {
                 return Ok(reachable);
@@ -89,10 +92,14 @@ impl Lowering<'_> {
             return Ok(None);
         }
         let written = stage.base_name.clone();
+        let has_variable = stage.source.text.contains('$');
         let reference = Reference::from_str(&written)
             .map_err(|e| {
-                Problem::new(format!("failed to parse stage name {}: {e}", quote(&written)))
-                    .hinted("write an image as NAME:TAG, the name in lower case")
+                let hint = match has_variable {
+                    true => GLOBAL_ARGS,
+                    false => "write an image as NAME:TAG, the name in lower case",
+                };
+                Problem::new(format!("failed to parse stage name {}: {e}", quote(&written))).hinted(hint)
             })?
             .with_default_tag();
         stage.base_name = reference.to_string();
@@ -184,7 +191,7 @@ impl Lowering<'_> {
         let mut options: Vec<String> = self.stages.displays().into_iter().map(str::to_owned).collect();
         options.extend(COMMON.iter().flat_map(|name| [(*name).to_owned(), format!("{name}:latest")]));
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let near = nearest::nearest(written, &options).map(|near| format!("did you mean `{near}`?"));
+        let near = nearest(written, options, Case::Sensitive).map(|near| format!("did you mean `{near}`?"));
         let cause = &problem.message;
         let message = format!("{written}: failed to resolve source metadata for {reference}: {cause}");
         let hints = near.into_iter().chain(problem.hints.iter().cloned()).collect();

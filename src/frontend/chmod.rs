@@ -11,6 +11,8 @@ pub(crate) struct Chmod {
     pub(crate) symbolic: String,
 }
 
+const HINT: &str = "write an octal number or letters: `--chmod=755`, `--chmod=u+x,go=rX`";
+
 /// Reads the flag's value; empty keeps modes as they are.
 pub(crate) fn parse(text: &str) -> Result<Chmod, Problem> {
     if text.is_empty() {
@@ -18,14 +20,15 @@ pub(crate) fn parse(text: &str) -> Result<Chmod, Problem> {
     }
     let octal = || {
         let message = format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
-        Problem::new(message)
+        Problem::new(message).marking(text).hinted(HINT)
     };
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         let mode = i32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o7777).ok_or_else(octal)?;
         return Ok(Chmod { mode, symbolic: String::new() });
     }
     if !text.split(',').all(is_clause) {
-        return Err(Problem::new("invalid syntax").hinted("write an octal number such as 755, or u+x,go=rX"));
+        let problem = Problem::new(format!("invalid chmod parameter: '{text}': invalid syntax"));
+        return Err(problem.marking(text).hinted(HINT));
     }
     Ok(Chmod { mode: 0, symbolic: text.to_owned() })
 }

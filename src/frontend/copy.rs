@@ -156,7 +156,7 @@ impl Lowering<'_> {
     }
 
     fn path_action(&mut self, at: At<'_>, copy: &Expanded<'_>, common: &Common, path: &str) -> Result<Action, Problem> {
-        match gitref::parse(path).map_err(|e| Problem::new(e.to_string()))? {
+        match gitref::parse(path).map_err(|e| Problem::new(e.to_string()).marking(path))? {
             Some(git) if !git.indistinguishable_from_local => self.git_action(at, copy, common, &git),
             _ if path.starts_with("http://") || path.starts_with("https://") => {
                 self.http_action(at, copy, common, path)
@@ -172,7 +172,7 @@ impl Lowering<'_> {
         common: &Common,
         git: &GitRef,
     ) -> Result<Action, Problem> {
-        let Some(add) = copy.add else { return Err(Problem::new("source can't be a git ref for COPY")) };
+        let Some(add) = copy.add else { return Err(no_download("a git ref", at)) };
         let options = git_options(add.keep_git_dir, &copy.checksum, git)?;
         let source = NodeKind::Source(sources::git(git, &options), None);
         let node = self.graph.add(source, contexts::named(&common.name), &[]);
@@ -180,7 +180,7 @@ impl Lowering<'_> {
     }
 
     fn http_action(&mut self, at: At<'_>, copy: &Expanded<'_>, common: &Common, url: &str) -> Result<Action, Problem> {
-        let Some(add) = copy.add else { return Err(Problem::new("source can't be a URL for COPY")) };
+        let Some(add) = copy.add else { return Err(no_download("a URL", at)) };
         let checksum = parse_checksum(&copy.checksum)?;
         let filename = sources::http_filename(url);
         let source = NodeKind::Source(sources::http(url, &filename, checksum.as_ref()), None);
@@ -310,19 +310,27 @@ fn split_parents(path: &str, os: &str) -> Result<Parents, Problem> {
     Ok((root.to_owned(), Some(pattern), required))
 }
 
+/// Says that COPY takes no such source.
+fn no_download(what: &str, at: At<'_>) -> Problem {
+    let problem = Problem::new(format!("source can't be {what} for COPY")).marking(at.source.keyword.as_str());
+    problem.hinted("ADD downloads: write `ADD SOURCE DESTINATION`")
+}
+
 fn check_checksum(copy: &Expanded<'_>) -> Result<(), Problem> {
     if copy.checksum.is_empty() {
         return Ok(());
     }
     let [path] = copy.files.paths.as_slice() else {
-        return Err(Problem::new("checksum can't be specified for multiple sources"));
+        let problem = Problem::new("checksum can't be specified for multiple sources").marking("--checksum");
+        return Err(problem.hinted("write one ADD for each source"));
     };
     // What is wrong with a git reference is said when it is used.
     let git = gitref::parse(path).map_or(true, |git| git.is_some());
     if git || path.starts_with("http://") || path.starts_with("https://") {
         return Ok(());
     }
-    Err(Problem::new("checksum requires HTTP(S) or Git sources"))
+    let problem = Problem::new("checksum requires HTTP(S) or Git sources").marking("--checksum");
+    Err(problem.hinted("leave --checksum out: files of the context are checked anyway"))
 }
 
 /// Reads the checksum of a URL.

@@ -9,6 +9,8 @@ use super::bridge::BridgeError;
 use crate::diag::{Diagnose, Diagnostic, Kind, LineRange, Location};
 use crate::dockerfile::error::ParseError;
 use crate::dockerfile::lint::LintWarning;
+use crate::dockerfile::mount::MountError;
+use crate::dockerfile::word::WordError;
 
 /// What is wrong with a request; several problems only where the parser could go on after the first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +63,13 @@ impl Problem {
         if self.ranges.is_empty() { self.at(ranges) } else { self }
     }
 
+    /// Sets the offending words.
+    #[must_use]
+    pub fn marking(mut self, words: impl Into<String>) -> Self {
+        self.mark = Some(words.into());
+        self
+    }
+
     /// Adds a hint.
     #[must_use]
     pub fn hinted(mut self, hint: impl Into<String>) -> Self {
@@ -79,6 +88,18 @@ impl From<ParseError> for Problem {
     fn from(error: ParseError) -> Self {
         let hints = error.hint.into_iter().collect();
         Self { ranges: error.ranges, mark: error.mark, hints, ..Self::new(error.message) }
+    }
+}
+
+impl From<WordError> for Problem {
+    fn from(error: WordError) -> Self {
+        Self { hints: error.hints(), mark: Some(error.input.clone()), ..Self::new(error.to_string()) }
+    }
+}
+
+impl From<MountError> for Problem {
+    fn from(error: MountError) -> Self {
+        Self { hints: error.hints(), mark: error.mark(), ..Self::new(error.to_string()) }
     }
 }
 

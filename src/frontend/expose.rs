@@ -19,18 +19,21 @@ struct Spec<'t> {
     proto: &'t str,
 }
 
+const PORT_HINT: &str = "write a port from 1 to 65535 or a range: `EXPOSE 8080`, `EXPOSE 8000-8010/udp`";
+
 impl Lowering<'_> {
     pub(crate) fn dispatch_expose(&mut self, at: At<'_>, ports: &[String]) -> Result<(), Problem> {
         let mut words = Vec::new();
         for port in ports {
             let env = &self.stages.get(at.stage).state.env;
-            words.extend(self.lexer.words(port, env).map_err(|e| Problem::new(e.to_string()))?.0);
+            words.extend(self.lexer.words(port, env).map_err(Problem::from)?.0);
         }
         let mut exposed = Vec::new();
         for word in &words {
-            let spec = split(word)?;
+            let explain = |problem: Problem| problem.marking(word.as_str()).hinted(PORT_HINT);
+            let spec = split(word).map_err(explain)?;
             self.check_port(at, word, &spec);
-            exposed.extend(expand_range(&spec)?);
+            exposed.extend(expand_range(&spec).map_err(explain)?);
         }
         let record = format!("EXPOSE {}", plain_list(&exposed));
         self.stages.get_mut(at.stage).image.config.exposed_ports.extend(exposed);

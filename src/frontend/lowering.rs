@@ -13,10 +13,10 @@ use super::contexts::MainContext;
 use super::env::EnvList;
 use super::error::Problem;
 use super::graph::Graph;
-use super::nearest;
 use super::options::Options;
 use super::stage::{StageId, Stages};
 use super::{PlatformResult, image};
+use crate::diag::{Case, nearest};
 use crate::dockerfile::instruction::{Dockerfile, SourceLine};
 use crate::dockerfile::lint::{Linter, Rule};
 use crate::dockerfile::word::{Env, Lexer, WordError};
@@ -49,6 +49,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) stages: Stages<'a>,
     pub(crate) graph: Graph,
     pub(crate) main: MainContext,
+    /// Whether stages are carried out that the target does not need.
+    pub(crate) all_stages: bool,
 }
 
 impl<'a> Lowering<'a> {
@@ -65,12 +67,19 @@ impl<'a> Lowering<'a> {
             stages: Stages::default(),
             graph: Graph::default(),
             main: MainContext::default(),
+            all_stages: false,
             given,
         }
     }
 
     /// Does all of it.
     pub(crate) async fn run(&mut self) -> Result<PlatformResult, Problem> {
+        let target = self.carry_out().await?;
+        Ok(self.finish(target))
+    }
+
+    /// Does all but the result; returns the target.
+    pub(crate) async fn carry_out(&mut self) -> Result<StageId, Problem> {
         self.evaluate_globals()?;
         self.prepare_main_context().await?;
         self.resolve_epoch().await?;
@@ -85,7 +94,13 @@ impl<'a> Lowering<'a> {
                 self.dispatch_stage(id)?;
             }
         }
-        self.finish(target)
+        self.stages.use_path(target, "/".into());
+        match self.lint.violation() {
+            Some(message) => {
+                Err(Problem::new(message).hinted("remove `error=true` from the check options, or fix the warnings"))
+            }
+            None => Ok(target),
+        }
     }
 
     fn evaluate_globals(&mut self) -> Result<(), Problem> {
@@ -113,25 +128,21 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn finish(&mut self, target: StageId) -> Result<PlatformResult, Problem> {
-        self.stages.use_path(target, "/".into());
-        if let Some(message) = self.lint.violation() {
-            return Err(Problem::new(message).hinted("remove `error=true` from the check options, or fix the warnings"));
-        }
+    fn finish(&mut self, target: StageId) -> PlatformResult {
         self.set_follow_paths();
         let config = self.final_config(target);
         let root = self.root_stage(target);
         let base_config = self.stages.get(root).base_image.clone();
         let stage = self.stages.get(target);
         let (result, ignore_cache) = (stage.state.root, stage.ignore_cache);
-        Ok(PlatformResult {
+        PlatformResult {
             platform: self.target_platform.clone(),
             definition: std::mem::take(&mut self.graph).finish(result),
             config,
             base_config,
             epoch: self.epoch,
             ignore_cache,
-        })
+        }
     }
 
     /// Returns the stage at the bottom of a chain of stages.
@@ -182,7 +193,7 @@ impl<'a> Lowering<'a> {
         let mut undefined = BTreeSet::new();
         let expanded = expand_noting(lexer, text, &self.stages.get(id).state.env, &mut undefined);
         self.report_undefined(id, source, undefined);
-        expanded.map_err(|e| Problem::new(e.to_string()))
+        expanded.map_err(Problem::from)
     }
 
     pub(crate) fn report_undefined(&mut self, id: StageId, source: &SourceLine, mut names: BTreeSet<String>) {
@@ -195,7 +206,7 @@ impl<'a> Lowering<'a> {
         let env = stage.state.env.ordered();
         let options: Vec<&str> = env.iter().map(|(name, _)| *name).collect();
         for name in names {
-            let near = nearest::nearest(&name, &options);
+            let near = nearest(&name, options.iter().copied(), Case::Sensitive);
             let near = near.map(|near| format!(" (did you mean ${near}?)")).unwrap_or_default();
             self.lint.instruction(Rule::UndefinedVar, source, format!("Usage of undefined variable '${name}'{near}"));
         }

@@ -37,6 +37,8 @@ impl Lowering<'_> {
                     stage.state.env.set(name, value.as_str());
                 }
             }
+            let is_global = default.is_none() && value.is_some() && !self.build_args.contains_key(name);
+            stage.outline.arg(at.source, name, value.as_deref(), is_global);
             stage.args.push(DeclaredArg { name: name.clone(), value });
         }
         self.record(at.stage, record, Layer::None);

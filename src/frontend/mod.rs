@@ -28,14 +28,16 @@ mod lowering;
 mod metadata;
 mod mounts;
 mod names;
-mod nearest;
 mod options;
+mod outline;
 mod paths;
 mod plan;
 mod run;
 mod signals;
 mod sources;
 mod stage;
+pub mod subrequests;
+mod syntax;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,11 +46,11 @@ use futures_util::future::join_all;
 
 pub use bridge::{Answer, Bridge, BridgeError, ResolveMode, ResolvedImage};
 pub use error::{FrontendError, Problem};
+pub use syntax::{SyntaxNotice, syntax_notice};
 
-use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::Dockerfile;
 use crate::dockerfile::lint::{CheckOptions, LintWarning, Linter};
-use crate::dockerfile::parse::{parse, syntax_directive};
+use crate::dockerfile::parse::parse;
 use crate::image::{ImageConfig, Platform};
 use crate::llb::{Definition, SourceOp};
 use lowering::{Given, Lowering};
@@ -100,18 +102,9 @@ pub struct PlatformResult {
 /// Lowers a Dockerfile.
 pub async fn lower(request: &Request, bridge: &dyn Bridge) -> Result<Lowered, FrontendError> {
     let options = Options::parse(&request.options)?;
-    if request.dockerfile.is_empty() {
-        let name = &request.dockerfile_name;
-        let problem = Problem::new(format!("the Dockerfile ({name}) cannot be empty"));
-        return Err(problem.hinted("begin it with an image to start from: `FROM IMAGE`, or `FROM scratch`").into());
-    }
-    let text: Arc<str> = String::from_utf8_lossy(&request.dockerfile).into();
-    let locate = |mut error: FrontendError| {
-        error.dockerfile = Some((request.dockerfile_name.clone(), text.clone()));
-        error
-    };
-    let (dockerfile, lint) = parse_request(request, &options).map_err(locate)?;
-    lower_parsed(request, &options, &dockerfile, lint, bridge).await.map_err(locate)
+    let Parsed { dockerfile, lint, text } = parse_all(request, &options)?;
+    let lowered = lower_parsed(request, &options, &dockerfile, lint, bridge).await;
+    lowered.map_err(|error| FrontendError { dockerfile: Some((request.dockerfile_name.clone(), text)), ..error })
 }
 
 /// Returns the source of the main context, if the options name a remote one: the Dockerfile is then read from it.
@@ -122,11 +115,31 @@ pub fn remote_context(options: &BTreeMap<String, String>) -> Result<Option<Sourc
     Ok(contexts::remote_source(&options)?.map(|(source, _)| source))
 }
 
+/// A Dockerfile that has no mistake a parser can find.
+struct Parsed {
+    dockerfile: Dockerfile,
+    lint: Linter,
+    text: Arc<str>,
+}
+
+fn parse_all(request: &Request, options: &Options) -> Result<Parsed, FrontendError> {
+    if request.dockerfile.is_empty() {
+        let name = &request.dockerfile_name;
+        let problem = Problem::new(format!("the Dockerfile ({name}) cannot be empty"));
+        return Err(problem.hinted("begin it with an image to start from: `FROM IMAGE`, or `FROM scratch`").into());
+    }
+    let text: Arc<str> = String::from_utf8_lossy(&request.dockerfile).into();
+    match parse_request(request, options) {
+        Ok((dockerfile, lint)) => Ok(Parsed { dockerfile, lint, text }),
+        Err(error) => Err(FrontendError { dockerfile: Some((request.dockerfile_name.clone(), text)), ..error }),
+    }
+}
+
 fn parse_request(request: &Request, options: &Options) -> Result<(Dockerfile, Linter), FrontendError> {
+    syntax::accept(&request.dockerfile, options)?;
     let argument = options.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
     let checks = CheckOptions::of_build(&request.dockerfile, argument).map_err(Problem::from)?;
     let mut lint = Linter::new(checks);
-    refuse_frontend(&request.dockerfile)?;
     match parse(&request.dockerfile_name, &request.dockerfile, &mut lint) {
         Ok(dockerfile) => Ok((dockerfile, lint)),
         Err(errors) => {
@@ -134,17 +147,6 @@ fn parse_request(request: &Request, options: &Options) -> Result<(Dockerfile, Li
             Err(FrontendError { problems, dockerfile: None, warnings: lint.warnings })
         }
     }
-}
-
-/// Dockerfile frontends under any registry's name are this one; others speak another language.
-fn refuse_frontend(text: &[u8]) -> Result<(), Problem> {
-    let Some(asked) = syntax_directive(text) else { return Ok(()) };
-    let name = asked.reference.rsplit('/').next().unwrap_or_default().split([':', '@']).next().unwrap_or_default();
-    if name.starts_with("dockerfile") {
-        return Ok(());
-    }
-    let message = format!("the frontend {} is not there in this version of rbuild", quote(&asked.reference));
-    Err(Problem::new(message).at(&asked.lines).hinted("remove the line if the file is a Dockerfile"))
 }
 
 async fn lower_parsed(

@@ -61,6 +61,7 @@ impl Lowering<'_> {
         let specs: Vec<MountSpec> =
             run.mounts.iter().map(|text| self.mount_spec(at, text)).collect::<Result<_, _>>()?;
         for (spec, source) in specs.iter().zip(sources) {
+            self.stages.get_mut(at.stage).outline.mount(at.source, spec);
             match spec.kind {
                 mount::MountType::Secret => add_secret(spec, mounts)?,
                 mount::MountType::Ssh => add_agent(spec, mounts)?,
@@ -76,7 +77,10 @@ impl Lowering<'_> {
         let env = &self.stages.get(at.stage).state.env;
         let spec = mount::parse(text, &mut |value| expand_noting(&lexer, value, env, &mut undefined));
         self.report_undefined(at.stage, at.source, undefined);
-        spec.map_err(|e| Problem::new(e.to_string()))
+        spec.map_err(|error| {
+            let problem = Problem::from(error);
+            Problem { mark: problem.mark.or_else(|| Some(text.to_owned())), ..problem }
+        })
     }
 
     fn add_tree(
@@ -179,7 +183,9 @@ fn file_opt(spec: &MountSpec, id: &str, mode: u32) -> FileOpt {
 
 fn add_secret(spec: &MountSpec, mounts: &mut RunMounts) -> Result<(), Problem> {
     let id = match (spec.source.as_str(), spec.id.as_str(), spec.target.as_str()) {
-        ("", "", "") => return Err(Problem::new("one of source, target required")),
+        ("", "", "") => {
+            return Err(Problem::new("one of source, target required").hinted("write `--mount=type=secret,id=NAME`"));
+        }
         ("", "", target) => paths::base(target),
         ("", id, _) => id,
         (source, ..) => source,
@@ -201,7 +207,9 @@ fn add_secret(spec: &MountSpec, mounts: &mut RunMounts) -> Result<(), Problem> {
 
 fn add_agent(spec: &MountSpec, mounts: &mut RunMounts) -> Result<(), Problem> {
     if !spec.source.is_empty() {
-        return Err(Problem::new("ssh does not support source"));
+        return Err(Problem::new("ssh does not support source")
+            .marking("source")
+            .hinted("write `--mount=type=ssh,id=NAME`"));
     }
     let dest = match spec.target.as_str() {
         "" => format!("/run/buildkit/ssh_agent.{}", mounts.agents.len()),

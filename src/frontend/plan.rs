@@ -9,14 +9,18 @@ use std::str::FromStr;
 
 use super::error::Problem;
 use super::lowering::Lowering;
-use super::nearest;
 use super::stage::{Command, Stage, StageId};
+use crate::diag::{Case, did_you_mean};
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{self, Instruction, InstructionKind, RunInstruction};
 use crate::dockerfile::lint::Rule;
 use crate::dockerfile::mount;
 use crate::dockerfile::word::{Expanded, Lexer};
 use crate::image::Platform;
+
+/// What to do about a variable in FROM that has no value.
+pub(crate) const GLOBAL_ARGS: &str =
+    "a variable in FROM needs an ARG before the first FROM, with a default or with `--build-arg NAME=VALUE`";
 
 /// The base with no content.
 pub(crate) const SCRATCH: &str = "scratch";
@@ -31,10 +35,11 @@ impl<'a> Lowering<'a> {
     }
 
     fn add_stage(&mut self, at: usize, parsed: &'a instruction::Stage) -> Result<(), Problem> {
-        let name = self.lexer.word(&parsed.base, &self.globals.env).map_err(|e| Problem::new(e.to_string()))?;
+        let name = self.lexer.word(&parsed.base, &self.globals.env).map_err(Problem::from)?;
         self.report_undeclared(parsed, &name.unmatched);
         if name.text.is_empty() {
-            return Err(Problem::new(format!("base name ({}) should not be blank", parsed.base)));
+            let problem = Problem::new(format!("base name ({}) should not be blank", parsed.base));
+            return Err(problem.marking(parsed.base.as_str()).hinted(GLOBAL_ARGS));
         }
         let platform = match &parsed.platform {
             Some(text) if !text.is_empty() => Some(self.stage_platform(parsed, text)?),
@@ -75,17 +80,20 @@ impl<'a> Lowering<'a> {
         self.report_constant(parsed, &expanded);
         let near = self.nearest_global(&expanded.unmatched);
         if expanded.text.is_empty() {
-            return Err(Problem::new(format!("empty platform value from expression {text}{near}")));
+            let problem = Problem::new(format!("empty platform value from expression {text}{near}")).marking(text);
+            return Err(problem.hinted("every build has $BUILDPLATFORM and $TARGETPLATFORM"));
         }
         // The class of the error is part of its text in Go.
-        Platform::from_str(&expanded.text)
-            .map_err(|e| Problem::new(format!("failed to parse platform {text}: {e}: invalid argument{near}")))
+        Platform::from_str(&expanded.text).map_err(|e| {
+            let problem = Problem::new(format!("failed to parse platform {text}: {e}: invalid argument{near}"));
+            problem.marking(text).hinted("write OS/ARCH: `--platform=linux/arm64`")
+        })
     }
 
     fn nearest_global(&self, names: &BTreeSet<String>) -> String {
         let options = self.globals.env.ordered();
         let options: Vec<&str> = options.iter().map(|(name, _)| *name).collect();
-        let near = names.iter().map(|name| nearest::suffix(name, &options));
+        let near = names.iter().map(|name| did_you_mean(name, options.iter().copied(), Case::Sensitive));
         near.into_iter().find(|near| !near.is_empty()).unwrap_or_default()
     }
 
@@ -93,7 +101,7 @@ impl<'a> Lowering<'a> {
         for name in names.iter().filter(|name| !self.globals.knows(name)).collect::<Vec<_>>() {
             let options = self.globals.names();
             let options: Vec<&str> = options.iter().map(String::as_str).collect();
-            let near = nearest::suffix(name, &options);
+            let near = did_you_mean(name, options.iter().copied(), Case::Sensitive);
             let message = format!("FROM argument '{name}' is not declared{near}");
             self.lint.instruction(Rule::UndefinedArgInFrom, &parsed.source, message);
         }
@@ -157,14 +165,17 @@ impl<'a> Lowering<'a> {
         const REFUSED: &str = "variable expansion is not supported for --from, define a new stage with FROM using ARG \
                                from global scope as a workaround";
         let none: &[(String, String)] = &[];
-        let expanded = self.lexer.word(from, &none).map_err(|e| Problem::new(e.to_string()))?;
+        let expanded = self.lexer.word(from, &none).map_err(Problem::from)?;
         if expanded.text != from {
-            return Err(Problem::new(REFUSED));
+            let hint = format!("write `FROM {from} AS NAME`, with the ARG before the first FROM, and `--from=NAME`");
+            return Err(Problem::new(REFUSED).marking(from).hinted(hint));
         }
         match from.parse::<i64>() {
             Ok(index) => match usize::try_from(index) {
                 Ok(index) if index < self.stages.len() => Ok(StageId(index)),
-                _ => Err(Problem::new(format!("invalid stage index {index}"))),
+                _ => Err(Problem::new(format!("invalid stage index {index}"))
+                    .marking(from)
+                    .hinted("the first stage is 0; better name it: `FROM IMAGE AS NAME`, `--from=NAME`")),
             },
             Err(_) => Ok(self.stage_or_image(from, Some(instruction))),
         }

@@ -57,10 +57,12 @@ impl Lowering<'_> {
         self.collect_mounts(at, run, sources, &mut mounts)?;
         if !run.devices.is_empty() {
             let message = "device feature is only supported in Dockerfile frontend 1.14.0-labs or later";
-            return Err(Problem::new(message));
+            let problem = Problem::new(message).marking("--device");
+            return Err(problem.hinted("leave it out: this frontend is that of the stable channel"));
         }
         if script.args.is_empty() {
-            return Err(Problem::new("failed to marshal LLB definition: arguments are required"));
+            let problem = Problem::new("failed to marshal LLB definition: arguments are required");
+            return Err(problem.hinted("write a command: `RUN COMMAND`"));
         }
         let name = self.run_name(at, &script.text, &mounts);
         let record = self.run_record(at.stage, &script.args);

@@ -6,13 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::contexts::ContextValue;
 use super::env::EnvList;
 use super::graph::NodeId;
-use crate::diag::LineRange;
+use super::outline;
+use crate::diag::{Case, LineRange, did_you_mean};
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{Instruction, SourceLine};
 use crate::image::{ImageConfig, Platform};
 
 use super::error::Problem;
-use super::nearest;
 
 /// Index of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,6 +99,8 @@ pub(crate) struct Stage<'a> {
     /// What it takes files from, with the lines that do.
     pub(crate) needs: BTreeMap<StageId, Vec<LineRange>>,
     pub(crate) args: Vec<DeclaredArg>,
+    /// What its own instructions take from outside.
+    pub(crate) outline: outline::Capture,
     /// Paths used of the main context.
     pub(crate) context_paths: BTreeSet<String>,
     /// The stage that holds the paths used of this one: its first ancestor.
@@ -183,7 +185,7 @@ impl<'a> Stages<'a> {
             return Ok(StageId(self.list.len().saturating_sub(1)));
         }
         self.by_name(name).ok_or_else(|| {
-            let near = nearest::suffix(name, &self.displays());
+            let near = did_you_mean(name, self.displays(), Case::Sensitive);
             let problem = Problem::usage(format!("target stage {} could not be found{near}", quote(name)));
             let named = self.list.iter().filter(|stage| !stage.implicit && !stage.name.is_empty());
             match named.map(|stage| stage.name.as_str()).collect::<Vec<_>>().as_slice() {
@@ -249,7 +251,8 @@ impl<'a> Stages<'a> {
 
     fn circle(&self, start: StageId, trail: &[&[LineRange]]) -> Problem {
         let name = &self.get(start).display;
-        let problem = Problem::new(format!("circular dependency detected on stage: {name}"));
+        let problem = Problem::new(format!("circular dependency detected on stage: {name}"))
+            .hinted("a stage takes files from stages above it that do not need it themselves");
         trail.iter().fold(problem, |problem, lines| problem.at(lines))
     }
 }

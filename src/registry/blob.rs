@@ -47,6 +47,10 @@ impl fmt::Debug for BlobStream {
 impl Client {
     /// Opens a blob of the repository of `name`; waits while four of this registry are being moved.
     pub async fn blob(&self, name: &Reference, descriptor: &Descriptor) -> Result<BlobStream, RegistryError> {
+        self.through_mirrors(name, |place| async move { self.blob_at(&place, descriptor).await }).await
+    }
+
+    async fn blob_at(&self, name: &Reference, descriptor: &Descriptor) -> Result<BlobStream, RegistryError> {
         let endpoint = self.endpoint(&name.registry)?;
         if descriptor.digest.algorithm() != "sha256" {
             return Err(endpoint.protocol(format!("{} is not a sha256 digest, the only kind read", descriptor.digest)));

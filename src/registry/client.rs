@@ -29,6 +29,9 @@ pub struct HostOptions {
     pub insecure: bool,
     /// PEM bundles of authorities to trust besides the system's.
     pub authorities: Vec<Vec<u8>>,
+    /// Registries that are asked first, in this order: `host`, `host:port`, or either with a path that goes before the
+    /// repository. Nothing is pushed to them.
+    pub mirrors: Vec<String>,
     /// Hosts, with port if not the default, that may see the credentials as token servers.
     pub trusted_realms: Vec<String>,
 }
@@ -146,6 +149,31 @@ impl Client {
         Ok(Arc::new(Self { options, resolver, endpoints, tokens }))
     }
 
+    /// Asks the mirrors of a reference's registry, and at last itself, whose answer counts when none has one.
+    pub(crate) async fn through_mirrors<T, F>(
+        &self,
+        reference: &Reference,
+        mut ask: impl FnMut(Reference) -> F,
+    ) -> Result<T, RegistryError>
+    where
+        F: Future<Output = Result<T, RegistryError>>,
+    {
+        let mirrors = self.options.hosts.get(&reference.registry).map_or(&[][..], |host| &host.mirrors);
+        for mirror in mirrors {
+            let (registry, path) = mirror.split_once('/').unwrap_or((mirror, ""));
+            let path = path.trim_matches('/');
+            let repository = match path {
+                "" => reference.repository.clone(),
+                path => format!("{path}/{}", reference.repository),
+            };
+            match ask(Reference { registry: registry.into(), repository, ..reference.clone() }).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => tracing::debug!(%mirror, %reference, %error, "the mirror does not have it"),
+            }
+        }
+        ask(reference.clone()).await
+    }
+
     /// Returns the endpoint of a registry, made once.
     pub(crate) fn endpoint(&self, host: &str) -> Result<Arc<Endpoint>, RegistryError> {
         let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,6 +196,10 @@ impl Client {
 
     /// Returns what a reference points to, without its content where the registry says enough of it.
     pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
+        self.through_mirrors(reference, |place| async move { self.resolve_at(&place).await }).await
+    }
+
+    async fn resolve_at(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
         let response = self.ask_manifest(reference, Method::HEAD).await?;
         let headers = response.headers();
         let media_type = text(headers, header::CONTENT_TYPE.as_str());
@@ -178,12 +210,16 @@ impl Client {
             (Some(kind), Some(digest), Some(size)) if !wrong && ACCEPT.contains(&kind.as_str()) => {
                 Ok(Descriptor::new(kind, digest, size))
             }
-            _ => self.manifest(reference).await.map(|(descriptor, _)| descriptor),
+            _ => self.manifest_at(reference).await.map(|(descriptor, _)| descriptor),
         }
     }
 
     /// Returns a manifest or index, checked against the digest of the reference and for having one meaning.
     pub async fn manifest(&self, reference: &Reference) -> Result<(Descriptor, Bytes), RegistryError> {
+        self.through_mirrors(reference, |place| async move { self.manifest_at(&place).await }).await
+    }
+
+    async fn manifest_at(&self, reference: &Reference) -> Result<(Descriptor, Bytes), RegistryError> {
         let endpoint = self.endpoint(&reference.registry)?;
         let response = self.ask_manifest(reference, Method::GET).await?;
         let (kind, stated) = (text(response.headers(), "content-type"), stated_digest(response.headers()));

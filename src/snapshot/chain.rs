@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn merging_keeps_all_and_the_topmost_of_equals_counts() {
-        let cases: [(&[&[u64]], &[u64], &[u64]); 5] = [
+        type Case<'a> = (&'a [&'a [u64]], &'a [u64], &'a [u64]);
+        let cases: [Case<'_>; 5] = [
             (&[], &[], &[]),
             (&[&[1, 2], &[3]], &[1, 2, 3], &[1, 2, 3]),
             (&[&[1, 2], &[1, 3]], &[1, 2, 1, 3], &[2, 1, 3]),

@@ -37,6 +37,12 @@ pub struct LayerInfo {
     pub hides: bool,
     /// The stack it was made for.
     pub parent: Chain,
+    /// How users were mapped when it was made.
+    pub(super) owners: String,
+    /// How many of its files got root as owner because theirs was not mapped.
+    pub squashed: u64,
+    /// How many device files were left out because this user could not make them.
+    pub devices: u64,
     /// All blobs known to hold it.
     pub(super) blobs: Vec<StoredBlob>,
 }

@@ -15,6 +15,7 @@
 
 mod active;
 mod adopt;
+mod blobs;
 mod chain;
 mod error;
 mod meta;
@@ -41,6 +42,7 @@ use crate::layer::compare::{Found, copy_diff, extract_diff, normalize, prune};
 use crate::layer::{BlobInfo, PackOptions, pack};
 use crate::store::Store;
 use crate::sys::dir::Dir;
+use crate::sys::idmap;
 use meta::StoredBlob;
 use native::Trees;
 use overlay::{MAX_LAYERS, Mounter, Stack};
@@ -84,6 +86,8 @@ pub struct Snapshots {
     trees: Trees,
     skeletons: Skeletons,
     next: AtomicU64,
+    /// What owners on disk mean here.
+    owners: String,
     /// Held while the notes of a layer are read, changed and replaced.
     notes: Mutex<()>,
 }
@@ -100,8 +104,9 @@ impl Snapshots {
         let failed = |source| SnapshotError::Open { path: store.path().join(SNAPSHOTS), source };
         let mounter = choose(&store, &dir, options.kind)?.map(Arc::new);
         let next = AtomicU64::new(highest(&dir).map_err(failed)? + 1);
+        let owners = idmap::own().map_err(failed)?;
         let (trees, skeletons, notes) = (Trees::default(), Skeletons::default(), Mutex::new(()));
-        Ok(Arc::new(Self { store, dir, chains, options, mounter, trees, skeletons, next, notes }))
+        Ok(Arc::new(Self { store, dir, chains, options, mounter, trees, skeletons, next, owners, notes }))
     }
 
     /// Returns the store of the same state root.
@@ -151,6 +156,7 @@ impl Snapshots {
             size: found.size,
             hides: found.hides,
             parent: parent.clone(),
+            owners: self.owners.clone(),
             ..LayerInfo::default()
         };
         info.create(work.dir()).map_err(failed)?;
@@ -233,7 +239,15 @@ impl Snapshots {
             return Ok(parent.push(known));
         }
         let found = self.fit(parent, &mut unpacked)?;
-        let mut info = LayerInfo { size: found.size, hides: found.hides, chain_id, ..origin.info(parent, expect) };
+        let mut info = LayerInfo {
+            size: found.size,
+            hides: found.hides,
+            chain_id,
+            owners: self.owners.clone(),
+            squashed: unpacked.applied.squashed,
+            devices: unpacked.applied.devices,
+            ..origin.info(parent, expect)
+        };
         if let Some(blob) = &origin.blob {
             info.add_blob(blob, None);
         }
@@ -274,8 +288,7 @@ impl Snapshots {
     pub fn find_layer(&self, chain_id: &ChainId) -> Option<LayerId> {
         let text = self.chains.read_link(OsStr::new(chain_id.0.hex())).ok()?;
         let layer: LayerId = text.to_str()?.parse().ok()?;
-        let info = self.info(layer).ok()?;
-        (info.chain_id.as_ref() == Some(chain_id) && self.fs(layer).is_ok()).then_some(layer)
+        (self.usable(layer)?.chain_id.as_ref() == Some(chain_id)).then_some(layer)
     }
 
     fn remember(&self, chain_id: &ChainId, layer: LayerId) -> io::Result<()> {
@@ -293,11 +306,7 @@ impl Snapshots {
         let (writer, blob) = pack(&self.fs(layer)?, options, self.store.writer()?)?;
         writer.commit(Some((&blob.digest, blob.size)))?;
         if options.latest.is_none() {
-            let _held = self.notes.lock().map_err(|_| poisoned(layer))?;
-            let mut info = self.info(layer)?;
-            info.add_blob(&blob, Some(options.level()));
-            let folder = self.folder(layer)?;
-            info.replace(&folder, self.store.scratch()).map_err(|source| SnapshotError::Commit { source })?;
+            self.note_blob(layer, &blob, options.level())?;
         }
         Ok(blob)
     }
@@ -342,9 +351,16 @@ impl Snapshots {
         LayerInfo::load(&self.folder(layer)?).map_err(|source| SnapshotError::Missing { layer, source })
     }
 
-    /// Returns whether all layers of `chain` are here.
+    /// Returns whether all layers of `chain` are here and mean here what they meant where they were made.
     pub fn exists(&self, chain: &Chain) -> bool {
-        chain.layers().iter().all(|layer| self.info(*layer).is_ok() && self.fs(*layer).is_ok())
+        chain.layers().iter().all(|layer| self.usable(*layer).is_some())
+    }
+
+    /// Returns what is known of a layer that is whole. One that was made while users were mapped otherwise counts as gone: its files
+    /// belong to others now, or to root where there was but one id.
+    fn usable(&self, layer: LayerId) -> Option<LayerInfo> {
+        let info = self.info(layer).ok()?;
+        (info.owners == self.owners && self.fs(layer).is_ok()).then_some(info)
     }
 
     /// Gives no new layer the id of one of `chain`: where layers were deleted by hand, others may still speak of them.

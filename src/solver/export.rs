@@ -222,3 +222,106 @@ impl<R: Clone> Collector<'_, R> {
         self.graph
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering::SeqCst;
+
+    use super::super::Outcome;
+    use super::super::cache::record_digest;
+    use super::super::fake::{Memory, Run, Vtx, setup, vtx};
+    use super::*;
+    use crate::digest::Digest;
+
+    /// An image, a context that is only known by content, a step on the first with the second, and another on that.
+    fn build() -> Vec<Vtx> {
+        let copy = vtx("copy").input("image").content("context");
+        vec![vtx("image").also_key("chain"), vtx("context").random(), copy, vtx("run").input("copy")]
+    }
+
+    fn of(name: &str) -> Digest {
+        record_digest(&Digest::compute(name), 0)
+    }
+
+    /// Records by digest with the digests each is reached from, and whether it has a result.
+    fn shape(records: &Exported<String>) -> BTreeSet<(Digest, Vec<BTreeSet<Digest>>, bool)> {
+        let digest = |id: &ItemId| records.graph.record(id).expect("known").digest;
+        let links =
+            |record: &Record| record.links.iter().map(|l| l.iter().map(|p| digest(&p.item)).collect()).collect();
+        records.graph.items().map(|(_, i)| (i.record.digest.clone(), links(&i.record), i.result.is_some())).collect()
+    }
+
+    fn times(run: &Run) -> Vec<SystemTime> {
+        let items = run.solution.records.graph.items();
+        items.filter_map(|(_, item)| Some(item.result.as_ref()?.0)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_cold_solve_leaves_records_as_buildkit_does() {
+        let store = Memory::named("local");
+        let run = setup(&build(), &["run"]).store(&store).collect().run().await;
+        let found = shape(&run.solution.records);
+        let anchors: BTreeSet<&Digest> = found.iter().filter(|r| r.1.is_empty()).map(|r| &r.0).collect();
+        assert_eq!(anchors.len(), 3, "both keys of the image and the content of the context");
+        assert!(found.iter().filter(|r| r.1.is_empty()).all(|r| !r.2), "what has no inputs has no result");
+        let copy = found.iter().find(|r| r.0 == of("copy")).expect("copy");
+        assert_eq!((copy.1[0].clone(), copy.1[1].len(), copy.2), (BTreeSet::from([of("image"), of("chain")]), 1, true));
+        let target = &run.solution.records.targets[0];
+        assert_eq!(target.len(), 1);
+        assert!(
+            target.iter().all(|id| run.solution.records.graph.item(id).is_some_and(|i| i.record.digest == of("run")))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_full_hit_leaves_what_it_found() {
+        let store = Memory::named("remote");
+        let first = setup(&build(), &["run"]).store(&store).collect().run().await;
+        let fresh = Memory::named("local");
+        let second = setup(&build(), &["run"]).store(&fresh).store(&store).collect().handles().run().await;
+        assert_eq!(second.ran(), ["context"]);
+        assert_eq!(shape(&second.solution.records), shape(&first.solution.records));
+        assert_eq!(times(&second), times(&first), "results keep the time they were saved at");
+        assert_eq!(store.handles.load(SeqCst), store.loads.load(SeqCst), "nothing was asked for by its bytes");
+    }
+
+    #[tokio::test]
+    async fn what_a_step_reads_is_loaded_by_its_bytes() {
+        let store = Memory::named("local");
+        setup(&build(), &["copy"]).store(&store).run().await;
+        setup(&build(), &["run"]).store(&store).handles().run().await;
+        assert_eq!((store.loads.load(SeqCst), store.handles.load(SeqCst)), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn links_that_were_not_used_are_kept() {
+        let store = Memory::named("local");
+        setup(&build(), &["run"]).store(&store).run().await;
+        let mut other = build();
+        other[0] = vtx("image").key("other").also_key("chain");
+        let run = setup(&other, &["run"]).store(&store).collect().run().await;
+        assert_eq!(run.outcome("run"), Outcome::Cached);
+        let found = shape(&run.solution.records);
+        let copy = found.iter().find(|r| r.0 == of("copy")).expect("copy");
+        assert_eq!(copy.1[0], BTreeSet::from([of("image"), of("chain"), of("other")]));
+    }
+
+    #[tokio::test]
+    async fn a_failed_solve_leaves_what_finished() {
+        let store = Memory::named("local");
+        let mut failing = build();
+        failing.push(vtx("last").input("run").fails());
+        let run = setup(&failing, &["last"]).store(&store).collect().run().await;
+        assert!(run.solution.results.is_err());
+        let with_result: BTreeSet<Digest> =
+            shape(&run.solution.records).into_iter().filter(|r| r.2).map(|r| r.0).collect();
+        assert_eq!(with_result, BTreeSet::from([of("copy"), of("run")]));
+    }
+
+    #[tokio::test]
+    async fn what_only_random_keys_lead_to_is_left_out() {
+        let vertices = [vtx("context").random(), vtx("step").input("context"), vtx("next").input("step")];
+        let run = setup(&vertices, &["next"]).store(&Memory::named("local")).collect().run().await;
+        assert_eq!(run.solution.records.graph.items().count(), 0);
+    }
+}

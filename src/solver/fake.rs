@@ -287,6 +287,7 @@ pub(super) struct Setup {
     stores: Vec<Arc<dyn CacheStore<String>>>,
     parallelism: usize,
     target_need: Need,
+    collect: Option<Need>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -297,6 +298,7 @@ pub(super) fn setup(vertices: &[Vtx], targets: &[&str]) -> Setup {
         stores: Vec::new(),
         parallelism: 4,
         target_need: Need::Bytes,
+        collect: None,
         cancel: CancellationToken::new(),
     }
 }
@@ -308,6 +310,10 @@ impl Setup {
     }
     pub(super) fn parallelism(mut self, parallelism: usize) -> Self {
         self.parallelism = parallelism;
+        self
+    }
+    pub(super) fn collect(mut self) -> Self {
+        self.collect = Some(Need::Handle);
         self
     }
     pub(super) fn handles(mut self) -> Self {
@@ -341,7 +347,7 @@ impl Setup {
             cancel: self.cancel,
             parallelism: self.parallelism,
             target_need: self.target_need,
-            collect: Some(Need::Handle),
+            collect: self.collect,
         };
         let solution = solve(request).await;
         let lines = diary.lines.lock().unwrap().clone();

@@ -28,6 +28,25 @@ async fn second_run_of_a_line_loads_only_its_end() {
 }
 
 #[tokio::test]
+async fn a_target_that_nobody_reads_is_loaded_as_a_handle() {
+    use std::sync::atomic::Ordering::SeqCst;
+    let store = Memory::named("remote");
+    setup(&chain3(), &["final"]).store(&store).run().await;
+    let second = setup(&chain3(), &["final"]).store(&store).handles().run().await;
+    assert_eq!(second.ran(), [""; 0]);
+    assert_eq!((store.loads.load(SeqCst), store.handles.load(SeqCst)), (1, 1));
+
+    let more = [chain3(), vec![vtx("more").input("final")]].concat();
+    let third = setup(&more, &["final", "more"]).store(&store).handles().run().await;
+    assert_eq!(third.ran(), ["more"]);
+    assert_eq!(
+        (store.loads.load(SeqCst), store.handles.load(SeqCst)),
+        (2, 1),
+        "what a step reads comes with its bytes"
+    );
+}
+
+#[tokio::test]
 async fn without_a_store_everything_runs_once() {
     let run = setup(&chain3(), &["final"]).run().await;
     assert_eq!(run.ran(), ["base", "build", "final"]);

@@ -11,9 +11,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 
-use super::SourceError;
 use super::layers::{self, Reporter};
 use super::select::{self, Contents, ResolvedImage};
+use super::{SourceError, blob};
 use crate::digest::Digest;
 use crate::image::{Descriptor, Platform, Reference};
 use crate::registry::{Client, MANIFEST_LIMIT, RegistryError, document};
@@ -45,6 +45,11 @@ impl ImageSource {
     pub async fn pull(&self, image: &ResolvedImage, reporter: &Reporter) -> Result<Chain, SourceError> {
         let remote = Remote { client: &self.client, store: &self.store };
         layers::pull(&remote, &self.store, &self.snapshots, image, reporter).await
+    }
+
+    /// Brings the blob of one layer of an image into the store.
+    pub async fn fetch(&self, image: &ResolvedImage, layer: &Descriptor) -> Result<(), SourceError> {
+        blob::fetch(&Remote { client: &self.client, store: &self.store }, &self.store, image, layer).await
     }
 }
 

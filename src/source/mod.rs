@@ -9,6 +9,7 @@
 //! In: references and platforms. Out: [`ResolvedImage`]s, and their layers as snapshot chains. Invariant: nothing of an image
 //! is adopted before its blob's digest and size, and its layer's diff id, are verified.
 
+mod blob;
 mod error;
 pub mod image;
 mod layers;

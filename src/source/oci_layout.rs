@@ -19,9 +19,9 @@ use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 
-use super::SourceError;
 use super::layers::{self, Reporter};
 use super::select::{self, Contents, ResolvedImage};
+use super::{SourceError, blob};
 use crate::digest::{Digest, Hasher};
 use crate::image::{Descriptor, Index, Platform, Reference};
 use crate::registry::{Document, MANIFEST_LIMIT, RegistryError, document};
@@ -79,6 +79,16 @@ impl OciLayout {
         reporter: &Reporter,
     ) -> Result<Chain, SourceError> {
         layers::pull(self, store, snapshots, image, reporter).await
+    }
+
+    /// Brings the blob of one layer of an image into the store.
+    pub async fn fetch(
+        &self,
+        store: &Arc<Store>,
+        image: &ResolvedImage,
+        layer: &Descriptor,
+    ) -> Result<(), SourceError> {
+        blob::fetch(self, store, image, layer).await
     }
 
     fn check_version(&self, marker: &[u8]) -> Result<(), SourceError> {

@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use super::SourceError;
-use crate::digest::Digest;
+use crate::digest::{ChainId, Digest};
 use crate::image::media::{self, Compression};
 use crate::image::{Descriptor, ImageConfig, Index, Manifest, Platform, Reference};
 use crate::registry::{Document, document};
@@ -41,9 +41,7 @@ pub struct ResolvedImage {
 
 impl ResolvedImage {
     /// Returns the identity of the stack up to each layer, bottom first.
-    #[cfg(test)]
-    pub(super) fn chain_ids(&self) -> Vec<crate::digest::ChainId> {
-        use crate::digest::ChainId;
+    pub fn chain_ids(&self) -> Vec<ChainId> {
         let mut ids: Vec<ChainId> = Vec::new();
         for diff_id in &self.config.rootfs.diff_ids {
             ids.push(ChainId::extend(ids.last(), diff_id));

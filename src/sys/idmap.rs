@@ -49,6 +49,15 @@ pub fn groups() -> io::Result<Vec<Extent>> {
     Ok(parse(&std::fs::read_to_string("/proc/self/gid_map")?))
 }
 
+/// Returns both maps of this process as one line: where it is another, ids on disk mean others.
+pub fn own() -> io::Result<String> {
+    let text = |map: Vec<Extent>| {
+        let extents: Vec<_> = map.iter().map(|e| format!("{} {} {}", e.inside, e.outside, e.count)).collect();
+        extents.join(", ")
+    };
+    Ok(format!("{}; {}", text(users()?), text(groups()?)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
