@@ -189,7 +189,7 @@ impl Fitting<'_> {
         // The layer may have put something else there, or in place of a directory on the way, after the link.
         let Some(place) = open_plain(self.fs, place)? else { return Ok(()) };
         match place.try_stat(leaf)? {
-            Some(stat) if !is_whiteout(&stat) => return Ok(()),
+            Some(stat) if !is_whiteout(&stat) => Ok(()),
             there => keeping_time(&place, || {
                 there.map_or(Ok(()), |_| place.unlink(leaf))?;
                 self.link_at((&place, leaf), path, target)
