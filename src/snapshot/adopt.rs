@@ -184,6 +184,8 @@ impl Fitting<'_> {
 
     /// Makes a hard link to a file below, which is copied up for it: to where it is, if this layer shows it there.
     fn link(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
+        // Whatever came in the link's place later, it could not have been made without its target.
+        let (parent, name) = self.below(target)?;
         let (place, leaf) = split(path);
         let leaf = OsStr::from_bytes(leaf);
         // The layer may have put something else there, or in place of a directory on the way, after the link.
@@ -192,23 +194,30 @@ impl Fitting<'_> {
             Some(stat) if !is_whiteout(&stat) => Ok(()),
             there => keeping_time(&place, || {
                 there.map_or(Ok(()), |_| place.unlink(leaf))?;
-                self.link_at((&place, leaf), path, target)
+                self.link_at((&place, leaf), path, (&parent, name))
             }),
         }
     }
 
-    fn link_at(&mut self, place: (&Dir, &OsStr), path: &[u8], target: &[u8]) -> io::Result<()> {
+    /// Returns the directory without links, and the name, of what may be linked to below.
+    fn below<'t>(&self, target: &'t [u8]) -> io::Result<(Vec<u8>, &'t OsStr)> {
         let lower = self.lower.ok_or_else(|| missing(target))?;
         let (parent, name) = split(target);
-        let parent = real_path(lower, parent)?;
-        let (real, name) = (join(&parent, name), OsStr::from_bytes(name));
-        let below = open_plain(lower, &parent)?.ok_or_else(|| missing(target))?;
-        let stat = below.try_stat(name)?.ok_or_else(|| missing(target))?;
-        if stat.is_dir() {
+        let (parent, name) = (real_path(lower, parent)?, OsStr::from_bytes(name));
+        let dir = open_plain(lower, &parent)?.ok_or_else(|| missing(target))?;
+        if dir.try_stat(name)?.ok_or_else(|| missing(target))?.is_dir() {
             return Err(io::Error::other("a hard link to a directory"));
         }
-        if !self.copies.contains_key(&real) && self.shows(&parent, name)? {
-            let to = self.make(&parent)?;
+        Ok((parent, name))
+    }
+
+    fn link_at(&mut self, place: (&Dir, &OsStr), path: &[u8], target: (&[u8], &OsStr)) -> io::Result<()> {
+        let (parent, name) = target;
+        let lower = self.lower.ok_or(io::ErrorKind::NotFound)?;
+        let below = open_plain(lower, parent)?.ok_or(io::ErrorKind::NotFound)?;
+        let real = join(parent, name.as_bytes());
+        if !self.copies.contains_key(&real) && self.shows(parent, name)? {
+            let to = self.make(parent)?;
             keeping_time(&to, || copy::file(&below, name, &to, name))?;
             self.copies.insert(real.clone(), real.clone());
         }

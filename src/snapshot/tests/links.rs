@@ -43,9 +43,20 @@ fn what_comes_in_place_of_a_link_counts() {
         &[("d/x", b'1', 0, "etc/owned"), ("d", b'0', 0o644, "file")],
         &["/d 100644 0:0 file", "/etc/owned 100600 0:0 hi"],
     );
-    check(&[("x", b'1', 0, "none"), ("x", b'0', 0o644, "")], &["/etc/owned 100600 0:0 hi", "/x 100644 0:0"]);
     // A whiteout hides what is below, not what the layer itself has.
     check(&[("x", b'1', 0, "etc/owned"), (".wh.x", b'0', 0, "")], &["/etc/owned 100600 0:0 hi", "/x 100600 0:0 hi"]);
+}
+
+#[test]
+fn a_link_to_nothing_is_an_error_whatever_comes_later() {
+    let members = [("x", b'1', 0, "none"), ("x", b'0', 0o644, "")];
+    for kind in KINDS {
+        let scene = Scene::new(kind);
+        let one = scene.adopt(&Chain::empty(), &tar(&[("etc/", b'5', 0o755, "")]));
+        let (unpacked, diff_id) = scene.blob(&tar(&members));
+        let error = scene.snapshots.adopt(&one, unpacked, &diff_id, Origin::default()).expect_err("no target");
+        assert!(matches!(error, SnapshotError::Adopt { path, .. } if path == "x"));
+    }
 }
 
 #[test]
