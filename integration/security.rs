@@ -74,6 +74,7 @@
 //! Known to differ from the list: a secret for a variable lives in ordinary memory while its step is started; E14, E15, E20, E22,
 //! T10 to T12, R5, R9 to R13 have tests below, where they have any, and none here.
 
+mod deep;
 mod files;
 mod filter;
 mod images;

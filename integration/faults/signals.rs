@@ -174,3 +174,21 @@ fn a_second_signal_ends_it_at_once() {
         works(&project);
     }
 }
+
+#[test]
+fn in_a_file_that_takes_long_to_read() {
+    for user in BOTH {
+        let project = Project::with(user, "FROM scratch\nCOPY big /\n");
+        project.file("big", "");
+        File::options().write(true).open(project.context().join("big")).unwrap().set_len(64 << 30).unwrap();
+        for (signal, code) in BOTH_SIGNALS {
+            let mut running = Running::start(&project, &[]);
+            running.until("load build context\n#2 DONE");
+            sleep(Duration::from_millis(300));
+            let begin = Instant::now();
+            running.interrupt(signal, code);
+            assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        }
+        works(&project);
+    }
+}

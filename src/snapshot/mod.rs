@@ -230,7 +230,7 @@ impl Snapshots {
     pub fn adopt(
         &self,
         parent: &Chain,
-        unpacked: Unpacked,
+        mut unpacked: Unpacked,
         expect: &DiffId,
         origin: Origin,
     ) -> Result<Chain, SnapshotError> {
@@ -241,7 +241,7 @@ impl Snapshots {
         if let Some(known) = chain_id.as_ref().and_then(|id| self.find_layer(id)) {
             return Ok(parent.push(known));
         }
-        let found = self.fit(parent, &unpacked)?;
+        let found = self.fit(parent, &mut unpacked)?;
         let mut info = LayerInfo {
             size: found.size,
             hides: found.hides,
@@ -263,7 +263,7 @@ impl Snapshots {
         Ok(parent.push(layer))
     }
 
-    fn fit(&self, parent: &Chain, unpacked: &Unpacked) -> Result<Found, SnapshotError> {
+    fn fit(&self, parent: &Chain, unpacked: &mut Unpacked) -> Result<Found, SnapshotError> {
         let found = Found { hides: unpacked.applied.hides, size: unpacked.applied.size };
         if parent.is_empty() {
             adopt::fit(unpacked, None)?;

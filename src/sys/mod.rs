@@ -18,6 +18,7 @@ pub mod programs;
 pub mod seccomp;
 pub mod terminal;
 pub mod unnamed;
+pub mod walk;
 pub mod workplace;
 
 pub use nix::mount::MsFlags;
