@@ -35,7 +35,8 @@ fn e12_privileges_are_refused_by_the_name_of_their_entitlement() {
         // What the caller allows the filter still bounds, and the next step has it again.
         let both = "FROM evil\nRUN --security=insecure grep ^Seccomp: /proc/self/status\nRUN grep ^Seccomp: /proc/self/status\n";
         let output = scene.build(both, &["--allow", "security.insecure"]).success();
-        assert_eq!(lines(&output), ["Seccomp:\t0", "Seccomp:\t2"]);
+        let states: Vec<_> = lines(&output).into_iter().filter(|line| line.starts_with("Seccomp:")).collect();
+        assert_eq!(states, ["Seccomp:\t0", "Seccomp:\t2"]);
     });
 }
 

@@ -120,12 +120,13 @@ fn p1_the_lock_file_is_what_ci_and_the_readme_build() {
 }
 
 /// Files that may start programs: the step itself, docker or podman for `--load`, credential helpers, `newuidmap`.
-const STARTERS: [&str; 7] = [
+const STARTERS: [&str; 8] = [
     "exec/launch.rs",
     "exec/process.rs",
     "export/load.rs",
     "registry/helper.rs",
     "rootless/helper.rs",
+    "source/git/command.rs",
     "sys/proc.rs",
     "sys/ns.rs",
 ];

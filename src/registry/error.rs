@@ -195,7 +195,7 @@ impl RegistryError {
 }
 
 /// The deepest cause says what happened; those above it only which library noticed.
-fn reason(error: &reqwest::Error) -> String {
+pub(crate) fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".into();
     }

@@ -39,6 +39,7 @@ pub use client::{Client, ClientOptions, HostOptions, Patience, Proxies};
 pub use credentials::{Account, Credentials, NoCredentials};
 pub use document::{CONFIG_LIMIT, Document, DocumentError, MANIFEST_LIMIT};
 pub(crate) use endpoint::{Maker, Trust};
+pub(crate) use error::reason;
 pub use error::{CredentialsError, RegistryError};
 pub use push::{ByteReader, OnSent, Open, Pushed, Whereabouts};
 pub use url::{Origin, RedactedUrl, Secret};

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::diag::{Diagnose, Kind};
 use crate::digest::Digest;
+use crate::registry::reason;
 use crate::snapshot::SnapshotError;
 use crate::store::StoreError;
 
@@ -33,13 +34,14 @@ pub enum HttpError {
         name: String,
     },
     /// The network failed.
-    #[error("failed to fetch {url}")]
+    #[error("failed to fetch {url}: {}", reason(cause))]
     Network {
         /// The URL.
         url: String,
+        /// Its host.
+        host: String,
         /// Why.
-        #[source]
-        source: reqwest::Error,
+        cause: reqwest::Error,
     },
     /// Nothing came for too long.
     #[error("failed to fetch {url}: no answer within {seconds} s")]
@@ -151,6 +153,7 @@ impl Diagnose for HttpError {
                 "if it needs a login, give a token with `--secret id=HTTP_AUTH_TOKEN_{host},env=VARIABLE`, or a whole \
                  header value with `--secret id=HTTP_AUTH_HEADER_{host},env=VARIABLE`"
             )],
+            Self::Network { host, cause, .. } => vec![network_hint(host, &reason(cause))],
             Self::Status { code: 404 | 410, .. } => vec!["check the URL: the server has no such file".into()],
             Self::Mismatch { found, .. } => vec![format!(
                 "if the new file is the one you want, write `--checksum={found}`; else the server gives you another file"
@@ -166,4 +169,14 @@ impl Diagnose for HttpError {
             _ => Vec::new(),
         }
     }
+}
+
+fn network_hint(host: &str, reason: &str) -> String {
+    if reason.contains("certificate") {
+        return format!("let the machine trust the authority of {host}, or name its file in SSL_CERT_FILE");
+    }
+    if reason.contains("Connection refused") {
+        return format!("nothing answers at {host}: check the name and the port, and HTTPS_PROXY");
+    }
+    format!("check the name {host}, the network, and HTTPS_PROXY")
 }

@@ -86,7 +86,7 @@ impl Transfer {
             let result = self.follow(request).await;
             let again = match &result {
                 Ok(response) => matches!(response.status().as_u16(), 429 | 502..=504),
-                Err(HttpError::Network { source, .. }) => source.is_connect() || source.is_request(),
+                Err(HttpError::Network { cause, .. }) => cause.is_connect() || cause.is_request(),
                 Err(_) => false,
             };
             if !again || attempt == ATTEMPTS {
@@ -172,9 +172,12 @@ impl Transfer {
         url: &Url,
         work: impl Future<Output = reqwest::Result<T>>,
     ) -> Result<T, HttpError> {
+        let host = || url.host_str().unwrap_or_default().to_owned();
         let url = || RedactedUrl(url.clone()).to_string();
         match tokio::time::timeout(self.limits.idle, work).await {
-            Ok(result) => result.map_err(|error| HttpError::Network { url: url(), source: error.without_url() }),
+            Ok(result) => {
+                result.map_err(|error| HttpError::Network { url: url(), host: host(), cause: error.without_url() })
+            }
             Err(_) => Err(HttpError::TimedOut { url: url(), seconds: self.limits.idle.as_secs() }),
         }
     }
