@@ -131,8 +131,8 @@ async fn run(
     let need = if outputs::take_handles(&build.setup) { Need::Handle } else { Need::Bytes };
     match work.once(need, &cancel).await {
         Err(Failure::Lost(diagnostic)) => {
-            let text = format!("a layer of a cache could not be had, its step runs instead: {}", diagnostic.message);
-            build.sink.send(Event::Warning(Warning::notice(text)));
+            // The load that fails next is told of.
+            tracing::debug!(error = %diagnostic.message, "a layer of a cache could not be had, solving again");
             work.once(Need::Bytes, &cancel).await.map_err(Failure::into_diagnostic)
         }
         outcome => outcome.map_err(Failure::into_diagnostic),

@@ -70,7 +70,7 @@ impl Client {
         mount_from: &[Reference],
         sent: OnSent,
     ) -> Result<Pushed, RegistryError> {
-        let endpoint = self.endpoint(&target.registry)?;
+        let endpoint = self.endpoint(&target.registry).await?;
         let _permit = endpoint.blobs.acquire().await.expect("the semaphore is never closed");
         let repository = target.repository.as_str();
         let upload = Upload { endpoint: &endpoint, repository, descriptor, open, sent };

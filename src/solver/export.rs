@@ -227,9 +227,9 @@ impl<R: Clone> Collector<'_, R> {
 mod tests {
     use std::sync::atomic::Ordering::SeqCst;
 
+    use super::super::Outcome;
     use super::super::cache::record_digest;
     use super::super::fake::{Memory, Run, Vtx, setup, vtx};
-    use super::super::Outcome;
     use super::*;
     use crate::digest::Digest;
 
