@@ -259,3 +259,25 @@ fn faults_of_a_registry_during_export_are_one_warning() {
         }
     });
 }
+
+#[test]
+fn what_finished_is_exported_though_a_later_step_fails() {
+    for user in BOTH {
+        let project = project(user);
+        let dockerfile = fs::read_to_string(project.context().join("Dockerfile")).unwrap();
+        let (to, from) = (local(&project, "cache", "dest"), local(&project, "cache", "src"));
+        let to = format!("{to},mode=max");
+        let fail = |more: &[&str]| {
+            forget(&project);
+            project.file("Dockerfile", format!("{dockerfile}RUN exit 7\n"));
+            let output =
+                project.build(&[&["--cache-to", &to], more, &busybox()].concat()).failure(1).says("exit code: 7");
+            project.file("Dockerfile", &dockerfile);
+            output
+        };
+        let _ = fail(&["--cache-failed=false"]);
+        assert!(!project.home().join("cache").exists());
+        let _ = fail(&[]);
+        assert_eq!(fresh(&project, &["--cache-from", &from]).count("CACHED"), 5);
+    }
+}
