@@ -10,6 +10,8 @@ mod command_line;
 mod config;
 mod context;
 mod copying;
+mod git;
+mod http;
 mod image;
 mod language;
 mod mounts;

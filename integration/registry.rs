@@ -16,7 +16,7 @@ use rbuild::digest::Digest;
 use rbuild::image::{Descriptor, Reference, media};
 use rbuild::registry::{
     Account, ByteReader, Client, ClientOptions, Credentials, CredentialsError, HostOptions, OnSent, Open, Patience,
-    Pushed, RegistryError, Secret,
+    Pushed, RegistryError, Secret, Whereabouts,
 };
 
 use crate::support::fake_registry::{Answer, Asked, End, FakeRegistry};
@@ -107,7 +107,10 @@ fn empty_image() -> (Bytes, Bytes) {
 async fn push_image(client: &Arc<Client>, target: &Reference) -> Digest {
     let (config, manifest) = empty_image();
     let descriptor = Descriptor::of(media::OCI_CONFIG, &config);
-    client.push_blob(target, &descriptor, &*opener(&config), &[], silent()).await.expect("config");
+    client
+        .push_blob(target, &descriptor, &*opener(&config), Whereabouts::Repositories(&[]), silent())
+        .await
+        .expect("config");
     client.push_manifest(target, media::OCI_MANIFEST, &manifest).await.expect("manifest")
 }
 
@@ -132,8 +135,12 @@ async fn pushes_and_pulls_with_a_real_registry() {
     });
     let open = opener(&content);
     let push = |name: Reference, from: Vec<Reference>| {
-        let (client, descriptor, open, sent) = (&client, &descriptor, &open, Arc::clone(&sent));
-        async move { client.push_blob(&name, descriptor, &**open, &from, sent).await.expect("push") }
+        // A new one each time, which knows nothing of what the others pushed.
+        let client = self::client(Account::Anonymous);
+        let (descriptor, open, sent) = (&descriptor, &open, Arc::clone(&sent));
+        async move {
+            client.push_blob(&name, descriptor, &**open, Whereabouts::Repositories(&from), sent).await.expect("push")
+        }
     };
     assert!(!client.has_blob(&target, &descriptor).await.expect("head"));
     assert_eq!(push(target.clone(), vec![]).await, Pushed::Uploaded);
@@ -262,8 +269,42 @@ async fn uploads_in_pieces_where_one_request_is_refused() {
     .await;
     let content = noise(1000);
     let name = reference(&registry.host, "a");
-    let pushed = client(Account::Anonymous).push_blob(&name, &layer(&content), &*opener(&content), &[], silent()).await;
+    let pushed = client(Account::Anonymous)
+        .push_blob(&name, &layer(&content), &*opener(&content), Whereabouts::Repositories(&[]), silent())
+        .await;
     assert_eq!(pushed.expect("pushed"), Pushed::Uploaded, "{:?}", registry.lines());
     let patched: Vec<Asked> = registry.asked().into_iter().filter(|a| a.line.starts_with("PATCH")).collect();
     assert_eq!(patched.iter().map(|a| &a.body[..]).collect::<Vec<_>>().concat(), content);
+}
+
+/// What a registry is asked for when a blob is pushed twice, as the methods alone.
+async fn asked_for(size: usize, whereabouts: Whereabouts<'_>) -> (Vec<Pushed>, String) {
+    let registry = FakeRegistry::start(|asked| match asked.line.split(' ').next().expect("method") {
+        "POST" => Answer::new(202, "").header("location", "/session"),
+        "PUT" => Answer::new(201, ""),
+        _ => Answer::new(404, ""),
+    })
+    .await;
+    let (client, name, content) = (client(Account::Anonymous), reference(&registry.host, "a"), noise(size));
+    let mut pushed = Vec::new();
+    for _ in 0..2 {
+        let how = client.push_blob(&name, &layer(&content), &*opener(&content), whereabouts, silent()).await;
+        pushed.push(how.expect("pushed"));
+    }
+    let methods: Vec<String> =
+        registry.lines().iter().map(|line| line.split(' ').next().unwrap_or("").into()).collect();
+    (pushed, methods.join(" "))
+}
+
+#[tokio::test]
+async fn no_more_is_asked_than_is_not_known() {
+    let twice = vec![Pushed::Uploaded, Pushed::Existed];
+    for (size, whereabouts, expected) in [
+        (1000, Whereabouts::Nowhere, "POST PUT"),
+        (1_000_000, Whereabouts::Nowhere, "HEAD POST PUT"),
+        (1000, Whereabouts::Repositories(&[]), "HEAD POST PUT"),
+    ] {
+        let expected = (twice.clone(), expected.to_owned());
+        assert_eq!(asked_for(size, whereabouts).await, expected, "{size} bytes, {whereabouts:?}");
+    }
 }

@@ -54,6 +54,14 @@
 //! | R6 | a document has one meaning | | `registry::security`, `src/registry/document`, `src/source/select/tests` |
 //! | R7 | a digest is a digest before it is used | | `registry::security`, `src/registry/document`, `src/source/oci_layout` |
 //! | R8 | whatever a server sends is bounded | | `registry::security` |
+//! | G1 | no name of a ref, host or path is an option to git | `sources` | `src/source/git/spec`, `src/source/git/refs` |
+//! | G2 | a subdirectory of a repository is reached through no link | `sources` | |
+//! | G3 | no hook, filter or submodule of a repository runs anything or writes elsewhere | `sources` | `src/source/git/submodule` |
+//! | G4 | a token goes to its repository only | `sources` | `features::git`, `features::http`, `src/source/git/submodule` |
+//! | G5 | git is not run in a context; there is no provenance yet to ask for | `sources` | |
+//! | G6 | a ref called like a commit is not that commit | `sources` | |
+//! | G7 | a password in a URL is in no log, image or state | `sources` | `src/source/git/spec`, `src/driver/graph` |
+//! | G8 | what git and web servers send is bounded | `sources` | |
 //! | S1 | no byte of a secret stays anywhere | `secret` | `src/secrets/secret` |
 //! | S3 | a secret is a file in memory with the mode asked for, for one step | `secret` | `exec::mounts` |
 //! | S4 | a secret or key of the workspace is reached through no link | `secret` | `src/secrets/secret`, `src/secrets/ssh` |
@@ -66,6 +74,7 @@
 //! Known to differ from the list: a secret for a variable lives in ordinary memory while its step is started; E14, E15, E20, E22,
 //! T10 to T12, R5, R9 to R13 have tests below, where they have any, and none here.
 
+mod deep;
 mod files;
 mod filter;
 mod images;
@@ -74,6 +83,7 @@ mod log;
 mod mounts;
 mod races;
 mod secret;
+mod sources;
 mod state;
 mod steps;
 mod supply;

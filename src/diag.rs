@@ -230,6 +230,14 @@ fn underline(line: &str, mark: Option<&str>) -> String {
     format!("     |     {lead}{}\n", "^".repeat(mark.chars().count()))
 }
 
+/// Reads a table of `testdata/tables`: a row of JSON per line, made of what other programs answer.
+#[cfg(test)]
+pub(crate) fn table<T: serde::de::DeserializeOwned>(name: &str) -> Vec<T> {
+    let path = format!("{}/testdata/tables/{name}.jsonl", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).expect("table");
+    text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,6 +19,7 @@
 //! | `records/` | [`store::records`] | cache keys and the layers they lead to |
 //! | `snapshots/`, `chains/` | [`snapshot`] | layers unpacked, in overlay's format, and their chain ids |
 //! | `caches/` | [`ops::CacheMounts`] | directories of `RUN --mount=type=cache` |
+//! | `git/`, `http/` | [`source::git`], [`source::http`] | what was fetched of git repositories; entity tags of web servers |
 //!
 //! Nothing is mounted where another process could see it, and nothing is written elsewhere but by [`export`] and where the user
 //! said.

@@ -35,7 +35,7 @@ const WRONG: [(&[&str], &str, &str); 47] = [
     (&["--ssh", "default"], "the variable SSH_AUTH_SOCK is not set", "ssh-agent"),
     (&["--build-context", "x"], "invalid value of --build-context: \"x\": expected NAME=VALUE", ""),
     (&["--build-context", "x=/nonexistent"], "failed to open \"/nonexistent\": No such file", ""),
-    (&["--build-context", "x=https://h.invalid"], "only directories", ""),
+    (&["--build-context", "x=ftp://h.invalid"], "write a directory, a URL, a git repository", ""),
     (&["--build-context", "x=docker-image://A:1"], "invalid reference format", ""),
     (&["--cache-from", "type=gha"], "--cache-from: no cache backend of type `gha` is there", "registry, local, inline"),
     (
@@ -71,7 +71,11 @@ fn contexts_that_are_none() {
     let project = Project::with(User::Rootless, "FROM scratch\n");
     let _ = project.rbuild(&["nowhere"]).complains(2, "failed to open the context \"nowhere\": No such file", "`.`");
     let _ = project.rbuild(&["context/Dockerfile"]).complains(2, "is not a directory", "-f context/Dockerfile .");
-    let _ = project.rbuild(&["https://h.invalid/a.git"]).complains(2, "contexts from a URL", "check the sources out");
+    let _ = project.rbuild(&["https://h.invalid/a.git?bad=1"]).complains(
+        2,
+        "unexpected query \"bad\"",
+        "URL.git#REF:SUBDIR",
+    );
     let mut command = project.command(binary());
     command.arg("buidl");
     let _ = run(command).complains(2, "\"buidl\"", "did you mean `rbuild build [OPTIONS]`?");

@@ -102,12 +102,27 @@ fn destinations_that_cannot_be_written() {
     let nowhere = project.home().join("none/image.tar");
     let to = |dest: &str| format!("type=oci,dest={dest}");
     let hint = "make the directory first: `mkdir -p none`";
-    let _ = project.build(&["-o", &to(nowhere.to_str().unwrap())]).complains(5, "No such file", hint);
-    let _ = project.build(&["-o", &to("/usr/image.tar")]).complains(5, "Permission denied", "that you may write to");
-    let _ = project.build(&["-o", "type=local,dest=/usr/rbuild-out"]).complains(5, "Permission denied", "write to");
-    for flag in ["--iidfile", "--metadata-file"] {
-        let _ = project.build(&[flag, nowhere.to_str().unwrap()]).complains(5, "No such file", hint);
+    // What would be in vain is not begun.
+    let early = |output: Output| output.silent_about("COPY . /");
+    let refused = "Permission denied";
+    let _ = early(project.build(&["-o", &to(nowhere.to_str().unwrap())])).complains(5, "No such file", hint);
+    let _ = early(project.build(&["-o", &to("/usr/image.tar")])).complains(5, refused, "that you may write to");
+    for kind in ["local", "oci,tar=false"] {
+        let output = format!("type={kind},dest=/usr/rbuild-out/below");
+        let _ = early(project.build(&["-o", &output])).complains(5, refused, "write to");
     }
+    for flag in ["--iidfile", "--metadata-file"] {
+        let _ = early(project.build(&[flag, nowhere.to_str().unwrap()])).complains(5, "No such file", hint);
+    }
+    let _ = project.build(&["-o", "made", "-o", "type=oci,dest=made/image.tar", "--iidfile", "made/id"]).success();
+}
+
+#[test]
+fn without_a_program_that_loads_images_nothing_is_begun() {
+    let project = Project::with(User::Root, COPY_ALL);
+    let mut command = project.rbuild_command(&["--load"]);
+    command.arg(project.context()).env("PATH", "/nowhere");
+    let _ = run(command).complains(5, "neither docker nor podman", "type=docker").silent_about("COPY . /");
 }
 
 #[test]

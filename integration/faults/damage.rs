@@ -59,6 +59,10 @@ const DAMAGES: &[Damage] = &[
         change(&log(state), |bytes| bytes.splice(0..0, *b"garbage\n{\"v\":1,\"item\":7}\n\0\xff\n").for_each(drop));
     }),
     ("an empty log", |state| change(&log(state), Vec::clear)),
+    ("a directory for a log", |state| {
+        fs::remove_file(log(state)).unwrap();
+        fs::create_dir(log(state)).unwrap();
+    }),
     ("no log", |state| remove(&state.join("records"))),
     ("the newest layer gone", |state| remove(layers(state).last().unwrap())),
     ("the oldest layer gone", |state| remove(&layers(state)[0])),

@@ -99,6 +99,8 @@ fn in_an_export_and_in_a_push() {
                 running.until("exporting to");
                 sleep(Duration::from_millis(delay));
                 running.kill();
+                let left = names(project.home());
+                assert!(!left.iter().any(|name| name.starts_with(".rbuild-")), "{output}: {left:?}");
             }
         }
         let _ = project.build(&with(&["-o", &image])).success();

@@ -1,14 +1,16 @@
 //! Ctrl-C and SIGTERM: all stops, nothing stays, the exit code says which signal it was.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::images::{Image, Pulls};
 use super::{Running, in_progress, names, state_is_good, wait_for};
 use crate::support::build::{BASE, BOTH, Project, busybox};
+use crate::support::image::RawTar;
 
 const BOTH_SIGNALS: [(&str, i32); 2] = [("INT", 130), ("TERM", 143)];
 
@@ -55,6 +57,40 @@ fn in_a_pull_and_before() {
         running.until("load metadata for");
         running.interrupt("INT", 130);
         works(&project);
+    }
+}
+
+#[test]
+fn in_a_context_that_does_not_come() {
+    for user in BOTH {
+        let project = Project::new(user);
+        for (signal, code) in BOTH_SIGNALS {
+            let (log, mut command) = (project.home().join("log"), project.rbuild_command(&["-"]));
+            let mut child = command.stdin(Stdio::piped()).stderr(File::create(&log).unwrap()).spawn().unwrap();
+            let tar = RawTar::default().file("Dockerfile", 0o644, vec![b'#'; 5000]).0;
+            let mut pipe = child.stdin.take().unwrap();
+            pipe.write_all(&tar[..2000]).unwrap();
+            wait_for("the first step", || fs::read_to_string(&log).unwrap().contains("load build definition"));
+            let (sent, id) = (Instant::now(), child.id().to_string());
+            assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{}", fs::read_to_string(&log).unwrap());
+            assert!(sent.elapsed() < Duration::from_secs(5));
+        }
+        works(&project);
+    }
+}
+
+#[test]
+fn a_failed_build_does_not_wait_for_what_is_being_packed() {
+    for user in BOTH {
+        let random = "RUN dd if=/dev/urandom of=/random bs=1M count=150\nRUN echo fai''ls; false\n";
+        let project = Project::with(user, &format!("{BASE}{random}"));
+        let slow = "type=oci,dest=image.tar,compression=zstd,compression-level=22";
+        let mut running = Running::start(&project, &[&busybox()[..], &["-o", slow]].concat());
+        running.until("fails");
+        let failed = Instant::now();
+        assert_eq!(running.end().code(), Some(1), "{}", running.said());
+        assert!(failed.elapsed() < Duration::from_secs(4), "{:?}", failed.elapsed());
     }
 }
 
@@ -135,6 +171,24 @@ fn a_second_signal_ends_it_at_once() {
         sleep(Duration::from_millis(50));
         running.signal("TERM");
         assert_eq!(running.end().code(), Some(143), "{}", running.said());
+        works(&project);
+    }
+}
+
+#[test]
+fn in_a_file_that_takes_long_to_read() {
+    for user in BOTH {
+        let project = Project::with(user, "FROM scratch\nCOPY big /\n");
+        project.file("big", "");
+        File::options().write(true).open(project.context().join("big")).unwrap().set_len(64 << 30).unwrap();
+        for (signal, code) in BOTH_SIGNALS {
+            let mut running = Running::start(&project, &[]);
+            running.until("load build context\n#2 DONE");
+            sleep(Duration::from_millis(300));
+            let begin = Instant::now();
+            running.interrupt(signal, code);
+            assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+        }
         works(&project);
     }
 }

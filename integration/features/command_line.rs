@@ -149,6 +149,26 @@ fn quiet_prints_the_digest_and_files_tell_it_too() {
 }
 
 #[test]
+fn a_failed_build_leaves_no_id_of_an_earlier_one() {
+    for user in BOTH {
+        let project = Project::with(user, "FROM scratch\nCOPY a /\n");
+        let (iid, metadata) = (project.home().join("iid"), project.home().join("metadata.json"));
+        for path in [&iid, &metadata] {
+            fs::write(path, "old").unwrap();
+            project.own(path);
+        }
+        let args = ["--iidfile", text(&iid), "--metadata-file", text(&metadata), "-o", "type=oci,dest=image.tar"];
+        let _ = project.build(&args).failure(3);
+        assert!(!iid.exists());
+        // That is what docker buildx does.
+        assert_eq!(fs::read_to_string(&metadata).unwrap(), "old");
+        project.file("a", "");
+        let _ = project.build(&args).success();
+        assert!(fs::read_to_string(&iid).unwrap().starts_with("sha256:"));
+    }
+}
+
+#[test]
 fn network_hosts_memory_and_limits_of_steps() {
     for user in BOTH {
         let script = "RUN ls /sys/class/net | wc -l > /net; cat /etc/hosts > /h; ulimit -n > /n; ulimit -Hn >> /n; \
@@ -238,7 +258,6 @@ fn flags_of_later_versions_are_refused_by_name() {
         let flag = args[0].split('=').next().unwrap();
         let _ = project.build(args).failure(2).says(flag);
     }
-    let _ = project.rbuild(&["https://example.org/a.git"]).failure(2).says("https://example.org/a.git");
     let _ = project.build(&["--provenance=false", "--sbom=false", "--rm", "--force-rm", "--compress"]).success();
 }
 

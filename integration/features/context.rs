@@ -110,7 +110,7 @@ fn named_contexts_replace_stages_and_images() {
         }
         assert!(!out.join("extra/hidden").exists());
         let _ = project.build(&["--build-context", "a=/nonexistent"]).failure(2).says("/nonexistent");
-        let _ = project.build(&["--build-context", "a=https://example.org/x"]).failure(2).says("https://example.org/x");
+        let _ = project.build(&["--build-context", "a=ftp://example.org/x"]).failure(2).says("ftp://example.org/x");
     }
 }
 

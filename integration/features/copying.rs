@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 
 use super::image::Layout;
 use super::{text, tool, with_base};
-use crate::support::build::{BOTH, Project, User, busybox};
+use crate::support::build::{BOTH, Project, busybox};
 
 #[test]
 fn owners_and_modes() {
@@ -163,15 +163,6 @@ fn archives_are_unpacked_by_add_and_only_then() {
                 && out.join("not/not.tar").exists()
         );
         assert_eq!(fs::read_to_string(out.join("stat")).unwrap(), "640 3:4\n640 5:6\n");
-    }
-}
-
-#[test]
-fn urls_and_repositories_are_refused_with_their_line() {
-    for source in ["https://example.org/a.tar", "https://example.org/a.git#v1", "git@example.org:a/b.git"] {
-        let project = Project::with(User::Rootless, &format!("FROM scratch\n\nADD {source} /\n"));
-        let output = project.build(&[]).failure(3).says("Dockerfile:3").says("not there in this version");
-        assert!(output.stderr.contains("example.org"), "{}", output.stderr);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Where results go: files, archives, registries, engines; several at once.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
 
 use super::image::Layout;
 use super::{text, tool};
@@ -58,6 +58,47 @@ fn several_outputs_of_one_build() {
         let _ = project.build(&["--push", "-t", &tag]).success();
         assert_eq!(inspect(&["--tls-verify=false", &format!("docker://{tag}")])["Digest"], digest.as_str());
     }
+}
+
+#[test]
+fn r10_programs_of_the_context_and_the_checkout_are_not_run() {
+    let registry = Registry::with_login();
+    let host = &registry.host;
+    let project = Project::with(User::Root, "FROM scratch\nCOPY a /\n");
+    let ran = project.home().join("ran");
+    let script = format!("#!/bin/sh\necho $0 >{}; cat >/dev/null; exit 1\n", ran.display());
+    for place in ["a", "bin/docker", "bin/docker-credential-planted"] {
+        project.file(place, &script);
+        fs::set_permissions(project.context().join(place), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::create_dir(project.home().join(".docker")).unwrap();
+    let accounts = format!(r#"{{"credHelpers":{{"{host}":"planted"}}}}"#);
+    fs::write(project.home().join(".docker/config.json"), accounts).unwrap();
+    symlink(project.context().join("bin"), project.home().join("link")).unwrap();
+    let outside = project.home().join("bin");
+    let build = |args: &[&str], bin: &Path, from: &str, cwd: &Path| {
+        let mut command = project.rbuild_command(args);
+        command.env("PATH", format!("{}:/usr/bin:/bin", bin.display())).arg(from).current_dir(cwd);
+        let output = run(command);
+        (output, fs::read_to_string(&ran).is_ok_and(|_| fs::remove_file(&ran).is_ok()))
+    };
+    let image = format!("{host}/app:1");
+    let pull = ["--platform", "linux/amd64"];
+    let (context, elsewhere) = (project.context(), project.home().join("elsewhere"));
+    fs::create_dir(&elsewhere).unwrap();
+    fs::write(elsewhere.join("Dockerfile"), format!("FROM {image}\n")).unwrap();
+    for bin in [context.join("bin"), project.home().join("link")] {
+        for (from, cwd) in [(&context, project.home()), (&elsewhere, &context)] {
+            let (_, ran) = build(&["--load"], &bin, text(from), cwd);
+            assert!(!ran, "{} from {}", bin.display(), cwd.display());
+            let (output, ran) = build(&pull, &bin, text(&elsewhere), &context);
+            assert!(!ran && output.stderr.contains("it is in no directory of PATH"), "{}", output.stderr);
+        }
+    }
+    // The same ones are run from elsewhere, also below the home directory a build is started in.
+    fs::rename(context.join("bin"), &outside).unwrap();
+    assert!(build(&["--load"], &outside, text(&context), project.home()).1);
+    assert!(build(&pull, &outside, text(&elsewhere), project.home()).1);
 }
 
 #[test]

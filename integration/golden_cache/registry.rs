@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rbuild::digest::Digest;
 use rbuild::image::{Descriptor, Reference};
-use rbuild::registry::{ByteReader, Client, ClientOptions, HostOptions, NoCredentials};
+use rbuild::registry::{ByteReader, Client, ClientOptions, HostOptions, NoCredentials, Whereabouts};
 use serde_json::Value;
 
 use crate::layout::{Layout, assemble, json};
@@ -65,7 +65,10 @@ impl BaseRegistry {
                     let content = content.clone();
                     Box::pin(async move { Ok(Box::pin(io::Cursor::new(content)) as ByteReader) })
                 };
-                self.client.push_blob(reference, &descriptor, &open, &[], Arc::new(|_| ())).await.unwrap();
+                self.client
+                    .push_blob(reference, &descriptor, &open, Whereabouts::Repositories(&[]), Arc::new(|_| ()))
+                    .await
+                    .unwrap();
             }
             let kind = document["mediaType"].as_str().unwrap();
             self.client.push_manifest(reference, kind, &Bytes::from(bytes)).await.unwrap();

@@ -124,7 +124,10 @@ impl TestImage {
         let client = client(Account::Anonymous);
         for (digest, content) in &self.blobs {
             let descriptor = Descriptor::new("", digest.clone(), content.len() as u64);
-            client.push_blob(target, &descriptor, &*opener(content), &[], silent()).await.expect("blob");
+            client
+                .push_blob(target, &descriptor, &*opener(content), Whereabouts::Repositories(&[]), silent())
+                .await
+                .expect("blob");
         }
         client.push_manifest(target, media::OCI_MANIFEST, &self.manifest).await.expect("manifest");
     }

@@ -88,7 +88,16 @@ async fn r12_each_repository_and_action_has_its_own_token() {
         fetch(&client, &two, &layer(&content)).await.expect("two");
     }
     let other = noise(10);
-    client.push_blob(&one, &layer(&other), &*opener(&other), std::slice::from_ref(&two), silent()).await.expect("push");
+    client
+        .push_blob(
+            &one,
+            &layer(&other),
+            &*opener(&other),
+            Whereabouts::Repositories(std::slice::from_ref(&two)),
+            silent(),
+        )
+        .await
+        .expect("push");
     let asked = registry.asked();
     let tokens: Vec<String> =
         asked.iter().filter(|a| a.line.starts_with("GET /token")).map(|a| scopes(&a.line[11..])).collect();
@@ -188,7 +197,7 @@ async fn r3_uploads_elsewhere_carry_no_credential() {
         let content = noise(100);
         let name = reference(&registry.host, "a");
         let error = client(password())
-            .push_blob(&name, &layer(&content), &*opener(&content), &[], silent())
+            .push_blob(&name, &layer(&content), &*opener(&content), Whereabouts::Repositories(&[]), silent())
             .await
             .expect_err("refused");
         assert!(chain(&error).contains(reason) && !chain(&error).contains("pw"), "{error}");
@@ -443,7 +452,10 @@ async fn r8_uploads_that_do_not_move_are_left() {
     let content = noise(32 << 20);
     let began = Instant::now();
     let client = Client::new(options).expect("client");
-    let error = client.push_blob(&name, &layer(&content), &*opener(&content), &[], silent()).await.expect_err("deaf");
+    let error = client
+        .push_blob(&name, &layer(&content), &*opener(&content), Whereabouts::Repositories(&[]), silent())
+        .await
+        .expect_err("deaf");
     server.abort();
     assert!(matches!(error, RegistryError::TimedOut { .. }), "{error:?}");
     assert!(began.elapsed() < Duration::from_secs(15));

@@ -238,9 +238,10 @@ fn gzip(bytes: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
 
 #[test]
 fn t7_what_a_layer_expands_to_is_bounded() {
-    // 400 MiB of nothing in 400 KiB: more than 200 times the blob and 64 MiB.
-    let head = RawTar::default().member(&Member { size: Some(400 << 20), ..Member::new(FILE, b"zeros") }).0;
-    let bomb = gzip(std::iter::once(head).chain((0..400).map(|_| vec![0; 1 << 20])));
+    // 100 MiB of nothing in 100 KiB are no bomb, but what a step with `dd` makes.
+    let head = RawTar::default().member(&Member { size: Some(100 << 20), ..Member::new(FILE, b"zeros") }).0;
+    let zeros = [head, vec![0; 100 << 20], vec![0; 1024]].concat();
+    let harmless = gzip([zeros.clone()]);
     let member = Member { data: b"text", ..Member::new(FILE, b"f") };
     let deep = "d/".repeat(1500);
     let named = |key: &str, value: &str| with_record(key, value.as_bytes(), &member).end();
@@ -254,9 +255,7 @@ fn t7_what_a_layer_expands_to_is_bounded() {
     ];
     as_both(|user| {
         let mut scene = Scene::new(user);
-        let _ = pull(&mut scene, &Image::of([]).blob(b"?".to_vec(), bomb.clone(), "+gzip"))
-            .failure(4)
-            .says("beyond the limit");
+        let _ = pull(&mut scene, &Image::of([]).blob(zeros.clone(), harmless.clone(), "+gzip")).success();
         for (name, tar) in &cases {
             let output = pull(&mut scene, &Image::of([]).blob(tar.clone(), tar.clone(), ""));
             assert!(
@@ -271,7 +270,7 @@ fn t7_what_a_layer_expands_to_is_bounded() {
             let _ = pull(&mut scene, &Image::of([with_record("mtime", mtime.as_bytes(), &member)]));
         }
         let left = super::state::names_below(&scene.project.state());
-        assert!(!left.contains(&"zeros".to_owned()), "{left:?}");
+        assert!(!left.iter().any(|name| name.starts_with("nnn")), "{left:?}");
     });
 }
 

@@ -74,6 +74,12 @@ impl Diagnose for ChecksumError {
                 let path = path.trim_start_matches('/');
                 vec![format!("stop what writes {path} during the build, or add the line `{path}` to .dockerignore")]
             }
+            Self::Glob { .. } => {
+                vec![
+                    "close the bracket; where a list is meant, its names are in double quotes: `COPY [\"a\", \"b\"]`"
+                        .into(),
+                ]
+            }
             _ => Vec::new(),
         }
     }

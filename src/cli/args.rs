@@ -66,8 +66,8 @@ pub enum ProgressMode {
 /// Flags of a build.
 #[derive(Debug, Args)]
 pub struct BuildArgs {
-    /// Build context: a directory, or `-` for a tar or a Dockerfile on standard input
-    #[arg(value_name = "PATH|-", default_value = ".")]
+    /// Build context: a directory, a URL, a git repository, or `-` for a tar or a Dockerfile on standard input
+    #[arg(value_name = "PATH|URL|-", default_value = ".")]
     pub context: String,
 
     /// Dockerfile, `-` for standard input [default: PATH/Dockerfile]
@@ -178,7 +178,7 @@ pub struct BuildArgs {
     #[arg(long = "secret", value_name = "SPEC")]
     pub secrets: Vec<String>,
 
-    /// Ssh agent for RUN --mount=type=ssh: `default` or `NAME=SOCKET`
+    /// Ssh agent or keys for RUN --mount=type=ssh: `default`, `NAME=SOCKET` or `NAME=KEYFILE,…`
     #[arg(long = "ssh", value_name = "SPEC")]
     pub ssh: Vec<String>,
 

@@ -19,17 +19,17 @@ const QUEUE: usize = 256;
 /// A running display.
 #[derive(Debug)]
 pub(super) struct Screen {
-    events: SyncSender<Event>,
+    events: SyncSender<Option<Event>>,
     thread: JoinHandle<()>,
 }
 
-/// Sends events to the display's thread.
+/// Sends events to the display's thread; none is the end.
 #[derive(Debug)]
-struct Channel(SyncSender<Event>);
+struct Channel(SyncSender<Option<Event>>);
 
 impl Sink for Channel {
     fn send(&self, event: Event) {
-        if let Err(TrySendError::Full(event)) = self.0.try_send(event) {
+        if let Err(TrySendError::Full(event)) = self.0.try_send(Some(event)) {
             // Other tasks of this thread go on meanwhile, among them the one that takes signals. The display ends after the
             // build; what comes later has nobody to see it.
             tokio::task::block_in_place(|| drop(self.0.send(event)));
@@ -47,9 +47,11 @@ impl Screen {
         (Self { events: events.clone(), thread }, Arc::new(Channel(events)))
     }
 
-    /// Shows what is left and ends the display; all sinks must be dropped before.
+    /// Shows what was sent until now and ends the display. Threads that nobody waits for after a signal may keep their sinks:
+    /// what they send is dropped.
     pub(super) fn finish(self) {
-        drop(self.events);
+        // It fails where the display has ended, which is what it asks for.
+        let _ = self.events.send(None);
         if self.thread.join().is_err() {
             // The display panicked and said so itself; the build's own result counts.
             let _ = std::io::stderr().flush();
@@ -85,13 +87,13 @@ pub(super) fn commands(environment: &Environment) -> Commands {
 }
 
 /// Ticks are due at fixed times, however many events arrive in between.
-fn show(mut display: Display, events: &Receiver<Event>) {
+fn show(mut display: Display, events: &Receiver<Option<Event>>) {
     let mut next = Instant::now() + TICK;
     loop {
         match events.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Ok(event) => display.event(&event),
+            Ok(Some(event)) => display.event(&event),
             Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => break,
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => break,
         }
         if Instant::now() >= next {
             if let Some((columns, rows)) = crate::sys::terminal::size_of_stderr() {

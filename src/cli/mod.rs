@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Environment, RegistryHost, Settings};
 use crate::diag::{Diagnostic, Kind};
-use crate::driver::{self, Outcome, Request, Setup};
+use crate::driver::{self, ContextSource, Outcome, Request, Setup};
 use crate::export::ExportSpec;
 use crate::progress::{Commands, Sink, sanitize};
 use crate::registry::{HostOptions, Proxies};
@@ -140,10 +140,9 @@ where
             _ => result,
         }
     });
-    // Threads that pack or read may be long in one call. Nobody waits for them after a signal: what they write is in the scratch
+    // Threads that pack or read may be long in one call. Nobody waits for them after a failure: what they write is in the scratch
     // folder, which the next build removes.
-    let interrupted = result.as_ref().is_err_and(|diagnostic| matches!(diagnostic.kind, Kind::Interrupted(_)));
-    runtime.shutdown_timeout(Duration::from_millis(if interrupted { 500 } else { 5000 }));
+    runtime.shutdown_timeout(Duration::from_millis(if result.is_err() { 500 } else { 5000 }));
     result
 }
 
@@ -157,6 +156,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         registries: settings.registries.iter().map(|(host, o)| (host.clone(), host_options(o))).collect(),
         auth_files: environment.auth_files(),
         search_path: environment.search_path(),
+        workspaces: workspaces(&prepared.request, environment),
         proxies: proxies(environment),
         parallelism: settings.max_parallelism,
         squash_ids,
@@ -167,6 +167,18 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         cache_strict: args.cache_strict,
         cache_failed: args.cache_failed,
     }
+}
+
+/// Returns the directories whose files others may have written. The user's home is none, though builds are started there.
+fn workspaces(request: &Request, environment: &Environment) -> Vec<std::path::PathBuf> {
+    let real = |path: std::path::PathBuf| path.canonicalize().ok();
+    let home = real(environment.home());
+    let context = match &request.context {
+        ContextSource::Directory(path) => Some(path.clone()),
+        ContextSource::StdinTar { .. } | ContextSource::Empty | ContextSource::Remote => None,
+    };
+    let found = [std::env::current_dir().ok(), context].into_iter().flatten().filter_map(real);
+    found.filter(|path| path.parent().is_some() && home.as_ref().is_none_or(|home| !home.starts_with(path))).collect()
 }
 
 fn host_options(host: &RegistryHost) -> HostOptions {

@@ -8,6 +8,7 @@ use super::args::{BuildArgs, Limit};
 use crate::cli::misuse;
 use crate::config::Environment;
 use crate::diag::{Diagnostic, Kind, chain, suggest};
+use crate::dockerfile::gitref;
 use crate::driver::request::LayoutSource;
 use crate::driver::{ContextSource, DockerfileSource, Request};
 use crate::export::ExportSpec;
@@ -42,6 +43,9 @@ pub(super) fn build_request(
     if let DockerfileSource::File(path) = &dockerfile {
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         request.options.insert("filename".into(), name);
+    }
+    if context == ContextSource::Remote {
+        request.options.insert("context".into(), args.context.clone());
     }
     request.context = context;
     request.dockerfile = dockerfile;
@@ -233,24 +237,20 @@ fn sources(args: &BuildArgs, stdin: &mut dyn Read) -> Result<(ContextSource, Doc
     match (args.context.as_str(), from_stdin) {
         ("-", true) => Err(usage("the context and the Dockerfile cannot both come from standard input".into())),
         ("-", false) => stdin_context(args, stdin),
-        (path, true) => Ok((directory(path)?, DockerfileSource::Inline(read_dockerfile(&mut Vec::new(), stdin)?))),
+        (path, true) => Ok((context(path)?, DockerfileSource::Inline(read_dockerfile(&mut Vec::new(), stdin)?))),
         (path, false) => {
             let file =
                 args.file.as_ref().map_or(DockerfileSource::Default, |f| DockerfileSource::File(PathBuf::from(f)));
-            Ok((directory(path)?, file))
+            Ok((context(path)?, file))
         }
     }
 }
 
-fn directory(path: &str) -> Result<ContextSource, Diagnostic> {
-    let remote = ["http://", "https://", "git://", "ssh://", "git@", "github.com/"];
-    if remote.iter().any(|prefix| path.starts_with(prefix)) {
-        let message =
-            format!("the context {:?} is refused: contexts from a URL are not there in this version", redacted(path));
-        return Err(usage(message).hinted("check the sources out first and give their directory"));
-    }
+/// A directory that is there comes first, whatever it is called; then what is spelt like a URL or a git repository.
+fn context(path: &str) -> Result<ContextSource, Diagnostic> {
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => Ok(ContextSource::Directory(path.into())),
+        _ if is_remote(path)? => Ok(ContextSource::Remote),
         Ok(_) => Err(usage(format!("the context {path:?} is not a directory"))
             .hinted(format!("give its directory; if it is the Dockerfile: `rbuild -f {path} .`"))),
         Err(error) => {
@@ -261,6 +261,16 @@ fn directory(path: &str) -> Result<ContextSource, Diagnostic> {
             })
         }
     }
+}
+
+/// Tells whether a context is fetched: a URL of a web server, or a git repository in any of its spellings.
+fn is_remote(text: &str) -> Result<bool, Diagnostic> {
+    let wrong = |error: gitref::GitRefError| {
+        usage(format!("invalid git repository {:?}: {error}", redacted(text)))
+            .hinted("write `URL.git#REF:SUBDIR`, or `URL.git?ref=REF&subdir=SUBDIR`")
+    };
+    let git = gitref::parse(text).map_err(wrong)?.is_some();
+    Ok(git || text.starts_with("http://") || text.starts_with("https://"))
 }
 
 /// Drops user and password of a URL, and what follows a `?`.
@@ -379,7 +389,8 @@ fn limit(flag: &str, value: &str) -> Result<String, Diagnostic> {
 /// What no machine is called is a slip of the pen.
 fn known_platform(text: &str) -> Result<(), Diagnostic> {
     let told = |why: String| usage(format!("invalid value of --platform: {why}"));
-    let platform = text.parse::<Platform>().map_err(|e| told(e.to_string()).hinted(PLATFORM_HINT))?;
+    let platform =
+        text.parse::<Platform>().map(Platform::normalized).map_err(|e| told(e.to_string()).hinted(PLATFORM_HINT))?;
     let parts = [("operating system", &platform.os, KNOWN_OS), ("architecture", &platform.architecture, KNOWN_ARCH)];
     for (what, word, known) in parts {
         if !known.contains(&word.as_str()) {
@@ -424,7 +435,7 @@ fn add_host(text: &str) -> Result<String, Diagnostic> {
     Ok(format!("{name}={ip}"))
 }
 
-/// `name=value`, the value being a directory, an OCI layout or an image.
+/// `name=value`, the value being a directory, an OCI layout, an image, a URL or a git repository.
 fn named_context(text: &str, request: &mut Request) -> Result<(), Diagnostic> {
     let wrong = |why: &str| usage(format!("invalid value of --build-context: {:?}: {why}", redacted(text)));
     let (name, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
@@ -437,8 +448,12 @@ fn named_context(text: &str, request: &mut Request) -> Result<(), Diagnostic> {
         request.options.insert(key, value.to_owned());
     } else if let Some(layout) = value.strip_prefix("oci-layout://") {
         request.layouts.insert(name, oci_layout(layout).map_err(|why| wrong(&why))?);
-    } else if value.contains("://") || value.starts_with("git@") || value.starts_with("target:") {
-        return Err(wrong("only directories, docker-image:// and oci-layout:// are there in this version"));
+    } else if value.starts_with("target:") {
+        return Err(wrong("targets of a bake file are not there in this version"));
+    } else if !std::path::Path::new(value).is_dir() && is_remote(value)? {
+        request.options.insert(key, value.to_owned());
+    } else if value.contains("://") {
+        return Err(wrong("write a directory, a URL, a git repository, docker-image:// or oci-layout://"));
     } else {
         let meta = std::fs::metadata(value).map_err(|e| wrong(&format!("failed to open {value:?}: {}", chain(&e))))?;
         if !meta.is_dir() {

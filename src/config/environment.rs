@@ -49,7 +49,8 @@ impl Environment {
         self.path(name).is_some()
     }
 
-    fn home(&self) -> PathBuf {
+    /// Returns the user's home directory.
+    pub fn home(&self) -> PathBuf {
         self.path("HOME").unwrap_or_else(|| PathBuf::from("/"))
     }
 

@@ -35,7 +35,8 @@ pub fn nearest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>, case:
             best = Some((distance, option));
         }
     }
-    best.map(|(_, option)| option)
+    // Nothing can be meant by nothing.
+    best.map(|(_, option)| option).filter(|option| !option.is_empty())
 }
 
 /// Returns ` (did you mean X?)`, or nothing.

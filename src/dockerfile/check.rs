@@ -25,10 +25,11 @@ impl RuleSet {
         self.all || self.names.contains(rule.name())
     }
 
-    fn parse(value: &str) -> Self {
+    /// Names what one part does; `all` stays, and a list replaces one before it.
+    fn set(&mut self, value: &str) {
         match value.trim() {
-            "all" => Self { all: true, names: BTreeSet::new() },
-            list => Self { all: false, names: list.split(',').map(|name| name.trim().to_owned()).collect() },
+            "all" => self.all = true,
+            list => self.names = list.split(',').map(|name| name.trim().to_owned()).collect(),
         }
     }
 }
@@ -85,8 +86,8 @@ impl CheckOptions {
             return Err(CheckError::UnknownOption { option: part.to_owned() });
         };
         match key.trim() {
-            "skip" => self.skip = RuleSet::parse(value),
-            "experimental" => self.experimental = RuleSet::parse(value),
+            "skip" => self.skip.set(value),
+            "experimental" => self.experimental.set(value),
             "error" => {
                 let not_boolean = || CheckError::NotBoolean { option: part.to_owned(), value: value.trim().to_owned() };
                 self.error = parse_bool(value.trim()).ok_or_else(not_boolean)?;
@@ -129,6 +130,7 @@ mod tests {
         assert!(options.error && options.experimental.all && !options.skip.all);
         assert_eq!(options.skip.names.into_iter().collect::<Vec<_>>(), ["A", "B"]);
         assert_eq!(CheckOptions::parse(" ").expect("valid"), CheckOptions::default());
+        assert!(CheckOptions::parse("skip=all;skip=A").expect("valid").skip.all);
     }
 
     #[test]

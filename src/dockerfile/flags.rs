@@ -86,6 +86,11 @@ impl Flags {
         Ok(())
     }
 
+    /// Tells whether a flag was given.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
     /// Returns a flag's value, empty if it was not given.
     pub(crate) fn one(&self, name: &str) -> String {
         self.values.get(name).and_then(|values| values.first()).cloned().unwrap_or_default()

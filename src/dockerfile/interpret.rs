@@ -74,8 +74,8 @@ pub(crate) enum Body {
     Args(Args),
     /// Names and values.
     Pairs(Vec<KeyValue>),
-    /// Another instruction; none if there is no text.
-    Nested(Option<Box<Raw>>),
+    /// Another instruction, and its text with the blanks behind it; none if there is no text.
+    Nested(Option<(Box<Raw>, String)>),
 }
 
 impl Raw {
@@ -99,7 +99,11 @@ impl Raw {
             "HEALTHCHECK" => Body::Args(healthcheck::arguments(text)?),
             // Chains are refused later; deeper ones need not be read.
             "ONBUILD" if text.is_empty() || depth > 1 => Body::Nested(None),
-            "ONBUILD" => Body::Nested(Some(Box::new(Self::parse_at(text, escape, depth + 1)?))),
+            "ONBUILD" => {
+                let (_, trigger) = split_once_blank(line.trim_start());
+                let trigger = trigger.unwrap_or_default().to_owned();
+                Body::Nested(Some((Box::new(Self::parse_at(text, escape, depth + 1)?), trigger)))
+            }
             _ => Body::Args(Args::default()),
         };
         Ok(Self { keyword, flags, body })
@@ -108,7 +112,7 @@ impl Raw {
     /// Tells whether heredocs may follow.
     pub(crate) fn may_have_heredocs(&self) -> bool {
         let raw = match &self.body {
-            Body::Nested(Some(inner)) => inner,
+            Body::Nested(Some((inner, _))) => inner,
             _ => self,
         };
         matches!(raw.keyword.as_str(), "ADD" | "COPY" | "RUN") && matches!(&raw.body, Body::Args(args) if !args.json)
@@ -342,11 +346,11 @@ fn run(raw: &Raw) -> Result<InstructionKind, Problem> {
         })?;
     }
     let (network, security) = (flags.one("network"), flags.one("security"));
-    if !matches!(network.as_str(), "" | "default" | "none" | "host") {
+    if flags.has("network") && !matches!(network.as_str(), "default" | "none" | "host") {
         let message = format!("invalid network mode {}", super::goquote::quote(&network));
         return Err(Problem::meaning(message).marking(network).hinted("write default, none or host"));
     }
-    if !matches!(security.as_str(), "" | "sandbox" | "insecure") {
+    if flags.has("security") && !matches!(security.as_str(), "sandbox" | "insecure") {
         let message = format!("security {} is not valid", super::goquote::quote(&security));
         return Err(Problem::meaning(message).marking(security).hinted("write sandbox or insecure"));
     }
@@ -383,7 +387,7 @@ fn volumes(items: Vec<String>) -> Result<Vec<String>, Problem> {
 }
 
 fn onbuild(raw: &Raw, source: &SourceLine) -> Result<InstructionKind, Problem> {
-    let Body::Nested(Some(inner)) = &raw.body else { return Err(needs_one("ONBUILD")) };
+    let Body::Nested(Some((inner, trigger))) = &raw.body else { return Err(needs_one("ONBUILD")) };
     raw.no_flags()?;
     match inner.keyword.as_str() {
         "ONBUILD" => {
@@ -396,8 +400,7 @@ fn onbuild(raw: &Raw, source: &SourceLine) -> Result<InstructionKind, Problem> {
         }
         _ => {}
     }
-    let (_, rest) = split_once_blank(source.text.trim());
-    let mut text = rest.unwrap_or_default().to_owned();
+    let mut text = trigger.clone();
     for Heredoc { body, name, .. } in &source.heredocs {
         text.push('\n');
         text.push_str(body);

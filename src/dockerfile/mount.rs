@@ -181,22 +181,14 @@ pub fn from_of(text: &str) -> Result<String, MountError> {
     Ok(from)
 }
 
-/// Reads a mount; `expand` is applied to each value.
+/// Reads a mount; `expand` is applied to each value. `size` and `required` are known behind the `type` they belong to.
 pub fn parse(text: &str, expand: &mut dyn FnMut(&str) -> Result<String, WordError>) -> Result<MountSpec, MountError> {
     let mut draft = Draft::default();
-    let mut late = Vec::new();
     for field in fields(text)? {
         let (key, value) = match field.split_once('=') {
             Some((key, value)) => (key.to_lowercase(), Some(expand(value)?)),
             None => (field.to_lowercase(), None),
         };
-        // `size` and `required` depend on the type, which may be named behind them.
-        match key.as_str() {
-            "size" | "required" => late.push((key, value, field)),
-            _ => draft.set(&key, value, &field)?,
-        }
-    }
-    for (key, value, field) in late {
         draft.set(&key, value, &field)?;
     }
     draft.finish()

@@ -18,9 +18,9 @@ fn reads_each_type() {
     let cache = mount("TYPE=Cache,dst=/c,id=i,sharing=LOCKED,mode=0755,uid=1,gid=2").expect("valid");
     assert_eq!((cache.id.as_str(), cache.sharing, cache.mode), ("i", Some(Sharing::Locked), Some(0o755)));
     assert_eq!((cache.uid, cache.gid, cache.readonly), (Some(1), Some(2), false));
-    let tmpfs = mount("size=64m,type=tmpfs,target=/t").expect("valid");
+    let tmpfs = mount("type=tmpfs,size=64m,target=/t").expect("valid");
     assert_eq!((tmpfs.kind, tmpfs.size, tmpfs.readonly), (MountType::Tmpfs, 64 << 20, false));
-    let secret = mount("required,type=secret,id=s,env=E").expect("valid");
+    let secret = mount("type=secret,required,id=s,env=E").expect("valid");
     assert_eq!((secret.required, secret.env.as_deref(), secret.readonly), (true, Some("E"), true));
     assert_eq!(mount("type=ssh,required=false").map(|ssh| (ssh.kind, ssh.required)), Ok((MountType::Ssh, false)));
     assert_eq!(mount("\"target=/a,b\",rw").map(|m| (m.target, m.readonly)), Ok(("/a,b".to_owned(), false)));
@@ -35,6 +35,7 @@ fn says_what_is_wrong() {
         ("type=bnid", "unsupported mount type \"bnid\" (did you mean bind?)"),
         ("type=cache,sharing=foo", "unsupported sharing value \"foo\""),
         ("size=1m,target=/x", "unexpected key 'size' for mount type 'bind'"),
+        ("size=1m,type=tmpfs", "unexpected key 'size' for mount type 'bind'"),
         ("required", "unexpected key 'required' for mount type 'bind'"),
         ("zzzzzz", "invalid field 'zzzzzz' must be a key=value pair"),
         ("type=secret", "invalid secret mount. one of source, target required"),

@@ -1,6 +1,6 @@
 //! A whole Dockerfile: stages out of lines, with recovery from mistakes and the lint of the file as a whole.
 //!
-//! In: bytes. Out: a [`Dockerfile`], or every mistake found, by line. Bytes that are not UTF-8 become U+FFFD. After a
+//! In: bytes. Out: a [`Dockerfile`], or every mistake found. Bytes that are not UTF-8 become U+FFFD. After a
 //! mistake the next instruction is read; a file that cannot be cut into lines any more ends the search.
 
 use std::borrow::Cow;
@@ -27,7 +27,10 @@ pub const MAX_ERRORS: usize = 1000;
 /// How UTF-16 begins, which some editors and shells write; read as UTF-8 every line of it would be a mistake of its own.
 const UTF16_MARKS: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
 
-/// Parses a Dockerfile. Mistakes come sorted by line; warnings go to `lint`, also when there are mistakes.
+/// Parses a Dockerfile; warnings go to `lint`, which has none yet, also when there are mistakes.
+///
+/// Mistakes come as BuildKit would find them, which stops at the first: the shape of all lines is read before what any
+/// instruction says.
 pub fn parse(name: &str, text: &[u8], lint: &mut Linter) -> Result<Dockerfile, Vec<ParseError>> {
     if text.is_empty() {
         return Err(vec![ParseError::new("the Dockerfile cannot be empty")]);
@@ -85,7 +88,7 @@ fn line_to_source(reader: &mut Reader<'_>, line: LogicalLine) -> Result<(Raw, So
         comments: line.comments,
         heredocs: Vec::new(),
     };
-    let raw = Raw::parse(text, reader.escape).map_err(|problem| problem.at(&source.lines))?;
+    let raw = Raw::parse(&line.text, reader.escape).map_err(|problem| problem.at(&source.lines))?;
     if raw.may_have_heredocs() && text.contains("<<") {
         let announced = heredoc::in_line(text);
         source.heredocs = announced.map_err(|error| Problem::syntax(error.to_string()).at(&source.lines))?;
@@ -112,7 +115,14 @@ fn unterminated(name: &str, lines: Vec<crate::diag::LineRange>) -> ParseError {
 struct Assembly {
     meta_args: Vec<Instruction>,
     stages: Vec<Stage>,
+    /// Mistakes in the shape of lines: where there is one, it is what fails the build.
+    syntax: Vec<ParseError>,
+    /// Mistakes in what instructions say.
     errors: Vec<ParseError>,
+    /// Last lines of instructions with an empty line between continuations.
+    empty_continuations: Vec<u32>,
+    /// How many warnings there were before the first mistake in what instructions say.
+    warnings: Option<usize>,
     /// Whether an instruction before the first FROM was reported; one report is enough.
     stageless: bool,
 }
@@ -122,7 +132,7 @@ impl Assembly {
     fn read(&mut self, text: &str, lint: &mut Linter) -> char {
         let mut reader = Reader::new(text.strip_prefix('\u{feff}').unwrap_or(text));
         let mut found = false;
-        while self.errors.len() < MAX_ERRORS {
+        while self.errors.len() + self.syntax.len() < MAX_ERRORS {
             match reader.next_instruction() {
                 Ok(None) => break,
                 Ok(Some(line)) => {
@@ -131,13 +141,13 @@ impl Assembly {
                 }
                 Err(error) => {
                     found = true;
-                    self.errors.push(error);
+                    self.syntax.push(error);
                 }
             }
         }
         if !found {
-            let last = reader.number();
-            self.errors.push(
+            let last = reader.number().max(1);
+            self.syntax.push(
                 ParseError::new("file with no instructions")
                     .at(&line_ranges(last, last))
                     .hinted("begin with `FROM IMAGE`"),
@@ -148,45 +158,70 @@ impl Assembly {
 
     fn instruction(&mut self, reader: &mut Reader<'_>, line: LogicalLine, lint: &mut Linter) {
         if line.empty_continuation {
-            let last = line_ranges(reader.number(), reader.number());
-            lint.file(Rule::NoEmptyContinuation, &last, "Empty continuation line");
+            self.empty_continuations.push(reader.number());
         }
         let (keyword, text) = (split_once_blank(line.text.trim()).0.to_owned(), line.text.clone());
         let (raw, source) = match line_to_source(reader, line) {
             Ok(parts) => parts,
-            Err(error) => return self.reject(error, &keyword, text),
+            Err(error) => {
+                self.begin_stage_anyway(&keyword, &error, text);
+                self.syntax.push(error);
+                return;
+            }
         };
         match interpret(&raw, &source, lint) {
             Ok(Statement::From(from)) => self.stages.push(stage(from, source)),
-            Ok(Statement::Other(kind)) => self.add(Instruction { source, kind }),
-            Err(problem) => self.reject(problem.at(&source.lines), &keyword, source.text),
+            Ok(Statement::Other(kind)) => self.add(Instruction { source, kind }, lint),
+            Err(problem) => {
+                let error = problem.at(&source.lines);
+                self.begin_stage_anyway(&keyword, &error, source.text);
+                self.reject(error, lint);
+            }
         }
     }
 
-    /// Notes a mistake; a FROM that has one still begins a stage, so that what follows it is not blamed.
-    fn reject(&mut self, error: ParseError, keyword: &str, text: String) {
+    /// A FROM that has a mistake still begins a stage, so that what follows it is not blamed.
+    fn begin_stage_anyway(&mut self, keyword: &str, error: &ParseError, text: String) {
         if keyword.eq_ignore_ascii_case("from") {
             let source = SourceLine { lines: error.ranges.clone(), text, ..SourceLine::default() };
             self.stages.push(stage(FromLine::default(), source));
         }
+    }
+
+    /// Notes a mistake in what an instruction says; warnings behind the first of them are not wanted.
+    fn reject(&mut self, error: ParseError, lint: &Linter) {
+        self.warnings.get_or_insert(lint.warnings.len());
         self.errors.push(error);
     }
 
-    fn add(&mut self, instruction: Instruction) {
+    fn add(&mut self, instruction: Instruction, lint: &Linter) {
         match (self.stages.last_mut(), &instruction.kind) {
             (Some(stage), _) => stage.instructions.push(instruction),
             (None, InstructionKind::Arg(_)) => self.meta_args.push(instruction),
             (None, _) if !self.stageless => {
                 self.stageless = true;
-                self.errors.push(
-                    ParseError::new("no build stage in current context")
-                        .at(&instruction.source.lines)
-                        .marking(instruction.source.keyword.as_str())
-                        .hinted("begin with `FROM image`; only ARG may stand before it"),
-                );
+                let error = ParseError::new("no build stage in current context")
+                    .at(&instruction.source.lines)
+                    .marking(instruction.source.keyword.as_str())
+                    .hinted("begin with `FROM image`; only ARG may stand before it");
+                self.reject(error, lint);
             }
             (None, _) => {}
         }
+    }
+
+    /// Leaves the warnings found before the build fails: none if a line has no shape, and those about lines come first.
+    fn settle_warnings(&mut self, lint: &mut Linter) {
+        if !self.syntax.is_empty() {
+            lint.warnings.clear();
+            return;
+        }
+        let mut meant = std::mem::take(&mut lint.warnings);
+        meant.truncate(self.warnings.unwrap_or(usize::MAX));
+        for line in &self.empty_continuations {
+            lint.file(Rule::NoEmptyContinuation, &line_ranges(*line, *line), "Empty continuation line");
+        }
+        lint.warnings.append(&mut meant);
     }
 
     fn finish(
@@ -196,13 +231,16 @@ impl Assembly {
         escape: char,
         lint: &mut Linter,
     ) -> Result<Dockerfile, Vec<ParseError>> {
-        if self.errors.is_empty() && self.stages.is_empty() {
+        self.settle_warnings(lint);
+        if self.errors.is_empty() && self.syntax.is_empty() && self.stages.is_empty() {
             let hint = "add `FROM image`, or `FROM scratch` for an empty base";
             self.errors.push(ParseError::new("dockerfile contains no stages to build").hinted(hint));
         }
-        if !self.errors.is_empty() {
+        if !self.errors.is_empty() || !self.syntax.is_empty() {
+            self.syntax.sort_by_key(ParseError::line);
             self.errors.sort_by_key(ParseError::line);
-            return Err(self.errors);
+            self.syntax.append(&mut self.errors);
+            return Err(self.syntax);
         }
         lint_stage_names(&self.stages, lint);
         lint_casing(&self.stages, lint);

@@ -63,8 +63,8 @@ fn expands() {
 }
 
 #[test]
-fn replacement_is_no_template() {
-    assert_eq!(expand("${s//n/\\$1}").as_deref(), Ok("ba\\$1a\\$1a"));
+fn replacement_of_all_is_a_template() {
+    assert_eq!(expand("${s//n/\\$1}").as_deref(), Ok("ba\\a\\a"));
 }
 
 #[test]
@@ -180,4 +180,64 @@ proptest! {
         let escaped: String = text.chars().flat_map(|c| ['\\', c]).collect();
         prop_assert_eq!(expand(&escaped), Ok(text));
     }
+}
+
+/// A row of the table of words: a text, how it is read, and what BuildKit's lexer makes of it.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Row {
+    env: Vec<String>,
+    text: String,
+    escape: String,
+    raw_quotes: bool,
+    raw_escapes: bool,
+    skip_process_quotes: bool,
+    skip_unset: bool,
+    result: Option<String>,
+    matched: BTreeSet<String>,
+    unmatched: BTreeSet<String>,
+    words: Vec<String>,
+    error: Option<String>,
+}
+
+impl Row {
+    fn lexer(&self) -> Lexer {
+        Lexer {
+            raw_quotes: self.raw_quotes,
+            raw_escapes: self.raw_escapes,
+            skip_process_quotes: self.skip_process_quotes,
+            skip_unset: self.skip_unset,
+            ..Lexer::new(self.escape.chars().next().unwrap_or('\\'))
+        }
+    }
+
+    fn check(&self, env: &[(String, String)]) -> Result<(), String> {
+        let word = self.lexer().word(&self.text, &env);
+        let error = word.as_ref().err().map(ToString::to_string);
+        if error != self.error {
+            return Err(format!("{}: {error:?} instead of {:?}", self.text, self.error));
+        }
+        let Ok(word) = word else { return Ok(()) };
+        if Some(&word.text) != self.result.as_ref() {
+            return Err(format!("{}: {:?} instead of {:?}", self.text, word.text, self.result));
+        }
+        if (&word.matched, &word.unmatched) != (&self.matched, &self.unmatched) {
+            return Err(format!("{}: looked up {:?} {:?}", self.text, word.matched, word.unmatched));
+        }
+        let (words, ..) = self.lexer().words(&self.text, &env).map_err(|e| e.to_string())?;
+        match words == self.words {
+            true => Ok(()),
+            false => Err(format!("{}: {words:?} instead of {:?}", self.text, self.words)),
+        }
+    }
+}
+
+#[test]
+fn reads_the_table_of_words_as_buildkit_does() {
+    let rows = crate::diag::table::<Row>("words");
+    let pair = |text: &String| text.split_once('=').map(|(k, v)| (k.to_owned(), v.to_owned()));
+    let env: Vec<(String, String)> = rows[0].env.iter().filter_map(pair).collect();
+    let wrong: Vec<String> = rows[1..].iter().filter_map(|row| row.check(&env).err()).collect();
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
 }

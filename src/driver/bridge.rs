@@ -1,4 +1,4 @@
-//! Answers the frontend's questions: image configs from registries and layouts, ignore files from contexts.
+//! Answers the frontend's questions: image configs from registries and layouts, ignore files from contexts, times of remote sources.
 //!
 //! Every image is resolved once a build, however often it is asked for, and what was resolved is kept for the ops.
 
@@ -8,11 +8,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
-use super::steps::Steps;
-use crate::diag::Kind;
+use super::setup::Stations;
+use super::sources::Sources;
+use super::steps::{Step, Steps};
+use crate::diag::{Diagnostic, Kind};
 use crate::frontend::{Answer, Bridge, BridgeError, ResolveMode, ResolvedImage};
 use crate::image::{Platform, Reference};
+use crate::layer::archive;
 use crate::llb::SourceOp;
+use crate::source::git::{GitError, GitSpec};
+use crate::source::http::{HttpError, HttpSpec};
 use crate::source::local::{Context, MAX_FILE};
 use crate::source::{self, ImageSource, OciLayout};
 
@@ -29,6 +34,8 @@ pub(super) struct DriverBridge {
     pub(super) contexts: BTreeMap<String, Arc<Context>>,
     /// The ignore file beside the Dockerfile that is for it alone.
     pub(super) own_ignore: Option<IgnoreFile>,
+    pub(super) sources: Sources,
+    pub(super) stations: Arc<Stations>,
     pub(super) resolved: Mutex<BTreeMap<(String, Platform), Cell>>,
 }
 
@@ -119,20 +126,49 @@ impl Bridge for DriverBridge {
     }
 
     fn source_time<'a>(&'a self, source: &'a SourceOp) -> Answer<'a, Option<i64>> {
-        Box::pin(async move { Err(absent(&source.identifier)) })
+        Box::pin(async move {
+            let name = format!("[internal] load time of {}", super::graph::without_credentials(&source.identifier));
+            let git = source.identifier.starts_with("git://");
+            self.steps
+                .run(&name, async |step| match git {
+                    true => self.commit_time(source, &step).await.map(Some),
+                    false => self.file_time(source).await,
+                })
+                .await
+        })
     }
 
     fn http_head<'a>(&'a self, url: &'a str) -> Answer<'a, Vec<u8>> {
-        Box::pin(async move { Err(absent(url)) })
+        Box::pin(async move {
+            self.sources
+                .head(url, &self.stations)
+                .await
+                .map_err(|Diagnostic { kind, message, hints, .. }| BridgeError { kind, message, hints })
+        })
     }
 }
 
-/// Sources beyond images and directories are refused before anything is built.
-fn absent(what: &str) -> BridgeError {
-    let message = format!("{what}: http and git sources are not there in this version of rbuild");
-    BridgeError {
-        kind: Kind::Dockerfile,
-        message,
-        hints: vec!["fetch it before the build and COPY it from the context".into()],
+impl DriverBridge {
+    async fn commit_time(&self, source: &SourceOp, step: &Step) -> Result<i64, BridgeError> {
+        let failed = |error: GitError| BridgeError::from_error(&error);
+        let spec = GitSpec::from_op(source).map_err(failed)?;
+        self.sources.git.commit_time(&spec, &step.log()).await.map_err(failed)
+    }
+
+    /// What the server says, else the newest file where it is an archive.
+    async fn file_time(&self, source: &SourceOp) -> Result<Option<i64>, BridgeError> {
+        let failed = |error: HttpError| BridgeError::from_error(&error);
+        let spec = HttpSpec::from_op(source).map_err(failed)?;
+        let resolved = self.sources.http.resolve(&spec).await.map_err(failed)?;
+        if resolved.last_modified.is_some() {
+            return Ok(resolved.last_modified);
+        }
+        let fetched = self.sources.http.fetch(&spec).await.map_err(failed)?;
+        let opened = super::sources::open_file(&self.stations, &fetched.chain, &fetched.resolved.filename);
+        let file =
+            opened.map_err(|error| BridgeError { kind: error.kind, message: error.message, hints: error.hints })?;
+        // What is no archive has no time.
+        let newest = tokio::task::spawn_blocking(move || archive::newest(file).unwrap_or_default()).await;
+        newest.map_err(|error| BridgeError::remote(error.to_string()))
     }
 }

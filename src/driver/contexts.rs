@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use super::bridge::IgnoreFile;
 use super::request::{ContextSource, DockerfileSource, Request};
-use super::setup::Stations;
+use super::sources::Fetched;
+use super::steps::Shown;
 use crate::diag::{Diagnostic, Kind};
+use crate::frontend;
 use crate::layer::apply::{ApplyOptions, Form, Unmapped};
 use crate::layer::archive;
 use crate::source::OciLayout;
@@ -33,11 +35,41 @@ pub(super) struct Inputs {
 
 impl Inputs {
     /// Opens everything a request names; the digests of OCI layouts are added to the request's options.
-    pub(super) fn open(request: &mut Request, stations: &Stations) -> Result<Self, Diagnostic> {
-        let main = main_context(&request.context, stations)?;
+    ///
+    /// On a thread of its own: the tar of a context comes as slowly as whoever writes it likes, and the build can be stopped
+    /// meanwhile.
+    pub(super) async fn open(
+        mut request: Request,
+        temporary: PathBuf,
+        fetched: Option<Fetched>,
+    ) -> Result<(Self, Request), Shown> {
+        let work = move || Self::open_all(&mut request, &temporary, fetched).map(|inputs| (inputs, request));
+        match tokio::task::spawn_blocking(work).await {
+            Ok(opened) => opened.map_err(Shown),
+            Err(error) => Err(Shown(Diagnostic::new(Kind::Build, format!("failed to open the context: {error}")))),
+        }
+    }
+
+    fn open_all(request: &mut Request, temporary: &Path, fetched: Option<Fetched>) -> Result<Self, Diagnostic> {
+        let single = fetched.as_ref().is_some_and(|fetched| fetched.is_dockerfile);
+        let main = match fetched {
+            Some(fetched) => fetched.tree,
+            None => main_context(&request.context, temporary)?,
+        };
+        if single && request.dockerfile == DockerfileSource::Default {
+            // The only file there is.
+            request.dockerfile = DockerfileSource::File(frontend::REMOTE_FILE.into());
+        }
         let (dockerfile_name, dockerfile) = dockerfile(request, &main)?;
-        let own_ignore = own_ignore(request, &main, &dockerfile_name)?;
-        let main = with_rules(main, own_ignore.as_ref().filter(|(_, text)| !text.is_empty()))?;
+        // What is fetched is taken as it is.
+        let (own_ignore, main) = match request.context {
+            ContextSource::Remote => (None, main),
+            _ => {
+                let own = own_ignore(request, &main, &dockerfile_name)?;
+                let main = with_rules(main, own.as_ref().filter(|(_, text)| !text.is_empty()))?;
+                (own, main)
+            }
+        };
         let mut contexts = BTreeMap::from([("context".to_owned(), Arc::new(main))]);
         for (name, path) in &request.locals {
             let context = Context::open(path).map_err(|e| Diagnostic::from_error(&e))?;
@@ -97,15 +129,16 @@ fn own_ignore(request: &Request, context: &Context, dockerfile: &str) -> Result<
     Ok(text.map_err(|e| Diagnostic::from_error(&e))?.map(|text| (name, text)))
 }
 
-fn main_context(source: &ContextSource, stations: &Stations) -> Result<Context, Diagnostic> {
-    let temporary = stations.store.scratch_path();
+fn main_context(source: &ContextSource, temporary: &Path) -> Result<Context, Diagnostic> {
     let opened = match source {
         ContextSource::Directory(path) => Context::open(path),
         ContextSource::StdinTar { head } => {
             let mut stream = Cursor::new(head.clone()).chain(std::io::stdin());
-            Context::from_archive(&mut stream, &temporary, &unpack)
+            Context::from_archive(&mut stream, temporary, &unpack)
         }
-        ContextSource::Empty => Context::from_archive(&mut std::io::empty(), &temporary, &|_, _| Ok(())),
+        ContextSource::Empty | ContextSource::Remote => {
+            Context::from_archive(&mut std::io::empty(), temporary, &|_, _| Ok(()))
+        }
     };
     opened.map_err(|error| Diagnostic::from_error(&error))
 }
@@ -154,7 +187,8 @@ fn near_dockerfile(context: &Context) -> Option<String> {
 
 /// A file the user names: of this machine, or of the context where that is a tar.
 fn named_dockerfile(path: &Path, source: &ContextSource, context: &Context) -> Result<Vec<u8>, Diagnostic> {
-    if !matches!(source, ContextSource::Directory(_)) {
+    let fetched = matches!(source, ContextSource::Remote) && !path.is_absolute();
+    if fetched || matches!(source, ContextSource::StdinTar { .. } | ContextSource::Empty) {
         let found = context.read_file(&path.to_string_lossy(), MAX_FILE).map_err(|e| Diagnostic::from_error(&e))?;
         return found.ok_or_else(|| missing(path, &nothing_there()));
     }

@@ -68,10 +68,30 @@ pub(super) fn lines_of<'d>(
 /// Returns the name a step is shown with.
 pub(super) fn name_of(vertex: &llb::Vertex) -> String {
     let named = vertex.metadata.description.get("llb.customname").cloned();
-    named.unwrap_or_else(|| match &vertex.op.kind {
+    let name = named.unwrap_or_else(|| match &vertex.op.kind {
         Some(OpKind::Source(source)) => source.identifier.clone(),
         _ => vertex.digest.to_string(),
-    })
+    });
+    without_credentials(&name)
+}
+
+/// Drops user and password of the URLs of web servers in a text.
+pub(super) fn without_credentials(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let end = after.find(|c: char| matches!(c, '/' | '?' | '#' | '"') || c.is_whitespace()).unwrap_or(after.len());
+        let secret = before.ends_with("http://") || before.ends_with("https://");
+        let skipped = after[..end].rfind('@').filter(|_| secret).unwrap_or(0);
+        if skipped > 0 {
+            shown.push('…');
+        }
+        rest = &after[skipped..];
+    }
+    shown.push_str(rest);
+    shown
 }
 
 /// Returns the steps whose layers are part of the result: those below it through what they change, not what they read.
@@ -173,6 +193,23 @@ impl Observer for ProgressObserver {
             self.sink.send(Event::Warning(Warning::notice(text)));
         } else {
             tracing::debug!("{text}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_credentials;
+
+    #[test]
+    fn g7_names_of_steps_hold_no_password() {
+        for (text, shown) in [
+            ("ADD https://u:p@h/a.git /", "ADD https://…@h/a.git /"),
+            ("ADD https://token@h http://u:p@i:1/x ssh://git@h/y /", "ADD https://…@h http://…@i:1/x ssh://git@h/y /"),
+            ("ADD https://h/a@b user@x.git /", "ADD https://h/a@b user@x.git /"),
+            ("RUN echo ://", "RUN echo ://"),
+        ] {
+            assert_eq!(without_credentials(text), shown);
         }
     }
 }

@@ -21,6 +21,7 @@ mod outputs;
 mod packer;
 pub mod request;
 mod setup;
+mod sources;
 mod steps;
 mod uploader;
 
@@ -50,6 +51,7 @@ use imports::Imports;
 use outputs::Solved;
 use packer::{Packer, Wanted};
 use setup::Stations;
+use sources::Sources;
 use steps::{Shown, Steps};
 use uploader::Uploader;
 
@@ -74,7 +76,8 @@ pub struct Outcome {
 struct Build {
     setup: Setup,
     request: Request,
-    stations: Stations,
+    stations: Arc<Stations>,
+    sources: Sources,
     sink: Arc<dyn Sink>,
     steps: Steps,
     dockerfile: (String, Arc<str>),
@@ -92,6 +95,7 @@ pub async fn build(
     cancel: CancellationToken,
 ) -> Result<Outcome, Diagnostic> {
     let root = setup.root.clone();
+    outputs::check(&setup)?;
     run(setup, request, sink, cancel).await.map_err(|diagnostic| name_full_disk(diagnostic, &root))
 }
 
@@ -113,16 +117,23 @@ async fn run(
     sink: Arc<dyn Sink>,
     cancel: CancellationToken,
 ) -> Result<Outcome, Diagnostic> {
+    // Copying this program takes milliseconds, in which the rest can be made ready.
+    let executor = tokio::task::spawn_blocking({
+        let options = exec_options(&request);
+        move || Executor::new(options)
+    });
     let (build, lowered, bridge, imports) = tokio::select! {
         prepared = prepare(setup, request, sink) => prepared?,
         () = cancel.cancelled() => return Err(canceled()),
     };
-    let Stations { client, store, snapshots, .. } = &build.stations;
+    let Stations { client, store, snapshots, .. } = &*build.stations;
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
     let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
     let ahead = (build.wanted(&lowered), outputs::packings(&build.setup));
     let packer = Packer::new(Arc::clone(snapshots), ahead, bases, uploader);
-    let worker = Arc::new(build.worker(bridge, Arc::new(packer.clone()))?);
+    let executor = executor.await.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
+    let executor = executor.map_err(|error| Diagnostic::from_error(&error))?;
+    let worker = Arc::new(build.worker(bridge, executor, Arc::new(packer.clone()))?);
     let stores = tokio::select! {
         stores = imports.stores() => stores,
         () = cancel.cancelled() => return Err(canceled()),
@@ -158,6 +169,18 @@ impl Failure {
 /// A tree per platform, and the records.
 type Outcomes = (Result<Vec<Tree>, Diagnostic>, Exported<Tree>);
 
+/// What is to be solved.
+struct Problem<'a> {
+    lowered: &'a Lowered,
+    worker: &'a Arc<Worker>,
+    /// Caches besides the local one.
+    stores: &'a [Arc<dyn CacheStore<Tree>>],
+    /// In what form the results are wanted.
+    need: Need,
+    /// Whether the records are wanted, for the caches that are exported.
+    kept: bool,
+}
+
 /// A build ready to be solved, more than once if need be.
 struct Work<'a> {
     build: &'a Build,
@@ -170,8 +193,10 @@ struct Work<'a> {
 impl Work<'_> {
     /// Solves and exports.
     async fn once(&self, need: Need, cancel: &CancellationToken) -> Result<Outcome, Failure> {
+        let Work { lowered, worker, stores, .. } = self;
+        let problem = Problem { lowered, worker, stores, need, kept: !self.build.setup.caches_to.is_empty() };
         let blobs = Arc::new(BuildBlobs::new(Arc::clone(&self.build.stations.store)));
-        let (trees, records) = self.build.solve(self, need, cancel.clone()).await.map_err(Failure::Final)?;
+        let (trees, records) = self.build.solve(problem, cancel.clone()).await.map_err(Failure::Final)?;
         let origins = outputs::origins(&self.worker.resolved);
         let trees = match trees {
             Ok(trees) => trees,
@@ -230,6 +255,13 @@ impl Work<'_> {
     }
 }
 
+fn exec_options(request: &Request) -> ExecOptions {
+    let granted = |name: &str| request.allow.iter().any(|allowed| allowed == name);
+    let entitlements =
+        Entitlements { network_host: granted("network.host"), security_insecure: granted("security.insecure") };
+    ExecOptions { entitlements, ..ExecOptions::default() }
+}
+
 fn canceled() -> Diagnostic {
     Diagnostic::new(Kind::Build, "the build was canceled")
 }
@@ -270,28 +302,36 @@ async fn prepare(
 /// Opens everything and reads the Dockerfile; returns what the frontend is to be asked, and whom it may ask.
 async fn open(
     setup: Setup,
-    mut request: Request,
+    request: Request,
     sink: Arc<dyn Sink>,
 ) -> Result<(Build, frontend::Request, DriverBridge), Diagnostic> {
     let steps = Steps::new(Arc::clone(&sink));
-    let stations = Stations::open(&setup)?;
-    let name = request.options.get("filename").map_or("Dockerfile", String::as_str);
+    let stations = Arc::new(Stations::open(&setup)?);
+    let sources = Sources::open(&setup, &request, &stations)?;
+    let dockerfile = (String::new(), "".into());
+    let mut build = Build { setup, request, stations, sources, sink, steps, dockerfile };
+    let fetched = build.fetch_context().await?;
+    let name = build.request.options.get("filename").map_or("Dockerfile", String::as_str);
     let title = format!("[internal] load build definition from {name}");
-    let inputs = steps
-        .run(&title, |_| async { Inputs::open(&mut request, &stations).map_err(Shown) })
+    let (request, scratch) = (build.request.clone(), build.stations.store.scratch_path());
+    let inputs = build
+        .steps
+        .run(&title, |_| Inputs::open(request, scratch, fetched))
         .await
         .map_err(|Shown(d)| d.while_doing(SOLVE))?;
-    let images = stations.images();
+    let (inputs, request) = inputs;
+    build.request = request;
     let bridge = DriverBridge {
-        steps: steps.clone(),
-        images,
+        steps: build.steps.clone(),
+        images: build.stations.images(),
         layouts: inputs.layouts,
         contexts: inputs.contexts,
         own_ignore: inputs.own_ignore,
+        sources: build.sources.clone(),
+        stations: Arc::clone(&build.stations),
         resolved: Mutex::default(),
     };
-    let text: Arc<str> = String::from_utf8_lossy(&inputs.dockerfile).into();
-    let build = Build { setup, request, stations, sink, steps, dockerfile: (inputs.dockerfile_name, text) };
+    build.dockerfile = (inputs.dockerfile_name, String::from_utf8_lossy(&inputs.dockerfile).into());
     let request = build.frontend_request(inputs.dockerfile);
     build.note_syntax(&request);
     Ok((build, request, bridge))
@@ -339,21 +379,24 @@ impl Build {
         }
     }
 
-    fn worker(&self, bridge: DriverBridge, layers: Arc<dyn LayerObserver>) -> Result<Worker, Diagnostic> {
-        let granted = |name: &str| self.request.allow.iter().any(|allowed| allowed == name);
-        let entitlements =
-            Entitlements { network_host: granted("network.host"), security_insecure: granted("security.insecure") };
-        let executor = Executor::new(ExecOptions { entitlements, ..ExecOptions::default() });
+    fn worker(
+        &self,
+        bridge: DriverBridge,
+        executor: Executor,
+        layers: Arc<dyn LayerObserver>,
+    ) -> Result<Worker, Diagnostic> {
         let contexts = bridge.contexts.clone();
         let layouts = bridge.layouts.clone();
         Ok(Worker {
             store: Arc::clone(&self.stations.store),
             snapshots: Arc::clone(&self.stations.snapshots),
-            executor: executor.map_err(|error| Diagnostic::from_error(&error))?,
+            executor,
             images: self.stations.images(),
             resolved: bridge.resolved(),
             layouts,
             contexts,
+            http: Arc::clone(&self.sources.http),
+            git: Arc::clone(&self.sources.git),
             secrets: self.request.secrets.clone(),
             agents: self.request.agents.clone(),
             caches: CacheMounts::open(&self.stations.store).map_err(|error| Diagnostic::from_error(&error))?,
@@ -377,8 +420,8 @@ impl Build {
     }
 
     /// Solves all platforms in one graph; the records are there even if a step failed.
-    async fn solve(&self, work: &Work<'_>, need: Need, cancel: CancellationToken) -> Result<Outcomes, Diagnostic> {
-        let (lowered, worker) = (work.lowered, &work.worker);
+    async fn solve(&self, problem: Problem<'_>, cancel: CancellationToken) -> Result<Outcomes, Diagnostic> {
+        let Problem { lowered, worker, stores, need, kept } = problem;
         let mut graph = Graph::new();
         for result in &lowered.results {
             let added = graph::add(&mut graph, worker, &result.definition, &result.platform);
@@ -387,18 +430,17 @@ impl Build {
         let edges: Vec<Option<solver::Edge>> = lowered.results.iter().map(|r| target(&r.definition)).collect();
         let definitions = lowered.results.iter().map(|result| &result.definition);
         let observer = Arc::new(graph::ProgressObserver::new(Arc::clone(&self.sink), definitions));
-        let caches_to = &self.setup.caches_to;
-        let collect = if caches::need_bytes(caches_to) { Need::Bytes } else { Need::Handle };
-        let local: Arc<dyn CacheStore<Tree>> = Arc::new(self.records()?);
+        let collect = if kept && caches::need_bytes(&self.setup.caches_to) { Need::Bytes } else { Need::Handle };
+        let local = self.records().map(|records| -> Arc<dyn CacheStore<Tree>> { Arc::new(records) });
         let request = solver::Request {
             graph,
             targets: edges.iter().flatten().cloned().collect(),
-            stores: std::iter::once(local).chain(work.stores.iter().cloned()).collect(),
+            stores: local.into_iter().chain(stores.iter().cloned()).collect(),
             observer,
             cancel,
             parallelism: self.setup.parallelism.unwrap_or_else(processors),
             target_need: if collect == Need::Bytes { collect } else { need },
-            collect: (!caches_to.is_empty()).then_some(collect),
+            collect: kept.then_some(collect),
         };
         let solution = solver::solve(request).await;
         let mut results = match solution.results {
@@ -409,17 +451,23 @@ impl Build {
         Ok((Ok(edges.into_iter().map(take).collect()), solution.records))
     }
 
-    /// Opens the records of the state directory.
-    fn records(&self) -> Result<RecordStore, Diagnostic> {
+    /// Opens the records of the state directory; a cache that cannot be had is no reason not to build.
+    fn records(&self) -> Option<RecordStore> {
         let codec = TreeCodec::new(Arc::clone(&self.stations.snapshots));
-        let records = RecordStore::open(&self.stations.store.records_path(), codec)
-            .map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
+        let records = match RecordStore::open(&self.stations.store.records_path(), codec) {
+            Ok(records) => records,
+            Err(error) => {
+                let text = format!("building without the cache of the state directory: {}", crate::diag::chain(&error));
+                self.sink.send(Event::Warning(Warning::notice(text)));
+                return None;
+            }
+        };
         for tree in records.values().iter().filter_map(Tree::from_record) {
             if let Tree::Layers(chain) = tree {
                 self.stations.snapshots.pass_over(&chain);
             }
         }
-        Ok(records)
+        Some(records)
     }
 
     /// Adds the lines of the Dockerfile that the failed step comes from.

@@ -37,6 +37,41 @@ use crate::snapshot::{Chain, LayerId, View};
 use crate::solver::Exported;
 use crate::source::ResolvedImage;
 
+/// Finds out before anything is built whether all outputs can be written, and removes the id of an earlier image.
+pub(super) fn check(setup: &Setup) -> Result<(), Diagnostic> {
+    let wrap = |error: ExportError| Diagnostic::from_error(&error);
+    if let Some(path) = &setup.iidfile {
+        destination::remove_file(path).map_err(wrap)?;
+    }
+    // What lies in a directory that an output makes can be looked at only then.
+    let mut made: Vec<&Path> = Vec::new();
+    for export in &setup.exports {
+        match export {
+            ExportSpec::Load(_) => {
+                Loader::find(&setup.search_path, &setup.workspaces).map_err(wrap)?;
+            }
+            ExportSpec::Archive { dest: Dest::File(path), .. } | ExportSpec::Tar { dest: Dest::File(path), .. } => {
+                check_file(path, &made)?;
+            }
+            ExportSpec::Layout { dest, .. } | ExportSpec::Local { dest, .. } => {
+                if !made.iter().any(|dir| dest.starts_with(dir)) {
+                    destination::check_directory(dest).map_err(wrap)?;
+                }
+                made.push(dest);
+            }
+            ExportSpec::Image(_) | ExportSpec::Archive { .. } | ExportSpec::Tar { .. } | ExportSpec::CacheOnly => {}
+        }
+    }
+    setup.iidfile.iter().chain(&setup.metadata_file).try_for_each(|path| check_file(path, &made))
+}
+
+fn check_file(path: &Path, made: &[&Path]) -> Result<(), Diagnostic> {
+    if made.iter().any(|dir| path.starts_with(dir)) {
+        return Ok(());
+    }
+    destination::check_file(path).map_err(|error| Diagnostic::from_error(&error))
+}
+
 /// Returns whether any output wants layers as blobs.
 pub(super) fn need_blobs(setup: &Setup) -> bool {
     setup.exports.iter().any(|export| image_of(export).is_some())
@@ -386,7 +421,8 @@ impl Exporter<'_> {
     }
 
     async fn load(&self, image: Arc<Image>, target: &ImageTarget, step: Step) -> Result<(), Diagnostic> {
-        let loader = Loader::find(&self.build.setup.search_path).map_err(|error| Diagnostic::from_error(&error))?;
+        let loader = Loader::find(&self.build.setup.search_path, &self.build.setup.workspaces)
+            .map_err(|error| Diagnostic::from_error(&error))?;
         let (names, blobs, part) =
             (target.names.clone(), Arc::clone(&self.blobs), format!("importing to {}", loader.name));
         let work = move || {

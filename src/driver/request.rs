@@ -48,6 +48,8 @@ pub enum ContextSource {
         /// Its first bytes, already read.
         head: Vec<u8>,
     },
+    /// What the option `context` of the frontend names: a git repository or a URL.
+    Remote,
     /// Nothing: only the Dockerfile was given, on standard input.
     Empty,
 }

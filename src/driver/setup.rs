@@ -26,6 +26,8 @@ pub struct Setup {
     pub auth_files: Vec<PathBuf>,
     /// Absolute directories in which helper programs are looked for.
     pub search_path: Vec<PathBuf>,
+    /// Directories whose programs are not ours to run: the checkout, and the context.
+    pub workspaces: Vec<PathBuf>,
     /// HTTP proxies.
     pub proxies: Proxies,
     /// Steps that may run at once; none for as many as there are processors.
@@ -72,7 +74,8 @@ impl Setup {
 
     /// Reads the first file with credentials that exists.
     fn credentials(&self) -> Result<AuthFile, Diagnostic> {
-        let search = HelperSearch { directories: self.search_path.clone(), ..HelperSearch::default() };
+        let (directories, workspaces) = (self.search_path.clone(), self.workspaces.clone());
+        let search = HelperSearch { directories, workspaces, ..HelperSearch::default() };
         let Some(file) = self.auth_files.iter().find(|file| file.exists()) else { return Ok(AuthFile::default()) };
         AuthFile::load(file, search).map_err(|error| Diagnostic::new(Kind::Usage, chain(&error)))
     }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use crate::diag::Diagnostic;
 use crate::digest::Digest;
-use crate::progress::{Event, Sink, Status, Vertex};
+use crate::progress::{Event, Log, Sink, Status, Stream, Vertex};
 
 /// A diagnostic as the error of a step: shown by its message.
 #[derive(Debug)]
@@ -84,6 +84,15 @@ impl Step {
             self.status(id, started, Some(SystemTime::now()));
         }
         result
+    }
+
+    /// Takes the output of a program that the step runs.
+    pub(super) fn log(&self) -> crate::source::git::Log {
+        let (sink, vertex) = (Arc::clone(&self.sink), self.vertex.digest.clone());
+        Arc::new(move |data| {
+            let (vertex, data, timestamp) = (vertex.clone(), data.to_vec(), SystemTime::now());
+            sink.send(Event::Log(Log { vertex, stream: Stream::Stderr, data, timestamp }));
+        })
     }
 
     /// Reports bytes of a part.

@@ -78,7 +78,7 @@ impl Uploader {
         let shared = Arc::clone(&self.0);
         let task = tokio::spawn(async move {
             for place in shared.places.get(&packing).into_iter().flatten() {
-                if let Err(error) = shared.pusher.layer(place, &layer).await {
+                if let Err(error) = shared.pusher.new_layer(place, &layer).await {
                     shared.given_up.store(true, Ordering::Relaxed);
                     tracing::debug!("no uploads ahead of the push: {}", crate::diag::chain(&error));
                     return;

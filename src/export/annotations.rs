@@ -70,7 +70,9 @@ fn parse_head(head: &str) -> Result<(Target, Option<Platform>), String> {
         "-index-descriptor" => Target::IndexDescriptor,
         other => return Err(format!("unrecognized annotation type {:?}", other.trim_start_matches('-'))),
     };
-    let platform = platform.map(|text| text.parse::<Platform>().map_err(|error| error.to_string())).transpose()?;
+    let platform = platform
+        .map(|text| text.parse::<Platform>().map(Platform::normalized).map_err(|error| error.to_string()))
+        .transpose()?;
     Ok((target, platform))
 }
 

@@ -4,16 +4,14 @@
 //! Invariants: below the working directory no component of a path is a symbolic link, whether the path is relative or not (a
 //! repository can hold `out → ~/.ssh`), and the last one of any other absolute path is none either; until [`OutputFile::commit`] the former file is untouched, and what is dropped before
 //! leaves nothing.
-//!
-//! On disk while writing: `.rbuild-PID-N.tmp` beside the destination.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ExportError;
+use super::draft::Draft;
 use crate::sys::dir::{Dir, Kind, Stat};
 
 /// What to do with a directory that is not there.
@@ -93,20 +91,27 @@ fn refused(path: &Path, problem: String) -> ExportError {
 #[derive(Debug)]
 pub struct OutputFile {
     path: PathBuf,
-    file: File,
-    pending: Option<Pending>,
+    file: Output,
 }
 
 #[derive(Debug)]
-struct Pending {
-    dir: Dir,
-    temporary: OsString,
-    name: OsString,
+enum Output {
+    /// A pipe or a device.
+    Existing(File),
+    /// A file that gets a name.
+    New(Draft, OsString),
 }
 
-impl OutputFile {
-    /// Starts a file at `path`; its directory must exist.
-    pub fn create(path: &Path) -> Result<Self, ExportError> {
+/// What an output goes to, with its path from here.
+enum Place {
+    /// A pipe or a device, or something that is neither.
+    Existing(PathBuf, Stat),
+    /// A file of that name in that directory.
+    Beside(Dir, OsString, PathBuf),
+}
+
+impl Place {
+    fn find(path: &Path) -> Result<Self, ExportError> {
         let here = working_directory(path)?;
         let path = from_here(path, &here);
         let Some(name) = path.file_name() else {
@@ -123,8 +128,25 @@ impl OutputFile {
         match parent.try_stat(name).map_err(ExportError::write(path))? {
             Some(stat) if stat.kind() == Kind::Symlink => Err(link(path, name)),
             Some(stat) if stat.is_dir() => Err(refused(path, "it is a directory".into())),
-            Some(stat) if stat.kind() != Kind::File => Self::existing(path, &stat),
-            _ => Self::beside(parent, name, path),
+            Some(stat) if stat.kind() != Kind::File => Ok(Self::Existing(path.to_owned(), stat)),
+            _ => Ok(Self::Beside(parent, name.to_owned(), path.to_owned())),
+        }
+    }
+}
+
+fn refuse_kind(path: &Path, stat: &Stat) -> Result<(), ExportError> {
+    match stat.kind() {
+        Kind::Fifo | Kind::CharDevice => Ok(()),
+        _ => Err(refused(path, "it is neither a file nor a pipe".into())),
+    }
+}
+
+impl OutputFile {
+    /// Starts a file at `path`; its directory must exist.
+    pub fn create(path: &Path) -> Result<Self, ExportError> {
+        match Place::find(path)? {
+            Place::Existing(path, stat) => Self::existing(&path, &stat),
+            Place::Beside(parent, name, path) => Self::beside(parent, &name, &path),
         }
     }
 
@@ -136,33 +158,34 @@ impl OutputFile {
 
     /// A pipe or a device such as `/dev/null` is written to, not replaced.
     fn existing(path: &Path, stat: &Stat) -> Result<Self, ExportError> {
-        if !matches!(stat.kind(), Kind::Fifo | Kind::CharDevice) {
-            return Err(refused(path, "it is neither a file nor a pipe".into()));
-        }
+        refuse_kind(path, stat)?;
         let file = File::options().write(true).open(path).map_err(ExportError::write(path))?;
-        Ok(Self { path: path.to_owned(), file, pending: None })
+        Ok(Self { path: path.to_owned(), file: Output::Existing(file) })
     }
 
     fn beside(dir: Dir, name: &OsStr, path: &Path) -> Result<Self, ExportError> {
-        let (temporary, file) = create_temporary(&dir).map_err(ExportError::write(path))?;
-        let pending = Some(Pending { dir, temporary, name: name.to_owned() });
-        Ok(Self { path: path.to_owned(), file, pending })
+        let draft = Draft::create(dir).map_err(ExportError::write(path))?;
+        Ok(Self { path: path.to_owned(), file: Output::New(draft, name.to_owned()) })
     }
 
     /// Gives the file its name, in place of what had it.
-    pub fn commit(mut self) -> Result<(), ExportError> {
-        self.file.flush().map_err(ExportError::write(&self.path))?;
-        let Some(pending) = &self.pending else { return Ok(()) };
-        // Some file systems tell only now that the disk is full.
-        self.file.sync_all().map_err(ExportError::write(&self.path))?;
-        pending.dir.rename(&pending.temporary, &pending.dir, &pending.name).map_err(ExportError::write(&self.path))?;
-        self.pending = None;
-        Ok(())
+    pub fn commit(self) -> Result<(), ExportError> {
+        match self.file {
+            Output::Existing(mut file) => file.flush().map_err(ExportError::write(&self.path)),
+            Output::New(draft, name) => {
+                // Some file systems tell only now that the disk is full.
+                let synced = draft.file.sync_all();
+                synced.and_then(|()| draft.name(&name)).map_err(ExportError::write(&self.path))
+            }
+        }
     }
 
     /// Returns the open file.
     pub fn file(&self) -> &File {
-        &self.file
+        match &self.file {
+            Output::Existing(file) => file,
+            Output::New(draft, _) => &draft.file,
+        }
     }
 
     /// Returns the path as the user knows it.
@@ -173,33 +196,52 @@ impl OutputFile {
 
 impl Write for OutputFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        self.file().write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.file().flush()
     }
 }
 
-impl Drop for OutputFile {
-    fn drop(&mut self) {
-        if let Some(pending) = &self.pending {
-            // The export has failed already, and that is what the user needs to hear of.
-            let _ = pending.dir.unlink(&pending.temporary);
-        }
+/// Looks whether a file can be written at `path`; nothing is changed.
+pub fn check_file(path: &Path) -> Result<(), ExportError> {
+    match Place::find(path)? {
+        Place::Existing(path, stat) => refuse_kind(&path, &stat),
+        Place::Beside(parent, _, path) => Draft::create(parent).map(drop).map_err(ExportError::write(path)),
     }
 }
 
-/// Makes a file of a new name in `dir`.
-pub(super) fn create_temporary(dir: &Dir) -> io::Result<(OsString, File)> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    loop {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = OsString::from(format!(".rbuild-{}-{number}.tmp", std::process::id()));
-        match dir.create_file(&name, 0o666) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            result => return result.map(|file| (name, file)),
+/// Looks whether a directory can be had at `path`; nothing is changed.
+pub fn check_directory(path: &Path) -> Result<(), ExportError> {
+    match open_directory(path, Missing::Fail) {
+        Err(ExportError::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        result => return result.map(drop),
+    }
+    let parents = path.ancestors().skip(1).map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+    for parent in parents {
+        match open_directory(parent, Missing::Fail) {
+            Err(ExportError::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+            // It will have to be made in there.
+            Ok(parent) => return Draft::create(parent).map(drop).map_err(ExportError::write(path)),
         }
+    }
+    Ok(())
+}
+
+/// Removes the file at `path`, if there is one: it is of an earlier build.
+pub fn remove_file(path: &Path) -> Result<(), ExportError> {
+    let place = match Place::find(path) {
+        Err(ExportError::Write { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        place => place?,
+    };
+    match place {
+        Place::Beside(parent, name, path) => match parent.unlink(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(ExportError::write(path)(error)),
+            _ => Ok(()),
+        },
+        Place::Existing(..) => Ok(()),
     }
 }
 

@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 
 use super::ExportError;
 use super::destination::{self, Missing};
+use super::draft::{self, Draft};
 use super::spec::TreeTarget;
 use super::stop::Stop;
 use super::tree::{self, Entry, Tree, Visitor};
 use crate::sys::dir::{self, Dir, Kind, Time};
+use crate::sys::walk::{Descent, Walk};
 
 /// Permission bits that are carried over.
 const PERMISSIONS: u32 = 0o777;
@@ -49,8 +51,9 @@ pub fn write(
         return Err(ExportError::Destination { path: dest.to_owned(), problem });
     }
     let split = target.platform_split.unwrap_or(trees.len() > 1);
-    let mut copy = Copy::new(root, dest, epoch, target.delete);
+    let mut copy = Copy::new(&root, dest, epoch, target.delete);
     copy.stop = stop.clone();
+    copy.remembers = target.delete || trees.len() > 1;
     for tree in trees {
         if split {
             let name = OsString::from(tree.directory());
@@ -68,13 +71,16 @@ pub fn write(
 
 /// State of one export.
 struct Copy<'a> {
-    /// Directories from the destination down to where we are.
-    stack: Vec<Dir>,
+    root: &'a Dir,
+    /// From the destination down to where we are.
+    way: Descent<'a>,
     dest: &'a Path,
     /// Path of the platform's directory below the destination.
     prefix: PathBuf,
     /// Whose tree is being written, for the message about two that disagree.
     owner: String,
+    /// Whether anyone will want to know what was written.
+    remembers: bool,
     /// Every path written, with its tree.
     seen: BTreeMap<PathBuf, String>,
     /// Where the first name of a file with several went.
@@ -86,12 +92,14 @@ struct Copy<'a> {
 }
 
 impl<'a> Copy<'a> {
-    fn new(root: Dir, dest: &'a Path, epoch: Option<i64>, delete: bool) -> Self {
+    fn new(root: &'a Dir, dest: &'a Path, epoch: Option<i64>, delete: bool) -> Self {
         Self {
-            stack: vec![root],
+            root,
+            way: Descent::new(root),
             dest,
             prefix: PathBuf::new(),
             owner: String::new(),
+            remembers: true,
             seen: BTreeMap::new(),
             links: BTreeMap::new(),
             epoch,
@@ -105,19 +113,27 @@ impl<'a> Copy<'a> {
         self.links.clear();
         self.prefix = name.into();
         self.owner = name.to_string_lossy().into_owned();
-        self.seen.insert(self.prefix.clone(), self.owner.clone());
+        self.remember(name.into());
         self.open_directory(name, Path::new(name))
     }
 
     fn end_platform(&mut self, name: &OsStr) -> Result<(), ExportError> {
-        self.stack.pop();
+        self.way.leave().map_err(ExportError::write(self.dest))?;
         let failed = ExportError::write(self.dest.join(name));
         let Some(seconds) = self.epoch else { return Ok(()) };
         self.here().set_time(name, Time { seconds, nanoseconds: 0 }).map_err(failed)
     }
 
+    /// Notes that `path` was written, and returns whose it was before.
+    fn remember(&mut self, path: PathBuf) -> Option<String> {
+        if !self.remembers {
+            return None;
+        }
+        self.seen.insert(path, self.owner.clone())
+    }
+
     fn here(&self) -> &Dir {
-        self.stack.last().expect("the destination is never left")
+        self.way.here()
     }
 
     fn time(&self, mtime: Time) -> Time {
@@ -136,9 +152,7 @@ impl<'a> Copy<'a> {
             // Until its content is complete nobody else needs to see it.
             here.make_dir(name, 0o700).map_err(write())?;
         }
-        let below = here.open_dir(name).map_err(write())?;
-        self.stack.push(below);
-        Ok(())
+        self.way.enter(name).map_err(ExportError::write(self.dest.join(path)))
     }
 
     /// Makes way for something that is no directory.
@@ -173,10 +187,8 @@ impl<'a> Copy<'a> {
         self.clear(name, path)?;
         let write = || ExportError::write(self.dest.join(path));
         let here = self.here();
-        let (temporary, file) = destination::create_temporary(here).map_err(write())?;
-        drop(file);
-        let made = here.unlink(&temporary).and_then(|()| make(here, &temporary));
-        made.and_then(|()| here.rename(&temporary, here, name)).map_err(|error| {
+        let temporary = draft::temporary_name();
+        make(here, &temporary).and_then(|()| here.rename(&temporary, here, name)).map_err(|error| {
             // The failure itself is what the user hears of.
             let _ = here.unlink(&temporary);
             write()(error)
@@ -187,18 +199,10 @@ impl<'a> Copy<'a> {
         self.clear(entry.name, path)?;
         let mut source = entry.dir.open_file(entry.name).map_err(entry.unreadable())?;
         let shown = self.dest.join(path);
-        let (temporary, mut file) = destination::create_temporary(self.here()).map_err(ExportError::write(&shown))?;
-        let copied = self.fill(&mut source, &mut file, entry, &shown);
-        let named = copied.and_then(|bytes| {
-            let here = self.here();
-            here.rename(&temporary, here, entry.name).map_err(ExportError::write(&shown))?;
-            Ok(bytes)
-        });
-        if named.is_err() {
-            // The failure itself is what the user hears of.
-            let _ = self.here().unlink(&temporary);
-        }
-        self.written.bytes += named?;
+        let here = self.here().duplicate().map_err(ExportError::write(&shown))?;
+        let mut draft = Draft::create(here).map_err(ExportError::write(&shown))?;
+        self.written.bytes += self.fill(&mut source, &mut draft.file, entry, &shown)?;
+        draft.name(entry.name).map_err(ExportError::write(&shown))?;
         self.written.files += 1;
         Ok(())
     }
@@ -239,10 +243,7 @@ impl<'a> Copy<'a> {
 
     fn find(&self, path: &Path) -> io::Result<Option<(Dir, OsString)>> {
         let Some(name) = path.file_name() else { return Ok(None) };
-        let mut dir = self.stack[0].open_dir(OsStr::new("."))?;
-        for component in path.parent().into_iter().flat_map(Path::components) {
-            dir = dir.open_dir(component.as_os_str())?;
-        }
+        let dir = self.root.open_below(path.parent().unwrap_or(Path::new("")).as_os_str())?;
         let found = dir.try_stat(name)?.is_some_and(|stat| stat.kind() == Kind::File);
         Ok(found.then(|| (dir, name.to_owned())))
     }
@@ -267,26 +268,35 @@ impl<'a> Copy<'a> {
             return Ok(());
         }
         let kept: BTreeSet<&Path> = self.seen.keys().map(PathBuf::as_path).collect();
-        remove_unless(&self.stack[0], Path::new(""), &kept).map_err(ExportError::write(self.dest))
+        remove_unless(self.root, &kept).map_err(ExportError::write(self.dest))
     }
 }
 
-fn remove_unless(dir: &Dir, path: &Path, kept: &BTreeSet<&Path>) -> io::Result<()> {
-    for name in dir.names()? {
-        let path = path.join(&name);
+fn remove_unless(root: &Dir, kept: &BTreeSet<&Path>) -> io::Result<()> {
+    let (mut walk, mut path) = (Walk::new(root, ())?, PathBuf::new());
+    loop {
+        let Some(name) = walk.next_name() else {
+            if walk.leave()?.is_none() {
+                return Ok(());
+            }
+            path.pop();
+            continue;
+        };
+        path.push(&name);
         if !kept.contains(path.as_path()) {
-            dir.remove_all(&name)?;
-        } else if dir.stat(&name)?.is_dir() {
-            remove_unless(&dir.open_dir(&name)?, &path, kept)?;
+            walk.here().remove_all(&name)?;
+        } else if walk.here().stat(&name)?.is_dir() {
+            walk.enter(&name, ())?;
+            continue;
         }
+        path.pop();
     }
-    Ok(())
 }
 
 impl Visitor for Copy<'_> {
     fn enter(&mut self, entry: &Entry<'_>) -> Result<(), ExportError> {
         let path = self.prefix.join(entry.path);
-        let other = self.seen.insert(path.clone(), self.owner.clone());
+        let other = self.remember(path.clone());
         if let Some(other) = other.filter(|other| *other != self.owner && !entry.stat.is_dir()) {
             let (shown, owner) = (entry.path.display(), &self.owner);
             return Err(ExportError::options(format!(
@@ -309,8 +319,8 @@ impl Visitor for Copy<'_> {
     }
 
     fn leave(&mut self, entry: &Entry<'_>) -> Result<(), ExportError> {
-        self.stack.pop();
         let shown = self.dest.join(&self.prefix).join(entry.path);
+        self.way.leave().map_err(ExportError::write(&shown))?;
         let here = self.here();
         let finished = here
             .chmod(entry.name, entry.stat.permissions() & PERMISSIONS)

@@ -11,6 +11,7 @@ use std::thread;
 
 use super::archive::{self, Archive};
 use super::{Blobs, ExportError};
+use crate::sys::programs;
 
 /// The programs, in the order in which they are looked for.
 const PROGRAMS: &[&str] = &["docker", "podman"];
@@ -27,14 +28,13 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Looks for a program in `directories`, in order.
-    pub fn find(directories: &[PathBuf]) -> Result<Self, ExportError> {
-        let candidates = PROGRAMS.iter().flat_map(|name| directories.iter().map(move |dir| (*name, dir.join(name))));
-        candidates
-            .into_iter()
-            .find(|(_, path)| path.is_absolute() && is_program(path))
-            .map(|(name, path)| Self { name, path })
-            .ok_or(ExportError::NoLoader)
+    /// Looks for a program in `directories`, in order, but not below `workspaces`.
+    pub fn find(directories: &[PathBuf], workspaces: &[PathBuf]) -> Result<Self, ExportError> {
+        let find = |name: &&'static str| {
+            let path = programs::find(name, directories, workspaces, is_program)?;
+            Some(Self { name: *name, path })
+        };
+        PROGRAMS.iter().find_map(find).ok_or(ExportError::NoLoader)
     }
 
     /// Streams the archive into the program and waits for it; returns what it said.
@@ -115,7 +115,7 @@ mod tests {
         let blobs = Memory([(Digest::compute(b"layer"), b"layer".to_vec())].into());
         let names = ["app:1".parse().expect("name")];
         let archive = Archive { image: &image, names: &names, format: ArchiveFormat::Docker };
-        Loader::find(&[dir.to_owned()])?.load(&archive, &blobs)
+        Loader::find(&[dir.to_owned()], &[])?.load(&archive, &blobs)
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod archive;
 pub mod checked;
 mod complete;
 pub mod destination;
+mod draft;
 pub mod error;
 pub mod files;
 pub mod image;

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -20,13 +21,17 @@ use super::image::Image;
 use super::{Blobs, ExportError};
 use crate::digest::Digest;
 use crate::image::{Descriptor, Reference};
-use crate::registry::{ByteReader, Client, OnSent, Pushed};
+use crate::registry::{ByteReader, Client, OnSent, Pushed, Whereabouts};
 
 /// Blobs worked on at once; the client bounds the transfers to one registry further.
 const PARALLEL: usize = 16;
 /// Bytes read from a layer at once, and how many such pieces may wait for the network.
 const PIECE: usize = 128 << 10;
 const PIECES: usize = 4;
+/// The files of docker-registry cannot be read for a moment while another client stores the same blob: waits before a
+/// manifest that was refused for want of a blob is sent again.
+const UNSETTLED: [Duration; 4] =
+    [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800), Duration::from_millis(1600)];
 
 /// How names become places in a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +100,8 @@ struct Item {
     descriptor: Descriptor,
     content: Content,
     origins: Vec<Reference>,
+    /// Whether it was made a moment ago: no repository has it, and nobody needs to hash it again before it is sent.
+    new: bool,
 }
 
 impl Pusher {
@@ -117,10 +124,10 @@ impl Pusher {
         Ok(())
     }
 
-    /// Pushes one layer to the repository of `place`.
-    pub async fn layer(&self, place: &Reference, layer: &Descriptor) -> Result<(), ExportError> {
-        let item = Item { descriptor: layer.clone(), content: Content::Layer(layer.clone()), origins: Vec::new() };
-        self.blob(place, item).await
+    /// Pushes one layer that was made just now to the repository of `place`.
+    pub async fn new_layer(&self, place: &Reference, layer: &Descriptor) -> Result<(), ExportError> {
+        let (descriptor, content) = (layer.clone(), Content::Layer(layer.clone()));
+        self.blob(place, Item { descriptor, content, origins: Vec::new(), new: true }).await
     }
 
     async fn blobs(&self, image: &Image, place: &Reference, done: &[Reference]) -> Result<(), ExportError> {
@@ -133,9 +140,10 @@ impl Pusher {
         let observer = Arc::clone(&self.observer);
         let sent: OnSent = Arc::new(move |current| observer(PushEvent::Sent { blob: blob.clone(), current, total }));
         let (blobs, damage) = (Arc::clone(&self.blobs), Damage::default());
-        let (content, reported) = (item.content, damage.clone());
+        let (content, reported) = (item.content, (!item.new).then(|| damage.clone()));
         let open = move || open(Arc::clone(&blobs), content.clone(), reported.clone());
-        let how = self.client.push_blob(place, &item.descriptor, &open, &item.origins, sent).await;
+        let whereabouts = if item.new { Whereabouts::Nowhere } else { Whereabouts::Repositories(&item.origins) };
+        let how = self.client.push_blob(place, &item.descriptor, &open, whereabouts, sent).await;
         if let Some(found) = damage.found() {
             self.blobs.reject(&item.descriptor.digest);
             return Err(ExportError::Mismatch { digest: item.descriptor.digest, found });
@@ -154,7 +162,15 @@ impl Pusher {
     }
 
     async fn manifest(&self, place: Reference, media_type: &str, bytes: &[u8]) -> Result<(), ExportError> {
-        let pushed = self.client.push_manifest(&place, media_type, &Bytes::copy_from_slice(bytes)).await;
+        let bytes = Bytes::copy_from_slice(bytes);
+        let mut waits = UNSETTLED.iter();
+        let pushed = loop {
+            let pushed = self.client.push_manifest(&place, media_type, &bytes).await;
+            match (pushed, waits.next()) {
+                (Err(error), Some(wait)) if error.lacks_a_blob() => tokio::time::sleep(*wait).await,
+                (pushed, _) => break pushed,
+            }
+        };
         pushed.map(drop).map_err(|source| ExportError::Push { name: place.to_string(), source: Box::new(source) })
     }
 
@@ -176,18 +192,21 @@ fn items(image: &Image, done: &[Reference]) -> Vec<Item> {
         descriptor: platform.config.descriptor.clone(),
         content: Content::Inline(Bytes::copy_from_slice(&platform.config.bytes)),
         origins: done.to_vec(),
+        new: false,
     });
     let layers = image.layers().into_iter().map(|(descriptor, layer)| Item {
         descriptor: descriptor.clone(),
         content: Content::Layer(descriptor.clone()),
         // What this push stored itself is certain to be there.
         origins: done.iter().chain(&layer.origins).cloned().collect(),
+        new: false,
     });
     // Layers come first: they take longest.
     layers.chain(configs).collect()
 }
 
-fn open(blobs: Arc<dyn Blobs>, content: Content, damage: Damage) -> BoxFuture<'static, io::Result<ByteReader>> {
+/// Opens content that is checked as it is read if there is somebody to tell of damage; the registry checks all of it anyway.
+fn open(blobs: Arc<dyn Blobs>, content: Content, damage: Option<Damage>) -> BoxFuture<'static, io::Result<ByteReader>> {
     Box::pin(async move {
         match content {
             Content::Inline(bytes) => Ok(Box::pin(io::Cursor::new(bytes)) as ByteReader),
@@ -195,7 +214,10 @@ fn open(blobs: Arc<dyn Blobs>, content: Content, damage: Damage) -> BoxFuture<'s
                 let digest = layer.digest.clone();
                 let opened = tokio::task::spawn_blocking(move || blobs.open(&digest)).await;
                 let reader = opened.map_err(io::Error::other)??;
-                Ok(piped(Checked::new(reader, layer, damage)))
+                Ok(match damage {
+                    Some(damage) => piped(Checked::new(reader, layer, damage)),
+                    None => piped(reader),
+                })
             }
         }
     })

@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use super::ExportError;
 use crate::image::Platform;
 use crate::sys::dir::{Dir, Stat};
-
-/// Deepest nesting that is exported.
-const DEPTH_LIMIT: usize = 1024;
+use crate::sys::walk::Walk;
 
 /// A result tree.
 #[derive(Debug)]
@@ -57,23 +55,23 @@ pub(super) trait Visitor {
 
 /// Walks a tree.
 pub(super) fn walk(root: &Dir, visitor: &mut dyn Visitor) -> Result<(), ExportError> {
-    walk_below(root, Path::new(""), 0, visitor)
-}
-
-fn walk_below(dir: &Dir, path: &Path, depth: usize, visitor: &mut dyn Visitor) -> Result<(), ExportError> {
-    if depth > DEPTH_LIMIT {
-        return Err(ExportError::options(format!("the result is nested deeper than {DEPTH_LIMIT} directories")));
-    }
-    for name in dir.names().map_err(ExportError::read(path))? {
-        let path: PathBuf = path.join(&name);
-        let stat = dir.stat(&name).map_err(ExportError::read(&path))?;
-        let entry = Entry { dir, name: &name, path: &path, stat };
-        visitor.enter(&entry)?;
-        if stat.is_dir() {
-            let below = dir.open_dir(&name).map_err(entry.unreadable())?;
-            walk_below(&below, &path, depth + 1, visitor)?;
-            visitor.leave(&entry)?;
+    let mut walk = Walk::new(root, ()).map_err(ExportError::read(Path::new("")))?;
+    let mut path = PathBuf::new();
+    loop {
+        if let Some(name) = walk.next_name() {
+            path.push(&name);
+            let stat = walk.here().stat(&name).map_err(ExportError::read(&path))?;
+            visitor.enter(&Entry { dir: walk.here(), name: &name, path: &path, stat })?;
+            if stat.is_dir() {
+                walk.enter(&name, ()).map_err(ExportError::read(&path))?;
+            } else {
+                path.pop();
+            }
+            continue;
         }
+        let Some((name, ())) = walk.leave().map_err(ExportError::read(&path))? else { return Ok(()) };
+        let stat = walk.here().stat(&name).map_err(ExportError::read(&path))?;
+        visitor.leave(&Entry { dir: walk.here(), name: &name, path: &path, stat })?;
+        path.pop();
     }
-    Ok(())
 }

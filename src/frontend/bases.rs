@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use futures_util::future::{join, join_all, try_join_all};
+use futures_util::future::{join, join_all};
 
 use super::bridge::ResolvedImage;
 use super::contexts::{ContextAnswer, ContextPlan, ContextValue, read_config};
@@ -61,22 +61,32 @@ impl Lowering<'_> {
 
     async fn resolve_bases(&mut self, reachable: &[bool]) -> Result<(), Problem> {
         let mut jobs = Vec::new();
+        let mut failed = Vec::new();
         for id in self.stages.ids() {
             let stage = self.stages.get(id);
             if stage.base.is_some() || stage.progress.dispatched || stage.progress.resolved {
                 continue;
             }
             let lines = stage.source.lines.clone();
-            jobs.extend(self.plan_base(id, reachable[id.0]).map_err(|p| p.at(&lines))?);
+            match self.plan_base(id, reachable[id.0]) {
+                Ok(job) => jobs.extend(job),
+                Err(problem) => failed.push((id, problem.at(&lines))),
+            }
         }
         let (images, answers) = join(self.ask_images(&jobs), self.ask_contexts(&jobs)).await;
-        let answers = answers?;
         for (job, answer) in jobs.into_iter().zip(answers) {
             let id = job.stage();
             let lines = self.stages.get(id).source.lines.clone();
-            self.settle(job, answer, &images).map_err(|p| p.at(&lines))?;
+            if let Err(problem) = answer.and_then(|answer| self.settle(job, answer, &images)) {
+                failed.push((id, problem.at(&lines)));
+            }
         }
-        Ok(())
+        // All are settled before one fails the build: what is wrong with the others is said too. Asked all at once, the one
+        // asked last is what BuildKit mostly names.
+        failed.sort_by_key(|(id, _)| *id);
+        let Some((_, problem)) = failed.pop() else { return Ok(()) };
+        self.further.extend(failed.into_iter().map(|(_, problem)| problem));
+        Err(problem)
     }
 
     /// Says what has to be asked for a stage; one without content, or that nobody needs, asks nothing.
@@ -138,15 +148,14 @@ impl Lowering<'_> {
         keys.into_iter().zip(answers).map(|(key, answer)| (key, answer.map_err(Problem::from))).collect()
     }
 
-    async fn ask_contexts(&self, jobs: &[Job]) -> Result<Vec<ContextAnswer>, Problem> {
+    async fn ask_contexts(&self, jobs: &[Job]) -> Vec<Result<ContextAnswer, Problem>> {
         let ask = jobs.iter().map(async |job| match job {
             Job::Image(..) => Ok(ContextAnswer::Nothing),
-            Job::Stage(id, context, plan) | Job::Base(id, context, plan) => {
-                let answer = self.ask_context(plan, context.platform()).await;
-                answer.map_err(|p| p.at(&self.stages.get(*id).source.lines))
+            Job::Stage(_, context, plan) | Job::Base(_, context, plan) => {
+                self.ask_context(plan, context.platform()).await
             }
         });
-        try_join_all(ask).await
+        join_all(ask).await
     }
 
     fn settle(&mut self, job: Job, answer: ContextAnswer, images: &Images) -> Result<(), Problem> {

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use super::bridge::ResolvedImage;
 use super::error::Problem;
-use super::graph::{NodeId, NodeKind};
+use super::graph::{Graph, NodeId, NodeKind};
 use super::lowering::Lowering;
 use super::options::Options;
 use super::sources::{self, GitOptions};
@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::dockerfile::gitref::{self, GitRef};
 use crate::dockerfile::goquote::quote;
 use crate::image::{ImageConfig, Platform, Reference};
-use crate::llb::{CopyAction, FileActionKind, OpMetadata, SourceOp};
+use crate::llb::{CopyAction, Definition, FileActionKind, OpMetadata, SourceOp};
 use crate::pattern::{Matcher, ignore};
 
 /// The name of the main context, and of the local directory it is by default.
@@ -28,7 +28,7 @@ const DOCKERFILE: &str = "dockerfile";
 /// The ignore file of a directory.
 const IGNORE_FILE: &str = ".dockerignore";
 /// The file a remote context that is one file is saved as.
-const REMOTE_FILE: &str = "context";
+pub(crate) const REMOTE_FILE: &str = "context";
 
 /// The main context.
 #[derive(Debug, Default)]
@@ -125,43 +125,11 @@ impl Lowering<'_> {
         // Only a URL can turn out to be an archive; git gives a tree.
         let archive = !source.identifier.starts_with("git://")
             && is_archive(&self.given.bridge.http_head(&source.identifier).await?);
-        let node = self.graph.add(NodeKind::Source(source, None), named(&name), &[]);
-        let unpacked = if archive { self.unpack(node) } else { node };
+        let (node, root) = add_remote(&mut self.graph, self.given.options, (source, name), archive);
         self.main.remote = Some(node);
-        self.main.root = Some(self.subdir(unpacked));
+        self.main.root = Some(root);
         Ok(())
     }
-
-    fn unpack(&mut self, node: NodeId) -> NodeId {
-        let copy = CopyAction {
-            src: paths::join(&["/", REMOTE_FILE]),
-            dest: "/".into(),
-            mode: -1,
-            attempt_unpack: true,
-            timestamp: -1,
-            ..CopyAction::default()
-        };
-        self.copy_to_scratch(node, copy)
-    }
-
-    fn subdir(&mut self, node: NodeId) -> NodeId {
-        let Some(subdir) = &self.given.options.context_subdir else { return node };
-        let copy = CopyAction {
-            src: paths::join(&["/", subdir]),
-            dest: "/".into(),
-            mode: -1,
-            dir_copy_contents: true,
-            timestamp: -1,
-            ..CopyAction::default()
-        };
-        self.copy_to_scratch(node, copy)
-    }
-
-    fn copy_to_scratch(&mut self, from: NodeId, copy: CopyAction) -> NodeId {
-        let actions = vec![(FileActionKind::Copy(copy), Some(from))];
-        self.graph.add(NodeKind::File(None, actions), OpMetadata::default(), &[])
-    }
-
     /// Reads what is ignored of a local main context, and makes its source.
     pub(crate) async fn read_ignore_patterns(&mut self) -> Result<(), Problem> {
         if self.main.root.is_some() {
@@ -319,6 +287,37 @@ fn apply_config(state: &mut State, config: &ImageConfig) {
     }
 }
 
+/// Adds the source of a remote main context, and what makes a tree of it; returns both.
+fn add_remote(
+    graph: &mut Graph,
+    options: &Options,
+    (source, name): (SourceOp, String),
+    archive: bool,
+) -> (NodeId, NodeId) {
+    let node = graph.add(NodeKind::Source(source, None), named(&name), &[]);
+    let plain = |src: String| CopyAction { src, dest: "/".into(), mode: -1, timestamp: -1, ..CopyAction::default() };
+    let mut copy = |from: NodeId, copy: CopyAction| {
+        let actions = vec![(FileActionKind::Copy(copy), Some(from))];
+        graph.add(NodeKind::File(None, actions), OpMetadata::default(), &[])
+    };
+    let mut root = node;
+    if archive {
+        root = copy(root, CopyAction { attempt_unpack: true, ..plain(paths::join(&["/", REMOTE_FILE])) });
+    }
+    if let Some(subdir) = &options.context_subdir {
+        root = copy(root, CopyAction { dir_copy_contents: true, ..plain(paths::join(&["/", subdir])) });
+    }
+    (node, root)
+}
+
+/// Returns the ops that make the tree of a remote main context; none for a local one.
+pub(crate) fn remote_definition(options: &Options, archive: bool) -> Result<Option<Definition>, Problem> {
+    let Some(source) = remote_source(options)? else { return Ok(None) };
+    let mut graph = Graph::default();
+    let (_, root) = add_remote(&mut graph, options, source, archive);
+    Ok(Some(graph.finish(Some(root))))
+}
+
 /// Returns the source of a main context that is not local, with a name for the step.
 pub(crate) fn remote_source(options: &Options) -> Result<Option<(SourceOp, String)>, Problem> {
     let Some(context) = &options.context else { return Ok(None) };
@@ -396,7 +395,7 @@ pub(crate) fn named(name: &str) -> OpMetadata {
 }
 
 /// Tells whether a file starts like a compressed archive or a tar header.
-fn is_archive(head: &[u8]) -> bool {
+pub(crate) fn is_archive(head: &[u8]) -> bool {
     const MAGICS: [&[u8]; 3] = [b"BZh", b"\x1f\x8b\x08", b"\xfd7zXZ\x00"];
     MAGICS.iter().any(|magic| head.starts_with(magic)) || is_tar_header(head)
 }

@@ -3,8 +3,6 @@
 //! All sources of an instruction are actions of one op, chained. With `--link` they work on an empty tree, which is then
 //! merged onto the stage's.
 
-use std::str::FromStr;
-
 use super::bases::COMMAND;
 use super::chmod::{self, Chmod};
 use super::contexts;
@@ -17,7 +15,6 @@ use super::names;
 use super::paths::{self, Tail};
 use super::sources::{self, GitOptions};
 use super::stage::StageId;
-use crate::digest::Digest;
 use crate::dockerfile::gitref::{self, GitRef};
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{AddInstruction, CopyInstruction, Heredoc, SourcesAndDest};
@@ -33,6 +30,7 @@ struct Expanded<'i> {
     chown: String,
     chmod: String,
     checksum: String,
+    keep_git_dir: Option<bool>,
     link: bool,
     parents: bool,
     exclude: &'i [String],
@@ -77,7 +75,7 @@ impl Lowering<'_> {
             }
             root = stage.state.root;
         }
-        self.copy(at, &expanded, root, from.is_none())?;
+        self.copy(at, &mut expanded, root, from.is_none())?;
         for path in expanded.files.paths {
             let path = paths::join(&["/", &path]);
             match from {
@@ -101,12 +99,13 @@ impl Lowering<'_> {
             chown: self.expand(at.stage, at.source, &add.chown)?,
             chmod: self.expand(at.stage, at.source, &add.chmod)?,
             checksum: self.expand(at.stage, at.source, &add.checksum)?,
+            keep_git_dir: add.keep_git_dir,
             link: add.link,
             exclude: &add.exclude,
             ..Expanded::default()
         };
         expanded.files = self.expand_files(at, &add.files)?;
-        self.copy(at, &expanded, self.main.root, true)?;
+        self.copy(at, &mut expanded, self.main.root, true)?;
         let local = expanded.files.paths.iter().filter(|p| !p.starts_with("http://") && !p.starts_with("https://"));
         self.stages.get_mut(at.stage).context_paths.extend(local.map(|path| paths::join(&["/", path])));
         Ok(())
@@ -132,7 +131,7 @@ impl Lowering<'_> {
     fn copy(
         &mut self,
         at: At<'_>,
-        copy: &Expanded<'_>,
+        copy: &mut Expanded<'_>,
         root: Option<NodeId>,
         from_context: bool,
     ) -> Result<(), Problem> {
@@ -144,8 +143,8 @@ impl Lowering<'_> {
         let linked = copy.link && copy.chmod.is_empty();
         let common = Common { dest, chmod, name, os, root, from_context, linked };
         let mut actions = Vec::new();
-        for path in &copy.files.paths {
-            actions.push(self.path_action(at, copy, &common, path)?);
+        for path in copy.files.paths.clone() {
+            actions.push(self.path_action(at, copy, &common, &path)?);
         }
         for heredoc in &copy.files.inline {
             actions.push(self.inline_action(at, copy, &common, heredoc)?);
@@ -155,7 +154,13 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn path_action(&mut self, at: At<'_>, copy: &Expanded<'_>, common: &Common, path: &str) -> Result<Action, Problem> {
+    fn path_action(
+        &mut self,
+        at: At<'_>,
+        copy: &mut Expanded<'_>,
+        common: &Common,
+        path: &str,
+    ) -> Result<Action, Problem> {
         match gitref::parse(path).map_err(|e| Problem::new(e.to_string()).marking(path))? {
             Some(git) if !git.indistinguishable_from_local => self.git_action(at, copy, common, &git),
             _ if path.starts_with("http://") || path.starts_with("https://") => {
@@ -168,12 +173,14 @@ impl Lowering<'_> {
     fn git_action(
         &mut self,
         at: At<'_>,
-        copy: &Expanded<'_>,
+        copy: &mut Expanded<'_>,
         common: &Common,
         git: &GitRef,
     ) -> Result<Action, Problem> {
-        let Some(add) = copy.add else { return Err(no_download("a git ref", at)) };
-        let options = git_options(add.keep_git_dir, &copy.checksum, git)?;
+        if copy.add.is_none() {
+            return Err(no_download("a git ref", at));
+        }
+        let options = git_options(copy, git)?;
         let source = NodeKind::Source(sources::git(git, &options), None);
         let node = self.graph.add(source, contexts::named(&common.name), &[]);
         Ok((FileActionKind::Copy(self.action(at, copy, common, "/")), Some(node)))
@@ -183,7 +190,7 @@ impl Lowering<'_> {
         let Some(add) = copy.add else { return Err(no_download("a URL", at)) };
         let checksum = parse_checksum(&copy.checksum)?;
         let filename = sources::http_filename(url);
-        let source = NodeKind::Source(sources::http(url, &filename, checksum.as_ref()), None);
+        let source = NodeKind::Source(sources::http(url, &filename, checksum), None);
         let mut metadata = contexts::named(&common.name);
         metadata.description.insert(COMMAND.into(), String::new());
         let node = self.graph.add(source, metadata, &[]);
@@ -334,27 +341,44 @@ fn check_checksum(copy: &Expanded<'_>) -> Result<(), Problem> {
 }
 
 /// Reads the checksum of a URL.
-pub(crate) fn parse_checksum(text: &str) -> Result<Option<Digest>, Problem> {
+pub(crate) fn parse_checksum(text: &str) -> Result<Option<&str>, Problem> {
     if text.is_empty() {
         return Ok(None);
     }
-    let invalid =
-        |_| Problem::new("invalid checksum digest format").hinted("write `sha256:` and 64 hexadecimal digits");
-    Digest::from_str(text).map(Some).map_err(invalid)
+    let lower_hex = |hex: &str| hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let (algorithm, hex) = text.split_once(':').unwrap_or_default();
+    let length = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        _ => 0,
+    };
+    let wrong = match length {
+        _ if hex.is_empty() || algorithm.is_empty() => "invalid checksum digest format",
+        0 => "unsupported digest algorithm",
+        _ if hex.len() != length => "invalid checksum digest length",
+        _ if !lower_hex(hex) => "invalid checksum digest format",
+        _ => return Ok(Some(text)),
+    };
+    Err(Problem::new(wrong).hinted("write `sha256:` and 64 hexadecimal digits"))
 }
 
-/// Joins what flags and the reference's query ask of a git repository.
-fn git_options(keep: Option<bool>, checksum: &str, git: &GitRef) -> Result<GitOptions, Problem> {
-    if keep.zip(git.keep_git_dir).is_some_and(|(flag, query)| flag != query) {
+/// Joins what flags and the reference's query ask of a git repository; as in BuildKit, it holds for the sources behind
+/// it too.
+fn git_options(copy: &mut Expanded<'_>, git: &GitRef) -> Result<GitOptions, Problem> {
+    if copy.keep_git_dir.zip(git.keep_git_dir).is_some_and(|(asked, query)| asked != query) {
         return Err(Problem::new("inconsistent keep-git-dir configuration"));
     }
-    if !checksum.is_empty() && !git.checksum.is_empty() && checksum != git.checksum {
-        let (flag, query) = (quote(checksum), quote(&git.checksum));
-        return Err(Problem::new(format!("checksum mismatch {flag} != {query}")));
+    copy.keep_git_dir = git.keep_git_dir.or(copy.keep_git_dir);
+    if !copy.checksum.is_empty() && !git.checksum.is_empty() && copy.checksum != git.checksum {
+        let (asked, query) = (quote(&copy.checksum), quote(&git.checksum));
+        return Err(Problem::new(format!("checksum mismatch {asked} != {query}")));
     }
-    let checksum = if git.checksum.is_empty() { checksum } else { &git.checksum };
-    let keep_git_dir = git.keep_git_dir.or(keep) == Some(true);
-    Ok(GitOptions { keep_git_dir, checksum: checksum.to_owned(), mtime: String::new() })
+    if !git.checksum.is_empty() {
+        copy.checksum.clone_from(&git.checksum);
+    }
+    let keep_git_dir = copy.keep_git_dir == Some(true);
+    Ok(GitOptions { keep_git_dir, checksum: copy.checksum.clone(), mtime: String::new() })
 }
 
 fn record(copy: &Expanded<'_>) -> String {

@@ -129,7 +129,7 @@ impl Lowering<'_> {
             }
             _ if path.starts_with("http://") || path.starts_with("https://") => {
                 let checksum = parse_checksum(&checksum)?;
-                Ok(sources::http(&path, &sources::http_filename(&path), checksum.as_ref()))
+                Ok(sources::http(&path, &sources::http_filename(&path), checksum))
             }
             _ => {
                 let what = quote(&path);

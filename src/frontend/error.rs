@@ -121,7 +121,9 @@ impl FrontendError {
             hints: problem.hints.clone(),
             ..Diagnostic::new(problem.kind, problem.message.clone())
         };
-        let mut diagnostics = self.problems.iter().map(told);
+        let mut problems: Vec<&Problem> = self.problems.iter().collect();
+        problems.sort_by_key(|problem| problem.ranges.first().map(|range| range.start));
+        let mut diagnostics = problems.into_iter().map(told);
         let first = diagnostics.next().unwrap_or_else(|| Diagnostic::new(Kind::Dockerfile, "invalid Dockerfile"));
         Diagnostic { further: diagnostics.collect(), ..first }
     }

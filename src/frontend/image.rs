@@ -91,7 +91,8 @@ pub(crate) fn force_platform(image: &mut ImageConfig, platform: &Platform) {
 /// Resolves aliases in an image's platform.
 pub(crate) fn normalize_platform(image: &mut ImageConfig) {
     let normal = platform(image).normalized();
-    image.os = normal.os;
+    // What comes from no image is for Linux.
+    image.os = if normal.os.is_empty() { "linux".into() } else { normal.os };
     image.architecture = normal.architecture;
     image.variant = normal.variant;
 }

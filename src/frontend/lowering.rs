@@ -19,8 +19,13 @@ use super::{PlatformResult, image};
 use crate::diag::{Case, nearest};
 use crate::dockerfile::instruction::{Dockerfile, SourceLine};
 use crate::dockerfile::lint::{Linter, Rule};
+use crate::dockerfile::text::parse_bool;
 use crate::dockerfile::word::{Env, Lexer, WordError};
 use crate::image::{ImageConfig, Platform, Reference};
+
+/// The ARGs that say what is scanned for a bill of materials beside the result.
+const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
+const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
 
 /// What is given to a lowering.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +56,10 @@ pub(crate) struct Lowering<'a> {
     pub(crate) main: MainContext,
     /// Whether stages are carried out that the target does not need.
     pub(crate) all_stages: bool,
+    /// The first step that no definition can hold.
+    pub(crate) unfit: Option<Problem>,
+    /// What else is wrong beside the problem that ended the lowering.
+    pub(crate) further: Vec<Problem>,
 }
 
 impl<'a> Lowering<'a> {
@@ -68,6 +77,8 @@ impl<'a> Lowering<'a> {
             graph: Graph::default(),
             main: MainContext::default(),
             all_stages: false,
+            unfit: None,
+            further: Vec::new(),
             given,
         }
     }
@@ -99,7 +110,7 @@ impl<'a> Lowering<'a> {
             Some(message) => {
                 Err(Problem::new(message).hinted("remove `error=true` from the check options, or fix the warnings"))
             }
-            None => Ok(target),
+            None => self.unfit.take().map_or(Ok(target), Err),
         }
     }
 
@@ -134,15 +145,28 @@ impl<'a> Lowering<'a> {
         let root = self.root_stage(target);
         let base_config = self.stages.get(root).base_image.clone();
         let stage = self.stages.get(target);
-        let (result, ignore_cache) = (stage.state.root, stage.ignore_cache);
+        let (result, ignore_cache) = (stage.state.root, stage.ignore_cache || self.scans_uncached(target));
         PlatformResult {
-            platform: self.target_platform.clone(),
+            platform: self.target_platform.clone().normalized(),
             definition: std::mem::take(&mut self.graph).finish(result),
             config,
             base_config,
             epoch: self.epoch,
             ignore_cache,
         }
+    }
+
+    /// Tells whether another stage that the target needs is to be scanned and does not use the cache.
+    fn scans_uncached(&self, target: StageId) -> bool {
+        let reachable = self.stages.reachable(target);
+        let others = self.stages.ids().filter(|id| *id != target && reachable[id.0]);
+        let mut uncached = others.map(|id| self.stages.get(id)).filter(|stage| stage.ignore_cache);
+        uncached.any(|stage| {
+            let declared =
+                stage.args.iter().rev().filter(|arg| arg.name == SCAN_STAGE).find_map(|arg| arg.value.as_deref());
+            let asked = declared.or_else(|| self.globals.env.value(SCAN_STAGE)).unwrap_or_default();
+            parse_bool(asked).unwrap_or_else(|| asked.split(',').any(|name| name == stage.display))
+        })
     }
 
     /// Returns the stage at the bottom of a chain of stages.
@@ -246,5 +270,5 @@ impl Env for NotingEnv<'_> {
 
 /// Tells whether an ARG is an instruction to the build and no variable of processes.
 pub(crate) fn is_outside_env(name: &str) -> bool {
-    matches!(name, "BUILDKIT_SBOM_SCAN_CONTEXT" | "BUILDKIT_SBOM_SCAN_STAGE")
+    matches!(name, SCAN_CONTEXT | SCAN_STAGE)
 }

@@ -45,6 +45,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 pub use bridge::{Answer, Bridge, BridgeError, ResolveMode, ResolvedImage};
+pub(crate) use contexts::REMOTE_FILE;
 pub use error::{FrontendError, Problem};
 pub use syntax::{SyntaxNotice, syntax_notice};
 
@@ -99,6 +100,15 @@ pub struct PlatformResult {
     pub ignore_cache: bool,
 }
 
+/// A main context that is fetched.
+#[derive(Debug, Clone)]
+pub struct RemoteContext {
+    /// The ops that make its tree.
+    pub definition: Definition,
+    /// Whether it is one file, `context`, which is the Dockerfile.
+    pub is_dockerfile: bool,
+}
+
 /// Lowers a Dockerfile.
 pub async fn lower(request: &Request, bridge: &dyn Bridge) -> Result<Lowered, FrontendError> {
     let options = Options::parse(&request.options)?;
@@ -135,6 +145,18 @@ fn parse_all(request: &Request, options: &Options) -> Result<Parsed, FrontendErr
     }
 }
 
+/// Returns the ops that make the tree of a remote main context, the same that [`lower`] begins with; none for a local one.
+/// `head` holds the first bytes of the file that a URL gave.
+pub fn remote_definition(
+    options: &BTreeMap<String, String>,
+    head: Option<&[u8]>,
+) -> Result<Option<RemoteContext>, FrontendError> {
+    let options = Options::parse(options)?;
+    let archive = head.is_some_and(contexts::is_archive);
+    let definition = contexts::remote_definition(&options, archive)?;
+    Ok(definition.map(|definition| RemoteContext { definition, is_dockerfile: head.is_some() && !archive }))
+}
+
 fn parse_request(request: &Request, options: &Options) -> Result<(Dockerfile, Linter), FrontendError> {
     syntax::accept(&request.dockerfile, options)?;
     let argument = options.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
@@ -165,7 +187,8 @@ async fn lower_parsed(
     let outcomes = join_all(targets.into_iter().map(async |platform| {
         let mut lowering = Lowering::new(given, platform, lint.clone());
         let result = lowering.run().await;
-        (result, lowering.lint.warnings)
+        let problems = |problem| std::iter::once(problem).chain(std::mem::take(&mut lowering.further)).collect();
+        (result.map_err(problems), lowering.lint.warnings)
     }));
     let mut results = Vec::new();
     let mut first_warnings = None;
@@ -173,9 +196,9 @@ async fn lower_parsed(
         let warnings = first_warnings.get_or_insert(warnings);
         match result {
             Ok(result) => results.push(result),
-            Err(problem) => {
+            Err(problems) => {
                 let warnings = std::mem::take(warnings);
-                return Err(FrontendError { problems: vec![problem], dockerfile: None, warnings });
+                return Err(FrontendError { problems, dockerfile: None, warnings });
             }
         }
     }

@@ -73,10 +73,16 @@ impl Lowering<'_> {
 
     fn mount_spec(&mut self, at: At<'_>, text: &str) -> Result<MountSpec, Problem> {
         let lexer = self.lexer;
-        let mut undefined = BTreeSet::new();
+        let mut undefined = Vec::new();
         let env = &self.stages.get(at.stage).state.env;
-        let spec = mount::parse(text, &mut |value| expand_noting(&lexer, value, env, &mut undefined));
-        self.report_undefined(at.stage, at.source, undefined);
+        let spec = mount::parse(text, &mut |value| {
+            let mut names = BTreeSet::new();
+            let expanded = expand_noting(&lexer, value, env, &mut names);
+            undefined.push(names);
+            expanded
+        });
+        // A name is reported for each value that has it.
+        undefined.into_iter().for_each(|names| self.report_undefined(at.stage, at.source, names));
         spec.map_err(|error| {
             let problem = Problem::from(error);
             Problem { mark: problem.mark.or_else(|| Some(text.to_owned())), ..problem }

@@ -143,7 +143,9 @@ fn parse_platforms(list: &str) -> Result<Vec<Platform>, Problem> {
         return Ok(Vec::new());
     }
     let parse = |text: &str| {
-        Platform::from_str(text).map_err(|e| wrap(&format!("failed to parse target platform {text}"), &e.to_string()))
+        Platform::from_str(text)
+            .map(Platform::normalized)
+            .map_err(|e| wrap(&format!("failed to parse target platform {text}"), &e.to_string()))
     };
     list.split(',').map(parse).collect()
 }

@@ -61,8 +61,10 @@ impl Lowering<'_> {
             return Err(problem.hinted("leave it out: this frontend is that of the stable channel"));
         }
         if script.args.is_empty() {
+            // It is found in the definition only, so what is wrong elsewhere comes first.
             let problem = Problem::new("failed to marshal LLB definition: arguments are required");
-            return Err(problem.hinted("write a command: `RUN COMMAND`"));
+            let problem = problem.hinted("write a command: `RUN COMMAND`");
+            self.unfit.get_or_insert(problem.at(&at.source.lines));
         }
         let name = self.run_name(at, &script.text, &mounts);
         let record = self.run_record(at.stage, &script.args);

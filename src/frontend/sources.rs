@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use super::bridge::ResolveMode;
 use super::paths;
-use crate::digest::Digest;
 use crate::dockerfile::gitref::GitRef;
 use crate::image::canonical;
 use crate::llb::SourceOp;
@@ -39,7 +38,7 @@ pub(crate) fn oci_layout(reference: &str, session: &str, store: &str) -> SourceO
 }
 
 /// Returns the source of a URL.
-pub(crate) fn http(url: &str, filename: &str, checksum: Option<&Digest>) -> SourceOp {
+pub(crate) fn http(url: &str, filename: &str, checksum: Option<&str>) -> SourceOp {
     let mut attrs = BTreeMap::from([("http.filename".to_owned(), filename.to_owned())]);
     if let Some(checksum) = checksum {
         attrs.insert("http.checksum".into(), checksum.to_string());
@@ -52,6 +51,9 @@ pub(crate) fn http_filename(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let rest = rest.split(['?', '#']).next().unwrap_or_default();
     let path = rest.split_once('/').map_or("", |(_, path)| path);
+    if url.bytes().any(|byte| byte.is_ascii_control()) {
+        return "__unnamed__".into();
+    }
     match percent_decode(path).as_deref().map(paths::base) {
         Some(".") | Some("/") | None => "__unnamed__".into(),
         Some(name) => name.to_owned(),
@@ -135,6 +137,7 @@ mod tests {
             ("https://h/", "__unnamed__"),
             ("https://h/%41%2", "__unnamed__"),
             ("https://h/%41", "A"),
+            ("https://h/a\tb", "__unnamed__"),
         ] {
             assert_eq!(http_filename(url), name, "{url}");
         }

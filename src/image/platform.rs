@@ -44,7 +44,7 @@ pub enum PlatformError {
         text: String,
     },
     /// Too many components, or an unclosed version.
-    #[error("{text:?}: cannot parse platform specifier, expected os/arch or os/arch/variant")]
+    #[error("{text:?}: cannot parse platform specifier")]
     Shape {
         /// The whole text.
         text: String,
@@ -130,6 +130,12 @@ impl Platform {
         self
     }
 
+    /// `arm` alone says nothing of a variant.
+    fn without_arm_v7(self) -> Self {
+        let v7 = self.architecture == "arm" && self.variant == "v7";
+        if v7 { Self { variant: String::new(), ..self } } else { self }
+    }
+
     /// Prints `os(version)/arch/variant`, the version only where there is one.
     pub fn format_all(&self) -> String {
         if self.os_version.is_empty() {
@@ -142,12 +148,12 @@ impl Platform {
 
     /// Returns how well an image of platform `self` serves a wish for `wanted`: 0 is best, none is not at all.
     ///
-    /// A newer-variant wish is served by older variants (`arm/v7` by `arm/v6`, `arm64` by `arm/v7`), nearest first.
+    /// A newer-variant wish is served by older variants (`arm/v7` by `arm/v6`, `arm64` by `arm/v7`), nearest first, and
+    /// `amd64` by `386` at last.
     pub fn rank_for(&self, wanted: &Platform) -> Option<usize> {
         let have = self.clone().normalized();
         let want = wanted.clone().normalized();
-        let version_ok = want.os_version.is_empty() || have.os_version.is_empty() || version_prefix(&have, &want);
-        if have.os != want.os || !version_ok {
+        if have.os != want.os || (want.os == "windows" && !windows_runs(&want.os_version, &have.os_version)) {
             return None;
         }
         let have_key = (have.architecture.as_str(), have.variant.as_str());
@@ -155,8 +161,35 @@ impl Platform {
     }
 }
 
-fn version_prefix(have: &Platform, want: &Platform) -> bool {
-    have.os_version == want.os_version || have.os_version.starts_with(&format!("{}.", want.os_version))
+/// Windows releases that run images of the release before them.
+const WINDOWS_LONG_TERM: [u16; 2] = [20348, 26100];
+
+/// Tells whether a Windows host of one version runs images of another; one that is not said runs, and is run by, any.
+fn windows_runs(host: &str, image: &str) -> bool {
+    let host = windows_version(host);
+    if host == (0, 0, 0) || image.is_empty() {
+        return true;
+    }
+    let image = windows_version(image);
+    if (host.0, host.1) != (image.0, image.1) {
+        return false;
+    }
+    let oldest = WINDOWS_LONG_TERM.into_iter().rev().find(|release| host.2 > *release).unwrap_or(WINDOWS_LONG_TERM[0]);
+    match host.2 < WINDOWS_LONG_TERM[0] {
+        true => host.2 == image.2,
+        false => (oldest..=host.2).contains(&image.2),
+    }
+}
+
+/// Reads `major.minor.build`; zeros where it is none.
+fn windows_version(text: &str) -> (u8, u8, u16) {
+    let mut parts = text.split('.');
+    let mut next = || parts.next().unwrap_or_default();
+    let (major, minor, build) = (next(), next(), next());
+    match (major.parse(), minor.parse(), build.parse()) {
+        (Ok(major), Ok(minor), Ok(build)) => (major, minor, build),
+        _ => (0, 0, 0),
+    }
 }
 
 fn normalize_arch(architecture: &str, variant: &str) -> (String, String) {
@@ -165,6 +198,7 @@ fn normalize_arch(architecture: &str, variant: &str) -> (String, String) {
         ("x86_64" | "x86-64" | "amd64", "v1") => ("amd64", ""),
         ("x86_64" | "x86-64", variant) => ("amd64", variant),
         ("aarch64" | "arm64", "8" | "v8" | "v8.0") => ("arm64", ""),
+        ("aarch64" | "arm64", "9" | "9.0" | "v9.0") => ("arm64", "v9"),
         ("aarch64", variant) => ("arm64", variant),
         ("armhf", _) => ("arm", "v7"),
         ("armel", _) => ("arm", "v6"),
@@ -180,19 +214,53 @@ fn normalize_arch(architecture: &str, variant: &str) -> (String, String) {
 /// Lists what can serve `want`, best first (containerd's `platformVector`).
 fn compatible(want: &Platform) -> Vec<(String, String)> {
     let arch = want.architecture.as_str();
-    let mut list = vec![(arch.to_owned(), want.variant.clone())];
     let number = |v: &str| v.trim_start_matches('v').parse::<u32>().ok();
+    let same = |variant: &str| (arch.to_owned(), variant.to_owned());
+    let mut list = vec![same(&want.variant)];
     match arch {
         "amd64" => {
             for v in (1..number(&want.variant).unwrap_or(1)).rev() {
-                list.push((arch.into(), if v == 1 { String::new() } else { format!("v{v}") }));
+                list.push(same(&if v == 1 { String::new() } else { format!("v{v}") }));
             }
+            list.push(("386".into(), String::new()));
         }
-        "arm" => list.extend((5..number(&want.variant).unwrap_or(7)).rev().map(|v| (arch.into(), format!("v{v}")))),
-        "arm64" => list.extend((5..=8).rev().map(|v| ("arm".into(), format!("v{v}")))),
+        "arm" => list.extend((5..number(&want.variant).unwrap_or(5)).rev().map(|v| same(&format!("v{v}")))),
+        "arm64" => {
+            if let Some(versions) = arm64_versions(&want.variant) {
+                list = versions.iter().map(|v| same(v)).collect();
+            } else {
+                list.clear();
+            }
+            let v8 = want.variant.is_empty() || want.variant.starts_with("v8") || want.variant.starts_with("v9");
+            let variant = if v8 { "v8" } else { want.variant.as_str() };
+            let arm = Platform { variant: variant.into(), ..Platform::new(&want.os, "arm") };
+            list.extend(compatible(&arm));
+        }
         _ => {}
     }
     list
+}
+
+/// Lists the versions of arm64 that one includes, newest first and as normalised; none of one that is not known.
+fn arm64_versions(variant: &str) -> Option<Vec<String>> {
+    let version = if variant.is_empty() { "v8" } else { variant }.strip_prefix('v')?;
+    let (major, minor) = match version.split_once('.') {
+        Some((major, minor)) => (major, minor.parse().ok().filter(|minor| *minor > 0)?),
+        None => (version, 0),
+    };
+    let down = |major: u32, minor: u32| (0..=minor).rev().map(move |minor| (major, minor));
+    let included: Vec<(u32, u32)> = match (major, minor) {
+        ("8", 0..=9) => down(8, minor).collect(),
+        // Version 9 includes what came out of version 8 until then.
+        ("9", 0..=7) => down(9, minor).chain(down(8, (minor + 5).min(9))).collect(),
+        _ => return None,
+    };
+    let name = |(major, minor)| match (major, minor) {
+        (8, 0) => String::new(),
+        (major, 0) => format!("v{major}"),
+        (major, minor) => format!("v{major}.{minor}"),
+    };
+    Some(included.into_iter().map(name).collect())
 }
 
 impl fmt::Display for Platform {
@@ -211,7 +279,10 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = PlatformError;
 
-    /// Parses `os`, `arch`, `os/arch`, `os(version)/arch` or `os/arch/variant`, and normalises it.
+    /// Parses `os`, `arch`, `os/arch`, `os(version)/arch` or `os/arch/variant`.
+    ///
+    /// As in containerd's, aliases are resolved, but `arm` says no variant and `arm64/v8` keeps it; [`Self::normalized`]
+    /// settles that.
     fn from_str(text: &str) -> Result<Self, PlatformError> {
         let parts: Vec<&str> = text.split('/').collect();
         let (os, os_version) = split_version(parts[0], text)?;
@@ -222,10 +293,12 @@ impl FromStr for Platform {
         let os_version = os_version.to_owned();
         match parts[..] {
             [_] => single(os, text).map(|p| Self { os_version, ..p }),
-            [_, arch] => Ok(Self { os_version, ..Self::new(os, arch) }.normalized()),
+            [_, arch] => Ok(Self { os_version, ..Self::new(os, arch).normalized().without_arm_v7() }),
             [_, arch, variant] => {
                 let variant = variant.into();
-                Ok(Self { os_version, variant, ..Self::new(os, arch) }.normalized())
+                let platform = Self { os_version, variant, ..Self::new(os, arch) }.normalized();
+                let v8 = platform.architecture == "arm64" && platform.variant.is_empty();
+                Ok(if v8 { Self { variant: "v8".into(), ..platform } } else { platform })
             }
             _ => Err(PlatformError::Shape { text: text.into() }),
         }
@@ -239,7 +312,7 @@ fn single(word: &str, text: &str) -> Result<Platform, PlatformError> {
     if KNOWN_OS.contains(&os.as_str()) {
         return Ok(Platform { os, ..host });
     }
-    let platform = Platform::new(&host.os, word).normalized();
+    let platform = Platform::new(&host.os, word).normalized().without_arm_v7();
     match KNOWN_ARCH.contains(&platform.architecture.as_str()) {
         true => Ok(platform),
         false => Err(PlatformError::Unknown { text: text.into() }),
@@ -266,13 +339,43 @@ fn check_component(component: &str, text: &str) -> Result<(), PlatformError> {
 mod tests {
     use super::*;
 
+    #[derive(serde::Deserialize)]
+    #[serde(default)]
+    #[derive(Default)]
+    struct Row {
+        text: String,
+        /// None where it is refused.
+        parsed: Option<String>,
+        normalized: Option<String>,
+    }
+
+    #[test]
+    fn reads_the_table_of_platforms_as_containerd_does() {
+        let mut wrong = Vec::new();
+        for row in crate::diag::table::<Row>("platforms") {
+            let found = row.text.parse::<Platform>().ok();
+            let parsed = found.as_ref().map(Platform::format_all);
+            let normalized = found.map(|platform| platform.normalized().format_all());
+            if (&parsed, &normalized) != (&row.parsed, &row.normalized) {
+                wrong.push(format!("{}: {parsed:?} {normalized:?} instead of {:?}", row.text, row.parsed));
+            }
+        }
+        assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
     #[test]
     fn parses_and_normalises() {
         for (text, expected) in [
             ("linux/amd64", "linux/amd64"),
             ("linux/x86_64", "linux/amd64"),
-            ("linux/arm64/v8", "linux/arm64"),
-            ("linux/arm", "linux/arm/v7"),
+            ("linux/arm64", "linux/arm64"),
+            ("linux/arm64/v8", "linux/arm64/v8"),
+            ("linux/aarch64/8", "linux/arm64/v8"),
+            ("linux/arm64/9", "linux/arm64/v9"),
+            ("linux/arm", "linux/arm"),
+            ("linux/arm/v7", "linux/arm/v7"),
+            ("linux/arm/6", "linux/arm/v6"),
+            ("linux/amd64/v1", "linux/amd64"),
             ("linux/armel", "linux/arm/v6"),
             ("arm64", "linux/arm64"),
         ] {
@@ -288,5 +391,27 @@ mod tests {
         let want: Platform = "linux/arm/v7".parse().expect("platform");
         let rank = |text: &str| text.parse::<Platform>().expect("platform").rank_for(&want);
         assert_eq!((rank("linux/arm/v7"), rank("linux/arm/v6"), rank("linux/arm64")), (Some(0), Some(1), None));
+        for (want, serving) in [
+            ("linux/amd64/v3", &["linux/amd64/v3", "linux/amd64/v2", "linux/amd64", "linux/386"][..]),
+            ("linux/arm64", &["linux/arm64/v8", "linux/arm/v8", "linux/arm", "linux/arm/v6", "linux/arm/v5"]),
+            ("linux/arm64/v8.1", &["linux/arm64/v8.1", "linux/arm64", "linux/arm/v8"]),
+            ("linux/arm64/v9.1", &["linux/arm64/v9.1", "linux/arm64/v9", "linux/arm64/v8.6", "linux/arm64/v8.5"]),
+            ("windows(10.0.20348.1)/amd64", &["windows(10.0.20348.9)/amd64", "windows/386"]),
+            ("windows(10.0.26100)/amd64", &["windows(10.0.20348)/amd64"]),
+        ] {
+            let want: Platform = want.parse().expect("platform");
+            for (at, have) in serving.iter().enumerate() {
+                assert_eq!(have.parse::<Platform>().expect("platform").rank_for(&want), Some(at), "{have} for {want}");
+            }
+        }
+        for (want, have) in [
+            ("linux/386", "linux/amd64"),
+            ("linux/arm64", "linux/arm64/v9"),
+            ("windows(10.0.17763)/amd64", "windows(10.0.20348)/amd64"),
+            ("windows(10.0.20348)/amd64", "windows(10.0.26100)/amd64"),
+        ] {
+            let want: Platform = want.parse().expect("platform");
+            assert_eq!(have.parse::<Platform>().expect("platform").rank_for(&want), None, "{have} for {want}");
+        }
     }
 }

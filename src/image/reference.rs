@@ -169,6 +169,33 @@ fn is_tag(text: &str) -> bool {
 mod tests {
     use super::*;
 
+    #[derive(serde::Deserialize)]
+    #[serde(default)]
+    #[derive(Default)]
+    struct Row {
+        text: String,
+        normal: Option<String>,
+        familiar: String,
+        tagged: String,
+    }
+
+    #[test]
+    fn reads_the_table_of_references_as_buildkit_does() {
+        let mut wrong = Vec::new();
+        for row in crate::diag::table::<Row>("references") {
+            let found = row.text.parse::<Reference>();
+            if found.as_ref().ok().map(ToString::to_string) != row.normal {
+                wrong.push(format!("{}: {found:?} instead of {:?}", row.text, row.normal));
+            } else if let Ok(found) = found
+                && (found.clone().with_default_tag().to_string() != row.tagged
+                    || (row.familiar.parse().as_ref() == Ok(&found) && found.familiar() != row.familiar))
+            {
+                wrong.push(format!("{}: {}", row.text, found.familiar()));
+            }
+        }
+        assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
     #[test]
     fn normalises() {
         let hex = "a".repeat(64);

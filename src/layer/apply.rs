@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use super::entry::{Entry, EntryKind, MAX_BYTES};
+use super::entry::{Entry, EntryKind, MAX_BYTES, MAX_REMEMBERED, NOTE};
 use super::error::shown;
 use super::place::{Places, components, is_whiteout, join};
 use super::tar_reader::{TarReader, segments_of};
@@ -68,8 +68,8 @@ pub struct Applied {
     /// Directories the tar does not describe, as paths without links; the empty path is the root. Their metadata, and whether
     /// they are directories at all, is decided by the layers below.
     pub implicit: BTreeSet<Vec<u8>>,
-    /// Hard links whose target is not in the tar, as (path, target).
-    pub links: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Hard links whose target was not in the tar when they came, by path. What is at such a path came later and counts.
+    pub links: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Whether anything of lower layers is hidden.
     pub hides: bool,
     /// Sum of the sizes of the files.
@@ -90,11 +90,13 @@ pub fn apply(root: Dir, dest: &OsStr, tar: impl Read, options: ApplyOptions) -> 
         options,
         done: Applied::default(),
         times: BTreeMap::new(),
+        remembered: 0,
         root_described: false,
         buffer: vec![0; BUFFER],
     };
     while let Some(entry) = reader.next()? {
         applier.entry(&entry, &mut reader.data())?;
+        applier.check_memory()?;
     }
     reader.finish()?;
     applier.finish()
@@ -107,6 +109,8 @@ struct Applier {
     done: Applied,
     /// Times of directories, set last since every file made in one changes it; in order, so that lookups are short.
     times: BTreeMap<Vec<u8>, Time>,
+    /// Bytes in `times` and in the links.
+    remembered: u64,
     root_described: bool,
     buffer: Vec<u8>,
 }
@@ -133,6 +137,15 @@ impl Applier {
             Some((leaf, parent)) => self.member(entry, parent, leaf, data),
             None => Ok(()),
         }
+    }
+
+    /// A million directories are fine; what makes more of it than a machine has is not.
+    fn check_memory(&self) -> Result<(), LayerError> {
+        if self.remembered + self.places.implicit_bytes() > MAX_REMEMBERED {
+            let what = "what must be remembered of directories and hard links of a layer, in bytes,";
+            return Err(LayerError::Limit { what, limit: MAX_REMEMBERED });
+        }
+        Ok(())
     }
 
     /// The directory unpacked into may be described, but not replaced.
@@ -251,6 +264,7 @@ impl Applier {
     fn directory_metadata(&mut self, entry: &Entry, dir: &Dir, path: Vec<u8>) -> Result<(), LayerError> {
         self.metadata_of(entry, dir)?;
         self.places.described(&path);
+        self.remembered += NOTE + path.len() as u64;
         self.times.insert(path, times::bounded(entry.mtime));
         Ok(())
     }
@@ -314,11 +328,18 @@ impl Applier {
             }
             _ if self.options.form == Form::Layer => {
                 self.clear(target)?;
-                self.done.links.push((target.path.clone(), parts.join(&b'/')));
+                self.defer(target.path.clone(), parts.join(&b'/'));
                 Ok(())
             }
             _ => Err(refused(&entry.name, "a hard link to a file that is not there")),
         }
+    }
+
+    /// Leaves a hard link for when the layers below are there; one to another such link has the target of that.
+    fn defer(&mut self, path: Vec<u8>, target: Vec<u8>) {
+        let target = self.done.links.get(&target).cloned().unwrap_or(target);
+        self.remembered += NOTE + (path.len() + target.len()) as u64;
+        self.done.links.insert(path, target);
     }
 
     /// Makes something new, removing what has its name.

@@ -9,6 +9,7 @@ use std::io::{self, Read, Seek};
 use super::LayerError;
 use super::apply::{Applied, ApplyOptions, apply};
 use super::decompress::Decoder;
+use super::entry::EntryKind;
 use super::tar_reader::TarReader;
 use crate::sys::dir::Dir;
 
@@ -24,6 +25,19 @@ pub fn is_archive<F: Read + Seek + Send>(file: &mut F) -> io::Result<bool> {
 fn starts_with_member(file: impl Read + Send) -> bool {
     let Ok(decoder) = Decoder::new(file) else { return false };
     matches!(TarReader::new(decoder).next(), Ok(Some(_)))
+}
+
+/// Returns the time of the newest regular file in an archive, in seconds since 1970; none if there is no file in it.
+pub fn newest(archive: impl Read + Send) -> Result<Option<i64>, LayerError> {
+    let decoder = Decoder::new(archive).map_err(|source| LayerError::Read { source })?;
+    let mut members = TarReader::new(decoder);
+    let mut newest = None;
+    while let Some(member) = members.next()? {
+        if member.kind == EntryKind::File {
+            newest = newest.max(Some(member.mtime.seconds));
+        }
+    }
+    Ok(newest)
 }
 
 /// Unpacks `archive` below `dest`, a path inside `root`.

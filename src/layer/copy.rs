@@ -4,36 +4,34 @@
 //! the file system can; hard links within one copied tree stay hard links.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 use super::apply::is_content_xattr;
 use super::place::is_whiteout;
 use super::{OPAQUE, OPAQUE_VALUE};
 use crate::sys::dir::{self, Dir, Kind, Stat};
 use crate::sys::file;
+use crate::sys::walk::{Descent, Walk};
 use std::os::unix::ffi::OsStrExt;
 
-/// Files with several names met so far: where the first copy is.
-type Links = BTreeMap<(u64, u64), (Dir, std::ffi::OsString)>;
-
 /// Whether a tree of files, or a layer with whiteouts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum What {
-    #[default]
     Tree,
     Layer,
 }
 
 /// Copies all in `from`, and the metadata of `from` itself, into the empty directory `to`.
 pub(crate) fn tree(from: &Dir, to: &Dir) -> io::Result<()> {
-    Copier { links: Links::new(), what: What::Tree }.contents(from, to)
+    Copier { root: to, links: BTreeMap::new(), what: What::Tree }.contents(from, to, OsStr::new(""))
 }
 
 /// Puts the layer in `from` on top of the tree in `to`.
 pub(crate) fn stack(from: &Dir, to: &Dir) -> io::Result<()> {
-    Copier { links: Links::new(), what: What::Layer }.contents(from, to)
+    Copier { root: to, links: BTreeMap::new(), what: What::Layer }.contents(from, to, OsStr::new(""))
 }
 
 /// Copies the metadata of the directory `from` to `to`: owner, permissions, attributes, time.
@@ -83,57 +81,100 @@ fn regular(from: &Dir, name: &OsStr, to: (&Dir, &OsStr), stat: &Stat) -> io::Res
 }
 
 /// Copies parts of one tree, among which hard links stay hard links.
-#[derive(Debug, Default)]
-pub(crate) struct Copier {
-    links: Links,
+#[derive(Debug)]
+pub(crate) struct Copier<'a> {
+    /// Where all copies are below.
+    root: &'a Dir,
+    /// Files with several names met so far: where the first copy is, below the root.
+    links: BTreeMap<(u64, u64), OsString>,
     what: What,
 }
 
-impl Copier {
-    fn contents(&mut self, from: &Dir, to: &Dir) -> io::Result<()> {
+impl<'a> Copier<'a> {
+    /// Copies into `root`.
+    pub(crate) fn new(root: &'a Dir) -> Self {
+        Self { root, links: BTreeMap::new(), what: What::Tree }
+    }
+
+    /// Copies one entry of `from`, with all below it, to where `to` has come from the root.
+    pub(crate) fn one(&mut self, from: &Dir, to: &Descent<'_>, name: &OsStr) -> io::Result<()> {
+        let stat = from.stat(name)?;
+        if !stat.is_dir() {
+            return self.file(from, to, (OsStr::new(""), name), &stat);
+        }
+        make_directory(to.here(), name)?;
+        self.contents(&from.open_dir(name)?, &to.here().open_dir(name)?, &join(&to.path(), name))
+    }
+
+    /// Copies what is in `from` to `to`, whose path below the root is `path`.
+    fn contents(&mut self, from: &Dir, to: &Dir, path: &OsStr) -> io::Result<()> {
+        let (mut from, mut to) = (Walk::new(from, ())?, Descent::new(to));
+        self.make_room(from.here(), to.here())?;
+        loop {
+            let Some(name) = from.next_name() else {
+                directory_metadata(from.here(), to.here())?;
+                to.leave()?;
+                if from.leave()?.is_none() {
+                    return Ok(());
+                }
+                continue;
+            };
+            let stat = from.here().stat(&name)?;
+            if stat.is_dir() {
+                make_directory(to.here(), &name)?;
+                to.enter(&name)?;
+                from.enter(&name, ())?;
+                self.make_room(from.here(), to.here())?;
+            } else {
+                self.file(from.here(), &to, (path, &name), &stat)?;
+            }
+        }
+    }
+
+    fn make_room(&self, from: &Dir, to: &Dir) -> io::Result<()> {
         if self.what == What::Layer && is_opaque(from)? {
             for name in to.names()? {
                 to.remove_all(&name)?;
             }
         }
-        for name in from.names()? {
-            self.one(from, to, &name)?;
-        }
-        directory_metadata(from, to)
+        Ok(())
     }
 
-    /// Copies one entry, with all below it.
-    pub(crate) fn one(&mut self, from: &Dir, to: &Dir, name: &OsStr) -> io::Result<()> {
-        let stat = from.stat(name)?;
-        if stat.is_dir() {
-            if to.try_stat(name)?.is_some_and(|there| !there.is_dir()) {
-                to.unlink(name)?;
-            }
-            if to.try_stat(name)?.is_none() {
-                to.make_dir(name, 0o700)?;
-            }
-            return self.contents(&from.open_dir(name)?, &to.open_dir(name)?);
-        }
+    /// Copies what is no directory; `place` is where `to` starts below the root, and the name.
+    fn file(&mut self, from: &Dir, to: &Descent<'_>, place: (&OsStr, &OsStr), stat: &Stat) -> io::Result<()> {
+        let (start, name) = place;
         if self.what == What::Layer {
-            to.remove_all(name)?;
-            if is_whiteout(&stat) {
+            to.here().remove_all(name)?;
+            if is_whiteout(stat) {
                 return Ok(());
             }
         }
-        self.linked(from, to, name, &stat)
-    }
-
-    fn linked(&mut self, from: &Dir, to: &Dir, name: &OsStr, stat: &Stat) -> io::Result<()> {
         let identity = (stat.dev, stat.ino);
-        if let Some((dir, first)) = self.links.get(&identity) {
-            return to.make_link(name, dir, first);
+        if let Some(first) = self.links.get(&identity) {
+            let first = Path::new(first);
+            let (above, first) = (first.parent().unwrap_or(first), first.file_name().unwrap_or_default());
+            return to.here().make_link(name, &self.root.open_below(above.as_os_str())?, first);
         }
-        file(from, name, to, name)?;
+        file(from, name, to.here(), name)?;
         if stat.nlink > 1 && stat.kind() != Kind::CharDevice {
-            self.links.insert(identity, (to.duplicate()?, name.to_owned()));
+            self.links.insert(identity, join(&join(start, &to.path()), name));
         }
         Ok(())
     }
+}
+
+/// Makes a directory unless there is one; anything else makes way.
+fn make_directory(parent: &Dir, name: &OsStr) -> io::Result<()> {
+    match parent.try_stat(name)? {
+        Some(there) if there.is_dir() => return Ok(()),
+        Some(_) => parent.unlink(name)?,
+        None => {}
+    }
+    parent.make_dir(name, 0o700)
+}
+
+fn join(path: &OsStr, name: &OsStr) -> OsString {
+    Path::new(path).join(name).into_os_string()
 }
 
 /// Returns whether the directory hides what lower layers have there.

@@ -14,8 +14,13 @@ pub const ZSTD_WINDOW_LOG: u32 = 27;
 pub const XZ_MEMORY: u64 = 128 << 20;
 /// Most bytes that come out for one that goes in …
 pub const MAX_RATIO: u64 = 200;
-/// … beyond this many, which tiny and empty layers need.
-pub const RATIO_FREE: u64 = 64 << 20;
+/// … beyond this many: a file of zeros, as databases and disk images make them, shrinks to a thousandth.
+pub const RATIO_FREE: u64 = 4 << 30;
+
+/// Compressed data that grows too much.
+#[derive(Debug, thiserror::Error)]
+#[error("compressed data grows beyond the limit of 4 GiB and {MAX_RATIO} times its size")]
+pub struct Growth;
 
 /// How a stream is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +61,7 @@ pub struct Decoder<'a> {
     inner: Box<dyn Read + Send + 'a>,
     read: Arc<AtomicU64>,
     given: u64,
+    free: u64,
 }
 
 impl fmt::Debug for Decoder<'_> {
@@ -73,7 +79,13 @@ impl<'a> Decoder<'a> {
         let read = Arc::new(AtomicU64::new(0));
         let counted = Counted { inner: Cursor::new(start).chain(input), count: Arc::clone(&read) };
         let inner = open(codec, BufReader::with_capacity(64 << 10, counted))?;
-        Ok(Self { codec, inner, read, given: 0 })
+        Ok(Self { codec, inner, read, given: 0, free: RATIO_FREE })
+    }
+
+    /// Gives the stream another number of bytes than [`RATIO_FREE`] to grow.
+    #[cfg(test)]
+    pub(super) fn with_free(self, free: u64) -> Self {
+        Self { free, ..self }
     }
 
     /// Returns how the stream is compressed.
@@ -104,10 +116,9 @@ impl Read for Decoder<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.given += count as u64;
-        let allowed = self.read.load(Ordering::Relaxed).saturating_mul(MAX_RATIO).saturating_add(RATIO_FREE);
+        let allowed = self.read.load(Ordering::Relaxed).saturating_mul(MAX_RATIO).saturating_add(self.free);
         if self.codec != Codec::None && self.given > allowed {
-            let message = format!("compressed data grows beyond the limit of {MAX_RATIO} times its size");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, Growth));
         }
         Ok(count)
     }

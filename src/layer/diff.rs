@@ -12,22 +12,23 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use super::apply::is_content_xattr;
 use super::entry::{Entry, EntryKind};
 use super::error::shown;
-use super::place::{is_whiteout, join};
+use super::place::{components, is_whiteout, join};
 use super::{LayerError, OPAQUE, OPAQUE_VALUE, tar_writer};
 use crate::sys::dir::{Dir, Kind, Stat, Time, device_numbers};
+use crate::sys::walk::Walk;
 
 const BUFFER: usize = 256 << 10;
 const BLOCK: u64 = 512;
 
 /// Writes the layer in `root` to `out`; times after `latest` (seconds) become that time.
 pub fn write_tar(root: &Dir, latest: Option<i64>, out: &mut dyn Write) -> Result<(), LayerError> {
-    let mut walk = Walk { out, latest, links: BTreeMap::new(), buffer: vec![0; BUFFER] };
-    walk.directory(root, b"")?;
+    let mut tar = Tar { out, latest, links: BTreeMap::new(), buffer: vec![0; BUFFER] };
+    tar.members(root)?;
     // Two blocks of zeros end a tar, and nothing follows: Go pads no further.
-    walk.write(&[0; 1024])
+    tar.write(&[0; 1024])
 }
 
-struct Walk<'a> {
+struct Tar<'a> {
     out: &'a mut dyn Write,
     latest: Option<i64>,
     /// First name of each file that has several.
@@ -35,14 +36,31 @@ struct Walk<'a> {
     buffer: Vec<u8>,
 }
 
-impl Walk<'_> {
-    fn directory(&mut self, dir: &Dir, path: &[u8]) -> Result<(), LayerError> {
-        for name in dir.names().map_err(|source| walk_error(path, source))? {
-            let path = join(path, name.as_bytes());
-            let stat = dir.stat(&name).map_err(|source| walk_error(&path, source))?;
-            self.member(dir, &name, &path, &stat)?;
+impl Tar<'_> {
+    fn members(&mut self, root: &Dir) -> Result<(), LayerError> {
+        // The note of a directory is how long the path of the one above is.
+        let mut walk = Walk::new(root, 0).map_err(|source| walk_error(b"", source))?;
+        let mut path = Vec::new();
+        loop {
+            let above = path.len();
+            let Some(name) = walk.next_name() else {
+                match walk.leave().map_err(|source| walk_error(&path, source))? {
+                    Some((_, length)) => path.truncate(length),
+                    None => return Ok(()),
+                }
+                continue;
+            };
+            path = join(&path, name.as_bytes());
+            components(&path).map_err(|_| LayerError::TooDeep { path: shown(&path) })?;
+            let stat = walk.here().stat(&name).map_err(|source| walk_error(&path, source))?;
+            self.member(walk.here(), &name, &path, &stat)?;
+            if !stat.is_dir() {
+                path.truncate(above);
+                continue;
+            }
+            walk.enter(&name, above).map_err(|source| walk_error(&path, source))?;
+            self.opaque(walk.here(), &path)?;
         }
-        Ok(())
     }
 
     fn member(&mut self, dir: &Dir, name: &OsStr, path: &[u8], stat: &Stat) -> Result<(), LayerError> {
@@ -68,17 +86,16 @@ impl Walk<'_> {
         self.write(&header)?;
         match entry.kind {
             EntryKind::File if entry.size > 0 => self.data(dir.open_file(name).map_err(failed)?, path, entry.size),
-            EntryKind::Directory => self.below(&dir.open_dir(name).map_err(failed)?, path),
             _ => Ok(()),
         }
     }
 
-    fn below(&mut self, dir: &Dir, path: &[u8]) -> Result<(), LayerError> {
+    fn opaque(&mut self, dir: &Dir, path: &[u8]) -> Result<(), LayerError> {
         let opaque = dir.xattr(OsStr::new("."), OsStr::new(OPAQUE)).map_err(|source| walk_error(path, source))?;
-        if opaque.as_deref() == Some(OPAQUE_VALUE) {
-            self.marker(join(path, b".wh..wh..opq"))?;
+        match opaque.as_deref() {
+            Some(OPAQUE_VALUE) => self.marker(join(path, b".wh..wh..opq")),
+            _ => Ok(()),
         }
-        self.directory(dir, path)
     }
 
     /// Turns a further name of a file into a link to the first.

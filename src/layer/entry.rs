@@ -15,6 +15,10 @@ pub(crate) const MAX_XATTR: u64 = 64 << 10;
 pub(crate) const MAX_ENTRIES: u64 = 10_000_000;
 /// Most bytes of files in one tar.
 pub(crate) const MAX_BYTES: u64 = 100 << 30;
+/// Most bytes remembered of a layer until it is unpacked or put on those below.
+pub(crate) const MAX_REMEMBERED: u64 = 128 << 20;
+/// What remembering a name takes beside its bytes.
+pub(crate) const NOTE: u64 = 64;
 
 /// What a member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

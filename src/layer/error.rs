@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::decompress::Growth;
+use super::entry::{MAX_DEPTH, MAX_NAME};
 use crate::diag::{Diagnose, Kind};
 
 /// An error while reading or writing a layer.
@@ -63,6 +65,12 @@ pub enum LayerError {
         /// Why.
         source: io::Error,
     },
+    /// A path is longer than what any reader of layers takes.
+    #[error("a layer cannot hold a path this long or this deep: {path:?}…")]
+    TooDeep {
+        /// How it starts.
+        path: String,
+    },
     /// The blob could not be written.
     #[error("failed to pack a layer")]
     Pack {
@@ -77,6 +85,7 @@ impl Diagnose for LayerError {
             // What the system did not raise comes from reading the content: cut, corrupt, or too much of it.
             Self::Unpack { source, .. } if source.raw_os_error().is_none() => Kind::Remote,
             Self::Unpack { .. } | Self::UnmappedOwner { .. } | Self::Walk { .. } | Self::Pack { .. } => Kind::Machine,
+            Self::TooDeep { .. } => Kind::Build,
             _ => Kind::Remote,
         }
     }
@@ -88,9 +97,19 @@ impl Diagnose for LayerError {
                     .into(),
                 "and install newuidmap and newgidmap: sudo apt-get install uidmap".into(),
             ],
+            Self::Unpack { source, .. } | Self::Read { source } if is_growth(source) => {
+                vec!["no setting changes this limit: export an image that is meant to be so with compression=uncompressed".into()]
+            }
+            Self::TooDeep { .. } => vec![format!(
+                "the limit is {MAX_DEPTH} directories and {MAX_NAME} bytes: remove the rest in the step that made it"
+            )],
             _ => Vec::new(),
         }
     }
+}
+
+fn is_growth(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Growth>())
 }
 
 /// Turns the bytes of a name into text for a message.

@@ -7,6 +7,7 @@
 //! On disk a layer has overlay's form: a removed file is a character device 0:0 of its name, a directory that hides what is
 //! below it carries `user.overlay.opaque=y`.
 
+pub(crate) mod ahead;
 pub mod apply;
 pub mod archive;
 pub(crate) mod compare;

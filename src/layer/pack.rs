@@ -1,15 +1,15 @@
-//! A layer's directory to a blob in one pass: walk, tar, diff id, compression, blob digest.
+//! A layer's directory to the bytes of a blob in one pass: walk, tar, diff id, compression.
 //!
-//! In: a layer's directory. Out: a blob in the store. Invariant: memory does not depend on the size of the layer. Three kinds of threads
+//! In: a layer's directory. Out: bytes, and the tar's digest. Invariant: memory does not depend on the size of the layer. Three kinds of threads
 //! share the work: this one walks and writes, one hashes the tar, all cores compress; a small layer starts none of them.
 
 use std::io::{self, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use super::LayerError;
 use super::compress::{Compressor, default_level, threads};
 use super::diff::write_tar;
-use super::{BlobInfo, LayerError};
 use crate::digest::{DiffId, Digest, Hasher};
 use crate::image::media::Compression;
 use crate::sys::dir::Dir;
@@ -40,37 +40,14 @@ impl PackOptions {
     }
 }
 
-/// Packs the layer in `root` into `out` and returns `out` and what is in it.
-pub fn pack<W: Write>(root: &Dir, options: PackOptions, out: W) -> Result<(W, BlobInfo), LayerError> {
+/// Packs the layer in `root` into `out` and returns `out` and the digest of the tar.
+pub fn pack<W: Write>(root: &Dir, options: PackOptions, out: W) -> Result<(W, DiffId), LayerError> {
     let failed = |source| LayerError::Pack { source };
-    let out = Sized { out, hasher: Hasher::new() };
     let compressor = Compressor::new(out, options.compression, options.level(), threads()).map_err(failed)?;
     let mut tee = Tee::new(compressor);
     write_tar(root, options.latest, &mut tee)?;
     let (compressor, diff_id) = tee.finish().map_err(failed)?;
-    let out = compressor.finish().map_err(failed)?;
-    let size = out.hasher.length();
-    let (diff_id, digest) = (DiffId(diff_id), out.hasher.finish());
-    Ok((out.out, BlobInfo { diff_id, digest, size, compression: options.compression }))
-}
-
-/// Hashes what is written on its way.
-#[derive(Debug)]
-struct Sized<W> {
-    out: W,
-    hasher: Hasher,
-}
-
-impl<W: Write> Write for Sized<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.out.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
+    Ok((compressor.finish().map_err(failed)?, DiffId(diff_id)))
 }
 
 /// Writes to `out` and hashes: on another thread once there is more than one chunk.

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::entry::{MAX_DEPTH, MAX_NAME};
+use super::entry::{MAX_DEPTH, MAX_NAME, NOTE};
 use super::{OPAQUE, OPAQUE_VALUE};
 use crate::sys::dir::{Dir, Kind, Stat};
 
@@ -61,6 +61,8 @@ pub(crate) struct Places {
     root: Place,
     open: Vec<Place>,
     implicit: BTreeSet<Vec<u8>>,
+    /// What all that were ever in it took.
+    implicit_bytes: u64,
 }
 
 enum Step {
@@ -72,11 +74,16 @@ enum Step {
 impl Places {
     pub(crate) fn new(root: Dir) -> Self {
         let root = Place { name: Vec::new(), path: Vec::new(), dir: root };
-        Self { root, open: Vec::new(), implicit: BTreeSet::new() }
+        Self { root, open: Vec::new(), implicit: BTreeSet::new(), implicit_bytes: 0 }
     }
 
     pub(crate) fn root(&self) -> &Dir {
         &self.root.dir
+    }
+
+    /// Returns how much memory remembering the directories takes that were made without being described.
+    pub(crate) fn implicit_bytes(&self) -> u64 {
+        self.implicit_bytes
     }
 
     /// Returns the directories that were made without being described, as paths without links.
@@ -165,7 +172,9 @@ impl Places {
                 Step::Enter(dir) => way.push((part, dir)),
                 Step::Made(dir) => {
                     way.push((part, dir));
-                    self.implicit.insert(path_of(&way));
+                    let path = path_of(&way);
+                    self.implicit_bytes += NOTE + path.len() as u64;
+                    self.implicit.insert(path);
                 }
                 Step::Follow(target) => {
                     links += 1;

@@ -70,8 +70,10 @@ impl<R: Read> TarReader<R> {
                 b'x' => extended.records = self.records()?,
                 b'L' => extended.name = Some(self.long_text()?),
                 b'K' => extended.link = Some(self.long_text()?),
+                // To Go, whose reading counts, this is a member, and what was said before was said of it.
                 b'g' => {
                     self.records()?;
+                    (extended, pending) = (Extended::default(), false);
                     continue;
                 }
                 _ => return self.member(header, &block, extended).map(Some),
@@ -167,8 +169,9 @@ impl<R: Read> TarReader<R> {
     fn member(&mut self, header: Header, block: &[u8], extended: Extended) -> Result<Entry, LayerError> {
         let mut entry = header.entry();
         let size = apply_records(&mut entry, &extended.records).map_err(|reason| self.malformed(reason))?;
-        entry.name = extended.name.unwrap_or(entry.name);
-        entry.link = extended.link.unwrap_or(entry.link);
+        // Empty ones say nothing.
+        entry.name = extended.name.filter(|name| !name.is_empty()).unwrap_or(entry.name);
+        entry.link = extended.link.filter(|link| !link.is_empty()).unwrap_or(entry.link);
         entry.kind = kind(header.flag, &entry.name).map_err(|reason| self.malformed(reason))?;
         entry.size = if entry.kind == EntryKind::File { size.unwrap_or(header.size) } else { 0 };
         self.left = entry.size;

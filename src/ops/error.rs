@@ -58,6 +58,12 @@ pub enum OpsError {
         /// What: `a git source`.
         what: String,
     },
+    /// What is asked of a web server means nothing.
+    #[error(transparent)]
+    Http(Box<crate::source::http::HttpError>),
+    /// What is asked of a git repository means nothing.
+    #[error(transparent)]
+    Git(Box<crate::source::git::GitError>),
     /// The graph contradicts itself.
     #[error("invalid step: {reason}")]
     Invalid {
@@ -89,6 +95,8 @@ impl Diagnose for OpsError {
         match self {
             OpsError::NotGranted(error) => error.kind(),
             OpsError::Unsupported { .. } | OpsError::Invalid { .. } | OpsError::NoUsers { .. } => Kind::Dockerfile,
+            OpsError::Http(error) => error.kind(),
+            OpsError::Git(error) => error.kind(),
             OpsError::SecretMissing { .. } | OpsError::SshMissing { .. } => Kind::Usage,
             OpsError::Copy { .. } | OpsError::SshSocket { .. } => Kind::Machine,
             OpsError::DiskFull { .. } => Kind::DiskFull,
@@ -106,9 +114,8 @@ impl Diagnose for OpsError {
                 vec!["with `--link` give numbers, `--chown=1000:1000`, or leave `--link` out".into()]
             }
             OpsError::Failed { status, .. } => failure_hint(status).into_iter().map(str::to_owned).collect(),
-            OpsError::Unsupported { what } if what.contains("source") => {
-                vec!["fetch it before the build, and COPY it from the context".into()]
-            }
+            OpsError::Http(error) => error.hints(),
+            OpsError::Git(error) => error.hints(),
             OpsError::SshMissing { id } => {
                 vec![format!(
                     "give it with `--ssh {id}` (the agent of $SSH_AUTH_SOCK), `--ssh {id}=SOCKET` or `--ssh {id}=KEYFILE`"

@@ -13,8 +13,10 @@ use crate::progress::Sink;
 use crate::secrets::{Agent, Secret};
 use crate::snapshot::{Chain, LayerId, Snapshots};
 use crate::solver::OpError;
+use crate::source::git::GitSource;
+use crate::source::http::HttpSource;
 use crate::source::local::Context;
-use crate::source::{ImageSource, OciLayout, ResolvedImage};
+use crate::source::{ImageSource, OciLayout, ResolvedImage, SecretLookup};
 use crate::store::Store;
 
 /// Told of each layer a step made, at once, so that its blob can be made while later steps run.
@@ -45,6 +47,12 @@ impl Secrets {
     }
 }
 
+impl SecretLookup for Secrets {
+    fn secret(&self, id: &str) -> Option<&Secret> {
+        self.get(id)
+    }
+}
+
 /// Ssh agents by id.
 pub type Agents = BTreeMap<String, Agent>;
 
@@ -64,6 +72,10 @@ pub struct Worker {
     pub layouts: BTreeMap<String, Arc<OciLayout>>,
     /// Local contexts by name.
     pub contexts: BTreeMap<String, Arc<Context>>,
+    /// Files of web servers.
+    pub http: Arc<HttpSource>,
+    /// Git repositories.
+    pub git: Arc<GitSource>,
     /// Secrets.
     pub secrets: Secrets,
     /// Ssh agents.

@@ -128,6 +128,21 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[derive(serde::Deserialize)]
+    struct Row {
+        pattern: String,
+        name: String,
+        /// None where the pattern is malformed.
+        r#match: Option<bool>,
+    }
+
+    #[test]
+    fn matches_the_table_of_globs_as_go_does() {
+        for row in crate::diag::table::<Row>("globs") {
+            assert_eq!(matches(&row.pattern, &row.name).ok(), row.r#match, "{:?} on {:?}", row.pattern, row.name);
+        }
+    }
+
     #[test]
     fn matches_like_go() {
         let cases = [

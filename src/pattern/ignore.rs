@@ -57,6 +57,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[derive(serde::Deserialize)]
+    struct Row {
+        text: String,
+        patterns: Vec<String>,
+    }
+
+    #[test]
+    fn reads_the_table_of_ignore_files_as_buildkit_does() {
+        for row in crate::diag::table::<Row>("ignore-files") {
+            assert_eq!(read(row.text.as_bytes()).as_ref(), Ok(&row.patterns), "{:?}", row.text);
+        }
+    }
+
     #[test]
     fn reads_patterns() {
         let text = b"\xef\xbb\xbf# comment\n a/./b/ \r\n\n#x\n #y\n/abs\n! /c \n!\n/\n..\na//b\n\xff";

@@ -164,3 +164,41 @@ proptest! {
         }
     }
 }
+
+/// A row of the table of patterns: whether each path is excluded, asked for at once and walking down to it.
+#[derive(serde::Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct Row {
+    patterns: Vec<String>,
+    paths: Vec<String>,
+    matches: Vec<(bool, bool)>,
+    exclusions: bool,
+    error: Option<String>,
+}
+
+#[test]
+fn matches_the_table_of_patterns_as_buildkit_does() {
+    let rows = crate::diag::table::<Row>("patterns");
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let matcher = Matcher::new(&row.patterns);
+        let (Ok(matcher), None) = (&matcher, &row.error) else {
+            if matcher.is_ok() || row.error.is_none() {
+                wrong.push(format!("{:?}: {:?} instead of {:?}", row.patterns, matcher.err(), row.error));
+            }
+            continue;
+        };
+        assert_eq!(matcher.has_exclusions(), row.exclusions, "{:?}", row.patterns);
+        for (path, expected) in row.paths.iter().zip(&row.matches) {
+            let step_by_step = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+            let walked = step_by_step
+                .fold((false, MatchInfo::default()), |(_, info), end| matcher.matches_with(&path[..end], &info));
+            let found = (matcher.matches_or_parent(path), walked.0);
+            if found != *expected {
+                wrong.push(format!("{:?} on {path:?}: {found:?} instead of {expected:?}", row.patterns));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+}

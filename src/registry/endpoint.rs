@@ -15,6 +15,7 @@ use super::client::{ClientOptions, HostOptions, Patience, Proxies};
 use super::credentials::{Account, Credentials};
 use super::error::RegistryError;
 use super::url::{Origin, RedactedUrl, literal_address};
+use crate::digest::Digest;
 
 /// Blobs moved at once with one registry; more gains nothing over HTTP/2 and trips rate limits.
 const BLOB_CONNECTIONS: usize = 4;
@@ -42,6 +43,8 @@ pub(crate) struct Endpoint {
     pub(crate) challenge: Mutex<Option<Challenge>>,
     /// Accounts by repository.
     pub(crate) accounts: Mutex<BTreeMap<String, Account>>,
+    /// Blobs this client found in or put into repositories: repository, digest.
+    present: Mutex<BTreeSet<(String, Digest)>>,
     /// Why the account was not sent to the token server, if it was not.
     pub(crate) withheld: Mutex<Option<String>>,
     base: Url,
@@ -78,9 +81,10 @@ impl Endpoint {
             private_names: PrivateNames::default(),
         };
         let options_of_host = configured.cloned().unwrap_or_default();
+        let trust = if maker.speaks_tls(&base) { Trust::of(options_of_host.insecure) } else { Trust::Nobody };
         Ok(Self {
             host: host.to_owned(),
-            direct: maker.make(Reach::Anywhere, options_of_host.insecure)?,
+            direct: maker.make(Reach::Anywhere, trust)?,
             options: options_of_host,
             patience: options.patience,
             credentials: Arc::clone(&options.credentials),
@@ -88,6 +92,7 @@ impl Endpoint {
             blobs: Arc::new(Semaphore::new(BLOB_CONNECTIONS)),
             challenge: Mutex::default(),
             accounts: Mutex::default(),
+            present: Mutex::default(),
             withheld: Mutex::default(),
             origin,
             base,
@@ -129,7 +134,7 @@ impl Endpoint {
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let made = self.maker.make(reach, false)?;
+        let made = self.maker.make(reach, Trust::System)?;
         Ok(slot.get_or_init(|| made))
     }
 
@@ -150,6 +155,18 @@ impl Endpoint {
     /// Makes the error for an answer against the protocol.
     pub(crate) fn protocol(&self, reason: impl Into<String>) -> RegistryError {
         RegistryError::Protocol { host: self.host.clone(), reason: reason.into() }
+    }
+
+    /// Returns whether a repository is known to have a blob.
+    pub(crate) fn has(&self, repository: &str, digest: &Digest) -> bool {
+        let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        present.contains(&(repository.to_owned(), digest.clone()))
+    }
+
+    /// Remembers that a repository has a blob.
+    pub(crate) fn note(&self, repository: &str, digest: &Digest) {
+        let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        present.insert((repository.to_owned(), digest.clone()));
     }
 
     pub(crate) fn withheld(&self) -> Option<String> {
@@ -189,19 +206,42 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     }
 }
 
-/// Makes the HTTP clients of one registry.
-struct Maker {
-    host: String,
-    user_agent: String,
-    proxies: Proxies,
-    patience: Patience,
-    resolver: Arc<dyn Resolve>,
-    authorities: Vec<Vec<u8>>,
-    private_names: PrivateNames,
+/// Whose certificates an HTTP client accepts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// Those of the system's authorities, and of the configured ones.
+    System,
+    /// Any.
+    Anyone,
+    /// None: the client speaks plain HTTP only, and need not read some 300 files of authorities first.
+    Nobody,
+}
+
+impl Trust {
+    fn of(insecure: bool) -> Self {
+        if insecure { Self::Anyone } else { Self::System }
+    }
+}
+
+/// Makes the HTTP clients of one registry, or of whoever else fetches what a user named.
+pub(crate) struct Maker {
+    pub(crate) host: String,
+    pub(crate) user_agent: String,
+    pub(crate) proxies: Proxies,
+    pub(crate) patience: Patience,
+    pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) authorities: Vec<Vec<u8>>,
+    pub(crate) private_names: PrivateNames,
 }
 
 impl Maker {
-    fn make(&self, reach: Reach, insecure: bool) -> Result<reqwest::Client, RegistryError> {
+    /// Returns whether what is asked of the origin of `base` goes through TLS, be it only to a proxy.
+    fn speaks_tls(&self, base: &Url) -> bool {
+        base.scheme() != "http" || self.proxies.http.as_ref().is_some_and(|proxy| !proxy.is_empty())
+    }
+
+    /// Makes a client that follows no redirect and reaches no further than `reach`.
+    pub(crate) fn make(&self, reach: Reach, trust: Trust) -> Result<reqwest::Client, RegistryError> {
         let (inner, private) = (Arc::clone(&self.resolver), self.private_names.clone());
         let (proxies, exempt) = self.proxies()?;
         let resolver = GuardedResolver { inner, reach, exempt, private };
@@ -211,9 +251,12 @@ impl Maker {
             .referer(false)
             .no_proxy()
             .connect_timeout(self.patience.connect)
-            .tls_danger_accept_invalid_certs(insecure)
+            .tls_danger_accept_invalid_certs(trust == Trust::Anyone)
             .dns_resolver(Arc::new(resolver));
-        for bundle in &self.authorities {
+        if trust == Trust::Nobody {
+            builder = builder.tls_certs_only([]);
+        }
+        for bundle in self.authorities.iter().filter(|_| trust != Trust::Nobody) {
             let certificates = Certificate::from_pem_bundle(bundle).map_err(|e| self.failed(e))?;
             builder = builder.tls_certs_merge(certificates);
         }
@@ -262,5 +305,29 @@ mod tests {
         ] {
             assert_eq!(base_url(host, options.as_ref(), Plain::AsConfigured), expected, "{host}");
         }
+    }
+
+    #[test]
+    fn only_who_speaks_tls_needs_authorities() {
+        let maker = |proxy: Option<&str>| Maker {
+            host: "r".into(),
+            user_agent: "test".into(),
+            proxies: Proxies { http: proxy.map(str::to_owned), ..Proxies::default() },
+            patience: Patience::default(),
+            resolver: Arc::new(super::super::address::SystemResolver::default()),
+            authorities: Vec::new(),
+            private_names: PrivateNames::default(),
+        };
+        for (base, proxy, expected) in [
+            ("http://localhost:5000/v2/", None, false),
+            ("http://localhost:5000/v2/", Some(""), false),
+            ("http://localhost:5000/v2/", Some("https://proxy"), true),
+            ("https://r.io/v2/", None, true),
+        ] {
+            let base = Url::parse(base).expect("URL");
+            assert_eq!(maker(proxy).speaks_tls(&base), expected, "{base} through {proxy:?}");
+        }
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        maker(None).make(Reach::Anywhere, Trust::Nobody).expect("a client without authorities");
     }
 }

@@ -13,6 +13,7 @@ use tokio::process::Command;
 use super::credentials::Account;
 use super::error::CredentialsError;
 use super::url::{Secret, foreign_text};
+use crate::sys::programs;
 
 const STDIN_LIMIT: usize = 4 << 10;
 const STDOUT_LIMIT: u64 = 64 << 10;
@@ -23,15 +24,15 @@ const NAME_LIMIT: usize = 64;
 pub struct HelperSearch {
     /// The directories of PATH; those that are not absolute are passed over.
     pub directories: Vec<PathBuf>,
-    /// The build context or checkout, whose programs are not ours to run.
-    pub workspace: Option<PathBuf>,
+    /// The build context and the checkout, whose programs are not ours to run.
+    pub workspaces: Vec<PathBuf>,
     /// Longest time a helper may take.
     pub timeout: Duration,
 }
 
 impl Default for HelperSearch {
     fn default() -> Self {
-        Self { directories: Vec::new(), workspace: None, timeout: Duration::from_secs(30) }
+        Self { directories: Vec::new(), workspaces: Vec::new(), timeout: Duration::from_secs(30) }
     }
 }
 
@@ -42,13 +43,7 @@ impl HelperSearch {
             return Err(failed(name, "its name may have letters, digits, `.`, `_` and `-` only"));
         }
         let program = format!("docker-credential-{name}");
-        let workspace = self.workspace.as_ref().and_then(|w| w.canonicalize().ok());
-        let outside = |directory: &Path| {
-            let real = directory.canonicalize().ok();
-            real.is_some_and(|real| workspace.as_ref().is_none_or(|w| !real.starts_with(w)))
-        };
-        let directories = self.directories.iter().filter(|d| d.is_absolute() && outside(d));
-        let found = directories.map(|d| d.join(&program)).find(|path| path.is_file());
+        let found = programs::find(&program, &self.directories, &self.workspaces, Path::is_file);
         found.ok_or_else(|| failed(name, "it is in no directory of PATH"))
     }
 
@@ -160,7 +155,7 @@ mod tests {
         std::os::unix::fs::symlink(workspace.join("tools"), temp.path().join("link")).expect("symlink");
         let mut search = search(&[Path::new(""), Path::new("."), Path::new("bin"), &workspace.join("tools")]);
         search.directories.push(temp.path().join("link"));
-        search.workspace = Some(workspace);
+        search.workspaces = vec![workspace];
         for name in ["../../bin/x", "x/../x", "", "a b", "x", "planted", &"x".repeat(65)] {
             assert!(search.ask(name, "r.io").await.is_err(), "{name}");
         }

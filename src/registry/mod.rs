@@ -38,6 +38,7 @@ pub use blob::BlobStream;
 pub use client::{Client, ClientOptions, HostOptions, Patience, Proxies};
 pub use credentials::{Account, Credentials, NoCredentials};
 pub use document::{CONFIG_LIMIT, Document, DocumentError, MANIFEST_LIMIT};
+pub(crate) use endpoint::{Maker, Trust};
 pub use error::{CredentialsError, RegistryError};
-pub use push::{ByteReader, OnSent, Open, Pushed};
+pub use push::{ByteReader, OnSent, Open, Pushed, Whereabouts};
 pub use url::{Origin, RedactedUrl, Secret};

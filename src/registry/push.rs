@@ -42,6 +42,17 @@ pub enum Pushed {
     Mounted,
 }
 
+/// Where in a registry a blob may be besides where it is pushed to.
+#[derive(Debug, Clone, Copy)]
+pub enum Whereabouts<'a> {
+    /// Nowhere: it was made a moment ago.
+    Nowhere,
+    /// In these repositories, and perhaps there already. Those of other registries count for nothing.
+    Repositories(&'a [Reference]),
+}
+
+/// To ask for a new blob of up to this size takes as long as to send it.
+const SMALL: u64 = 64 << 10;
 /// Size of the pieces for servers that refuse a blob in one request.
 const PIECE: u64 = 16 << 20;
 const CONTENT_RANGE: HeaderName = header::CONTENT_RANGE;
@@ -56,8 +67,7 @@ struct Upload<'a> {
 }
 
 impl Client {
-    /// Makes sure the repository of `target` has a blob. `mount_from` names other repositories of this build that have it;
-    /// those of other registries are left out.
+    /// Makes sure the repository of `target` has a blob. What this client itself found or put there is not asked for again.
     #[expect(
         clippy::too_many_arguments,
         reason = "what, how, where to and where from; a struct would only rename them"
@@ -67,26 +77,26 @@ impl Client {
         target: &Reference,
         descriptor: &Descriptor,
         open: &Open,
-        mount_from: &[Reference],
+        whereabouts: Whereabouts<'_>,
         sent: OnSent,
     ) -> Result<Pushed, RegistryError> {
         let endpoint = self.endpoint(&target.registry).await?;
-        let _permit = endpoint.blobs.acquire().await.expect("the semaphore is never closed");
         let repository = target.repository.as_str();
-        let upload = Upload { endpoint: &endpoint, repository, descriptor, open, sent };
-        if exists(&endpoint, repository, descriptor, Scope::push(repository)).await? {
+        if endpoint.has(repository, &descriptor.digest) {
             return Ok(Pushed::Existed);
         }
-        let others = mount_from.iter().filter(|r| r.registry == target.registry && r.repository != target.repository);
-        let mut session = None;
-        for other in others.take(1) {
-            match upload.mount(&other.repository).await? {
-                Mount::Done => return Ok(Pushed::Mounted),
-                Mount::Session(url) => session = Some(url),
-                Mount::Refused => {}
+        let _permit = endpoint.blobs.acquire().await.expect("the semaphore is never closed");
+        let upload = Upload { endpoint: &endpoint, repository, descriptor, open, sent };
+        let pushed = match whereabouts {
+            Whereabouts::Nowhere if descriptor.size <= SMALL => upload.run(None).await.map(|()| Pushed::Uploaded),
+            Whereabouts::Nowhere => upload.where_missing(None).await,
+            Whereabouts::Repositories(others) => {
+                let mut others = others.iter().filter(|r| r.registry == target.registry && r.repository != repository);
+                upload.where_missing(others.next()).await
             }
-        }
-        upload.run(session).await.map(|()| Pushed::Uploaded)
+        }?;
+        endpoint.note(repository, &descriptor.digest);
+        Ok(pushed)
     }
 }
 
@@ -113,6 +123,22 @@ enum Mount {
 }
 
 impl Upload<'_> {
+    /// Uploads what is not there and cannot be linked from `other`.
+    async fn where_missing(&self, other: Option<&Reference>) -> Result<Pushed, RegistryError> {
+        if exists(self.endpoint, self.repository, self.descriptor, Scope::push(self.repository)).await? {
+            return Ok(Pushed::Existed);
+        }
+        let session = match other {
+            None => None,
+            Some(other) => match self.mount(&other.repository).await? {
+                Mount::Done => return Ok(Pushed::Mounted),
+                Mount::Session(url) => Some(url),
+                Mount::Refused => None,
+            },
+        };
+        self.run(session).await.map(|()| Pushed::Uploaded)
+    }
+
     /// Tries to link the blob from another repository; being refused that is no error, it only costs the upload.
     async fn mount(&self, from: &str) -> Result<Mount, RegistryError> {
         let path = format!("{}/blobs/uploads/?mount={}&from={from}", self.repository, self.descriptor.digest);

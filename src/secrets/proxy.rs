@@ -25,9 +25,6 @@ const MAX_CONNECTIONS: usize = 64;
 /// Bytes read at once.
 const CHUNK: usize = 16 << 10;
 
-/// The socket's name in its directory.
-const NAME: &str = "agent";
-
 /// A running proxy; it ends when dropped.
 #[derive(Debug)]
 pub struct AgentProxy {
@@ -35,6 +32,9 @@ pub struct AgentProxy {
 }
 
 impl AgentProxy {
+    /// The socket's name in its directory.
+    pub const NAME: &str = "agent";
+
     /// Makes the socket in `dir` and returns it, opened as a location, with the proxy that serves it. Must be called where a
     /// runtime is.
     ///
@@ -42,7 +42,7 @@ impl AgentProxy {
     ///
     /// When the socket cannot be made.
     pub fn open(agent: Agent, dir: &Dir) -> io::Result<(Self, OwnedFd)> {
-        let name = OsStr::new(NAME);
+        let name = OsStr::new(Self::NAME);
         // Socket addresses are at most 108 bytes long, less than the path of a state directory may be.
         let listener = UnixListener::bind(Path::new(&proc_path(dir.as_fd(), Some(name))))?;
         let socket = dir.resolve(name, OFlags::PATH | OFlags::NOFOLLOW)?;

@@ -4,7 +4,7 @@
 //! look as they do below; where they are links there, their content goes where the links lead, inside the root; hard links
 //! to files below get a copy of these. Invariant: only the unpacked folder is written to.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -14,9 +14,10 @@ use super::{Chain, LayerInfo, SnapshotError};
 use crate::digest::DiffId;
 use crate::layer::apply::Applied;
 use crate::layer::copy::{self, directory_metadata, is_opaque};
-use crate::layer::place::join;
+use crate::layer::place::{is_whiteout, join};
 use crate::layer::{BlobInfo, OPAQUE, OPAQUE_VALUE};
 use crate::sys::dir::{self, Dir, Kind};
+use crate::sys::walk::{Descent, Walk};
 
 /// As many links as the kernel follows in one lookup.
 const MAX_LINKS: u32 = 40;
@@ -83,12 +84,13 @@ pub(super) fn default_root(root: &Dir) -> io::Result<()> {
 }
 
 /// Fits `unpacked` on the tree `lower`, or on nothing.
-pub(super) fn fit(unpacked: &Unpacked, lower: Option<&Dir>) -> Result<(), SnapshotError> {
+pub(super) fn fit(unpacked: &mut Unpacked, lower: Option<&Dir>) -> Result<(), SnapshotError> {
     let mut fitting = Fitting {
         fs: &unpacked.fs,
         lower,
-        implicit: unpacked.applied.implicit.clone(),
-        links: unpacked.applied.links.clone(),
+        implicit: std::mem::take(&mut unpacked.applied.implicit),
+        links: std::mem::take(&mut unpacked.applied.links),
+        copies: BTreeMap::new(),
     };
     fitting.directories()?;
     for (path, target) in std::mem::take(&mut fitting.links) {
@@ -105,7 +107,9 @@ struct Fitting<'a> {
     fs: &'a Dir,
     lower: Option<&'a Dir>,
     implicit: BTreeSet<Vec<u8>>,
-    links: Vec<(Vec<u8>, Vec<u8>)>,
+    links: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Where files from below were copied to.
+    copies: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Fitting<'_> {
@@ -158,9 +162,7 @@ impl Fitting<'_> {
             _ => old.to_vec(),
         };
         self.implicit = self.implicit.iter().map(|path| moved(path)).collect();
-        for (path, _) in &mut self.links {
-            *path = moved(path);
-        }
+        self.links = std::mem::take(&mut self.links).into_iter().map(|(path, to)| (moved(&path), to)).collect();
         Ok(())
     }
 
@@ -180,25 +182,75 @@ impl Fitting<'_> {
         Ok(dir)
     }
 
-    /// Makes a hard link to a file below, which is copied up for it.
+    /// Makes a hard link to a file below, which is copied up for it: to where it is, if this layer shows it there.
     fn link(&mut self, path: &[u8], target: &[u8]) -> io::Result<()> {
+        // Whatever came in the link's place later, it could not have been made without its target.
+        let (parent, name) = self.below(target)?;
+        let (place, leaf) = split(path);
+        let leaf = OsStr::from_bytes(leaf);
+        // The layer may have put something else there, or in place of a directory on the way, after the link.
+        let Some(place) = open_plain(self.fs, place)? else { return Ok(()) };
+        match place.try_stat(leaf)? {
+            Some(stat) if !is_whiteout(&stat) => Ok(()),
+            there => keeping_time(&place, || {
+                there.map_or(Ok(()), |_| place.unlink(leaf))?;
+                self.link_at((&place, leaf), path, (&parent, name))
+            }),
+        }
+    }
+
+    /// Returns the directory without links, and the name, of what may be linked to below.
+    fn below<'t>(&self, target: &'t [u8]) -> io::Result<(Vec<u8>, &'t OsStr)> {
         let lower = self.lower.ok_or_else(|| missing(target))?;
         let (parent, name) = split(target);
-        let parent = real_path(lower, parent)?;
-        let name = OsStr::from_bytes(name);
-        let below = open_plain(lower, &parent)?.ok_or_else(|| missing(target))?;
-        let stat = below.try_stat(name)?.ok_or_else(|| missing(target))?;
-        if stat.is_dir() {
+        let (parent, name) = (real_path(lower, parent)?, OsStr::from_bytes(name));
+        let dir = open_plain(lower, &parent)?.ok_or_else(|| missing(target))?;
+        if dir.try_stat(name)?.ok_or_else(|| missing(target))?.is_dir() {
             return Err(io::Error::other("a hard link to a directory"));
         }
-        let to = self.make(&parent)?;
-        if to.try_stat(name)?.is_none() {
-            copy::file(&below, name, &to, name)?;
-        }
-        let (place, leaf) = split(path);
-        let place = open_plain(self.fs, place)?.ok_or(io::ErrorKind::NotFound)?;
-        place.make_link(OsStr::from_bytes(leaf), &to, name)
+        Ok((parent, name))
     }
+
+    fn link_at(&mut self, place: (&Dir, &OsStr), path: &[u8], target: (&[u8], &OsStr)) -> io::Result<()> {
+        let (parent, name) = target;
+        let lower = self.lower.ok_or(io::ErrorKind::NotFound)?;
+        let below = open_plain(lower, parent)?.ok_or(io::ErrorKind::NotFound)?;
+        let real = join(parent, name.as_bytes());
+        if !self.copies.contains_key(&real) && self.shows(parent, name)? {
+            let to = self.make(parent)?;
+            keeping_time(&to, || copy::file(&below, name, &to, name))?;
+            self.copies.insert(real.clone(), real.clone());
+        }
+        let Some(copy) = self.copies.get(&real) else {
+            self.copies.insert(real, path.to_vec());
+            return copy::file(&below, name, place.0, place.1);
+        };
+        let (parent, name) = split(copy);
+        let from = open_plain(self.fs, parent)?.ok_or(io::ErrorKind::NotFound)?;
+        place.0.make_link(place.1, &from, OsStr::from_bytes(name))
+    }
+
+    /// Returns whether the file `name` below stays to be seen through this layer, which has nothing of its own in its place.
+    fn shows(&self, parent: &[u8], name: &OsStr) -> io::Result<bool> {
+        let mut dir = self.fs.reopen()?;
+        for part in parts(parent) {
+            let part = OsStr::from_bytes(part);
+            match dir.try_stat(part)? {
+                _ if is_opaque(&dir)? => return Ok(false),
+                None => return Ok(true),
+                Some(stat) if stat.is_dir() => dir = dir.open_dir(part)?,
+                Some(_) => return Ok(false),
+            }
+        }
+        Ok(!is_opaque(&dir)? && dir.try_stat(name)?.is_none())
+    }
+}
+
+/// Does something that changes the time of a directory, and sets it back.
+fn keeping_time(dir: &Dir, change: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    let time = dir.stat_self()?.mtime;
+    change()?;
+    dir::set_time_of(dir, time)
 }
 
 fn missing(target: &[u8]) -> io::Error {
@@ -264,17 +316,31 @@ fn real_path(root: &Dir, path: &[u8]) -> io::Result<Vec<u8>> {
 
 /// Moves all in `from` to `to`; directories that are in both are merged, of other things the moved ones win.
 fn merge(from: &Dir, to: &Dir) -> io::Result<()> {
-    if is_opaque(from)? {
-        dir::set_xattr_of(to, OsStr::new(OPAQUE), OPAQUE_VALUE)?;
-    }
-    for name in from.names()? {
-        let (moved, there) = (from.stat(&name)?, to.try_stat(&name)?);
+    let (mut from, mut to) = (Walk::new(from, ())?, Descent::new(to));
+    merge_opaque(from.here(), to.here())?;
+    loop {
+        let Some(name) = from.next_name() else {
+            to.leave()?;
+            if from.leave()?.is_none() {
+                return Ok(());
+            }
+            continue;
+        };
+        let (moved, there) = (from.here().stat(&name)?, to.here().try_stat(&name)?);
         if moved.is_dir() && there.is_some_and(|there| there.is_dir()) {
-            merge(&from.open_dir(&name)?, &to.open_dir(&name)?)?;
+            from.enter(&name, ())?;
+            to.enter(&name)?;
+            merge_opaque(from.here(), to.here())?;
             continue;
         }
-        to.remove_all(&name)?;
-        from.rename(&name, to, &name)?;
+        to.here().remove_all(&name)?;
+        from.here().rename(&name, to.here(), &name)?;
+    }
+}
+
+fn merge_opaque(from: &Dir, to: &Dir) -> io::Result<()> {
+    if is_opaque(from)? {
+        dir::set_xattr_of(to, OsStr::new(OPAQUE), OPAQUE_VALUE)?;
     }
     Ok(())
 }

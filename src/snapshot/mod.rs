@@ -37,6 +37,7 @@ pub use error::SnapshotError;
 pub use meta::LayerInfo;
 
 use crate::digest::{ChainId, DiffId, HashingReader};
+use crate::layer::ahead::read_ahead;
 use crate::layer::apply::{ApplyOptions, Unmapped, apply};
 use crate::layer::compare::{Found, copy_diff, extract_diff, normalize, prune};
 use crate::layer::{BlobInfo, PackOptions, pack};
@@ -212,13 +213,15 @@ impl Snapshots {
     }
 
     /// Unpacks a layer's tar, on its own: layers may be unpacked in any order and in parallel.
-    pub fn unpack(&self, tar: impl Read) -> Result<Unpacked, SnapshotError> {
+    pub fn unpack(&self, tar: impl Read + Send) -> Result<Unpacked, SnapshotError> {
         let failed = |source| SnapshotError::Prepare { source };
         let work = Work::new(self.store.scratch()).map_err(failed)?;
         let fs = work.make(FS).map_err(failed)?;
-        let mut tar = HashingReader::new(tar);
         let root = fs.reopen().map_err(failed)?;
-        let applied = apply(root, OsStr::new(""), &mut tar, ApplyOptions::layer(self.options.unmapped))?;
+        let options = ApplyOptions::layer(self.options.unmapped);
+        // Decompressing and hashing take as long as making the files, so the two go on side by side.
+        let mut tar = HashingReader::new(tar);
+        let applied = read_ahead(&mut tar, |tar| apply(root, OsStr::new(""), tar, options)).map_err(failed)??;
         let (digest, tar_size) = tar.finish();
         Ok(Unpacked { work, fs, applied, diff_id: DiffId(digest), tar_size })
     }
@@ -227,7 +230,7 @@ impl Snapshots {
     pub fn adopt(
         &self,
         parent: &Chain,
-        unpacked: Unpacked,
+        mut unpacked: Unpacked,
         expect: &DiffId,
         origin: Origin,
     ) -> Result<Chain, SnapshotError> {
@@ -238,7 +241,7 @@ impl Snapshots {
         if let Some(known) = chain_id.as_ref().and_then(|id| self.find_layer(id)) {
             return Ok(parent.push(known));
         }
-        let found = self.fit(parent, &unpacked)?;
+        let found = self.fit(parent, &mut unpacked)?;
         let mut info = LayerInfo {
             size: found.size,
             hides: found.hides,
@@ -260,7 +263,7 @@ impl Snapshots {
         Ok(parent.push(layer))
     }
 
-    fn fit(&self, parent: &Chain, unpacked: &Unpacked) -> Result<Found, SnapshotError> {
+    fn fit(&self, parent: &Chain, unpacked: &mut Unpacked) -> Result<Found, SnapshotError> {
         let found = Found { hides: unpacked.applied.hides, size: unpacked.applied.size };
         if parent.is_empty() {
             adopt::fit(unpacked, None)?;
@@ -303,8 +306,9 @@ impl Snapshots {
         if let Some(known) = self.known_blob(layer, options)? {
             return Ok(known);
         }
-        let (writer, blob) = pack(&self.fs(layer)?, options, self.store.writer()?)?;
-        writer.commit(Some((&blob.digest, blob.size)))?;
+        let (writer, diff_id) = pack(&self.fs(layer)?, options, self.store.writer()?)?;
+        let (digest, size) = writer.commit(None)?;
+        let blob = BlobInfo { diff_id, digest, size, compression: options.compression };
         if options.latest.is_none() {
             self.note_blob(layer, &blob, options.level())?;
         }

@@ -17,6 +17,9 @@ use crate::sys::{MountAttrFlags, MsFlags};
 /// The kernel's own limit (`OVL_MAX_STACK`).
 pub(super) const MAX_LAYERS: usize = 500;
 
+/// Longest text of options: a page with the zero that ends it.
+const MAX_TEXT: usize = 4095;
+
 /// What to stack, all paths relative to ROOT/snapshots.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stack {
@@ -72,7 +75,7 @@ impl Stack {
         match mount::new_filesystem("overlay", &self.options(), attributes) {
             // Before 6.5 the kernel has no `lowerdir+`, and says EINVAL.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                self.mount_with_one_string().map_err(|_| error)
+                self.mount_with_one_string().map_err(|second| if is_too_long(&second) { second } else { error })
             }
             result => result,
         }
@@ -90,8 +93,18 @@ impl Stack {
         options
     }
 
-    /// The form of kernels 5.11 to 6.4: one text of at most a page, which 500 layers with short names fit in.
+    /// The form of kernels 5.11 to 6.4: one text of at most a page.
     fn mount_with_one_string(&self) -> io::Result<OwnedFd> {
+        let data = self.text();
+        // What is longer the kernel would cut, and mount another stack or say that a folder is not there.
+        if data.len() > MAX_TEXT {
+            return Err(too_long(self.lowers.len()));
+        }
+        let read_only = if self.upper.is_none() { MsFlags::MS_RDONLY } else { MsFlags::empty() };
+        mount::new_overlay_from_text(&data, MsFlags::MS_NODEV | read_only)
+    }
+
+    fn text(&self) -> OsString {
         let mut data = OsString::from("userxattr,index=off,lowerdir=");
         data.push(self.lowers.join(OsStr::new(":")));
         if let Some((upper, work)) = &self.upper {
@@ -100,9 +113,17 @@ impl Stack {
                 data.push(value);
             }
         }
-        let read_only = if self.upper.is_none() { MsFlags::MS_RDONLY } else { MsFlags::empty() };
-        mount::new_overlay_from_text(&data, MsFlags::MS_NODEV | read_only)
+        data
     }
+}
+
+fn too_long(count: usize) -> io::Error {
+    let text = format!("{count} layers are too many for this kernel: before Linux 6.5 their names must fit in a page");
+    io::Error::new(io::ErrorKind::ArgumentListTooLong, text)
+}
+
+fn is_too_long(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ArgumentListTooLong
 }
 
 #[cfg(test)]
@@ -124,5 +145,17 @@ mod tests {
         assert_eq!(dir.names().expect("names"), ["a", "b"]);
         let a = dir.resolve(OsStr::new("a"), crate::sys::OFlags::RDONLY).expect("open");
         assert_eq!(io::read_to_string(std::fs::File::from(a)).expect("read"), "two");
+    }
+
+    #[test]
+    fn old_kernels_form_says_when_it_is_too_long() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let lowers = |count: usize| (0..count).map(|n| OsString::from(format!("{}/fs", 12_345 + n))).collect();
+        for (count, fits) in [(400, true), (500, false)] {
+            let stack = Stack { lowers: lowers(count), upper: None };
+            let place = Workplace::start("test", Dir::open(temp.path()).expect("open")).expect("start");
+            let error = place.run(move || stack.mount_with_one_string()).expect_err("no such folders");
+            assert_eq!(is_too_long(&error), !fits, "{count}: {error}");
+        }
     }
 }

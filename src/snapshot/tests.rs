@@ -1,11 +1,13 @@
 //! The same tests for overlay mounts and for copies.
 
 mod diff;
+mod links;
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
 use super::*;
+use crate::diag::Diagnose;
 use crate::digest::Digest;
 use crate::image::media::Compression;
 
@@ -463,4 +465,31 @@ fn kill_9_leaves_a_usable_store() {
     }
     let made = std::fs::read_dir(root.join("snapshots")).expect("list").count();
     assert!(made > 0, "the children got somewhere");
+}
+
+#[test]
+fn trees_of_any_depth_are_layers() {
+    // Deeper than the stack of a thread in tests, one frame for each directory.
+    let path = "d/".repeat(1000);
+    let nest = format!("for i in 1 2; do mkdir -p {path} && cd -P {path}; done");
+    for kind in KINDS {
+        let scene = Scene::new(kind);
+        let one = scene.step(&Chain::empty(), &nest);
+        let two = scene.step(&one, &format!("cd -P {path}; rm -r d; touch f"));
+        let depth = |chain: &Chain| {
+            let view = scene.snapshots.view(chain).expect("view");
+            let mut walk = crate::sys::walk::Walk::new(view.dir(), 0usize).expect("walk");
+            while let Some(name) = walk.next_name().filter(|name| name == "d") {
+                let depth = *walk.note() + 1;
+                walk.enter(&name, depth).expect("enter");
+            }
+            *walk.note()
+        };
+        assert_eq!((depth(&one), depth(&two)), (2000, 1000), "{kind:?}");
+        let error = scene.snapshots.pack(one.top().expect("layer"), PackOptions::new(Compression::Uncompressed));
+        assert!(error.expect_err("too deep").hints()[0].contains("1024 directories"));
+        // What the standard library removes by recursion.
+        let removed = std::process::Command::new("rm").arg("-rf").arg(scene.snapshots.store().path()).status();
+        assert!(removed.expect("rm").success());
+    }
 }

@@ -1,11 +1,15 @@
 //! Layers in one pass: stream → hash → store and, from the same bytes, decompress → unpack; adopted in order.
 //!
 //! ```text
-//! LayerBlobs::blob ─▶ channel ─▶ Tee ─┬▶ BlobWriter                     (blocking thread, one a layer)
-//!  (async, verified)                └▶ Decoder ─▶ Snapshots::unpack ─▶ diff id checked ─▶ blob committed
+//! LayerBlobs::blob ─▶ channel ─▶ Incoming ─┬▶ VerifiedBlobWriter
+//!  (async, verified)                       └▶ Decoder ─▶ Snapshots::unpack ─▶ diff id checked ─▶ blob committed
 //! ```
 //!
-//! In: layers of an image or of a cache, and where their blobs are. Out: their chain. Invariants: at most [`PARALLEL`] layers at once and [`QUEUE`] chunks between network
+//! A layer has two threads: one decompresses and hashes, one makes the files. Layers are put on top of each other as they come, in
+//! order, while others are still on their way.
+//!
+//! In: layers of an image or of a cache, and where their blobs are. Out: their chain. Invariants: at most [`PARALLEL`] layers at
+//! once and [`QUEUE`] chunks between network
 //! and disk; a blob is in the store, and a layer in a chain, only after digest, size and diff id were found right and the
 //! stream was read to its end.
 
@@ -17,7 +21,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::SourceError;
 use super::select::{Contents, ResolvedImage};
@@ -28,12 +32,12 @@ use crate::layer::BlobInfo;
 use crate::layer::decompress::Decoder;
 use crate::progress::{Event, Sink, Status};
 use crate::snapshot::{Chain, LayerId, Origin, Snapshots, Unpacked};
-use crate::store::{BlobWriter, Store, StoreError};
+use crate::store::{Store, StoreError, VerifiedBlobWriter};
 
 /// Layers fetched and unpacked at once.
 const PARALLEL: usize = 4;
-/// Chunks on their way from the network to a thread that unpacks.
-const QUEUE: usize = 16;
+/// Chunks on their way from the network to a thread that unpacks; one has up to 400 KB.
+const QUEUE: usize = 6;
 /// Time between two reports of one layer.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
@@ -157,6 +161,8 @@ struct Puller<'a> {
     store: &'a Arc<Store>,
     snapshots: &'a Arc<Snapshots>,
     reporter: &'a Reporter,
+    /// One for each layer worked on at once; what is unpacked and waits for the layers below it takes none.
+    slots: Semaphore,
 }
 
 /// Makes all layers of an image available, bottom first.
@@ -177,21 +183,35 @@ pub async fn pull_layers(
     layers: Vec<Layer>,
     reporter: &Reporter,
 ) -> Result<Chain, SourceError> {
-    let puller = Puller { blobs, store, snapshots, reporter };
+    let slots = Semaphore::new(PARALLEL);
+    let puller = Puller { blobs, store, snapshots, reporter, slots };
     let known = known(snapshots, &layers);
     let wanted: Vec<Layer> = layers.iter().zip(&known).filter(|(_, k)| k.is_none()).map(|(l, _)| l.clone()).collect();
-    let mut unpacked = stream::iter(wanted.into_iter().map(|layer| puller.layer(layer))).buffered(PARALLEL);
-    let mut chain = Chain::empty();
-    for (layer, known) in layers.iter().zip(known) {
-        chain = match known {
-            Some(id) => chain.push(id),
-            None => {
-                let next = unpacked.next().await.expect("one for each layer that is not known")?;
-                adopt(snapshots, chain, next, layer).await?
-            }
-        };
-    }
-    Ok(chain)
+    let count = wanted.len().max(1);
+    let (done, mut unpacked) = mpsc::channel(count);
+    let unpack = async move {
+        let mut layers = stream::iter(wanted.into_iter().map(|layer| puller.layer(layer))).buffered(count);
+        while let Some(layer) = layers.next().await {
+            // Without a receiver one of them failed before.
+            let _ = done.send(layer).await;
+        }
+        Ok(())
+    };
+    let stack = async {
+        let mut chain = Chain::empty();
+        for (layer, known) in layers.iter().zip(known) {
+            chain = match known {
+                Some(id) => chain.push(id),
+                None => {
+                    let next = unpacked.recv().await.expect("one for each layer that is not known")?;
+                    adopt(snapshots, chain, next, layer).await?
+                }
+            };
+        }
+        Ok(chain)
+    };
+    // Whichever fails first ends both.
+    tokio::try_join!(unpack, stack).map(|((), chain)| chain)
 }
 
 fn known(snapshots: &Snapshots, layers: &[Layer]) -> Vec<Option<LayerId>> {
@@ -231,6 +251,7 @@ async fn adopt(
 impl Puller<'_> {
     /// Unpacks one layer, from the store if its blob is there and good, else from where the image is.
     async fn layer(&self, layer: Layer) -> Result<Unpacked, SourceError> {
+        let _slot = self.slots.acquire().await;
         let digest = layer.descriptor.digest.clone();
         let report = Report::start(self.reporter, &layer.descriptor);
         if let Ok(Some((file, size))) = self.store.blob(&digest)
@@ -262,17 +283,19 @@ impl Puller<'_> {
             let chunk = match chunk {
                 Ok(chunk) => chunk,
                 Err(error) => {
-                    // Without it the thread would take the end of the channel for the end of the blob.
-                    let _ = sender.send(Err(io::Error::other("the transfer failed"))).await;
                     broken = Some(error);
                     break;
                 }
             };
             current += chunk.len() as u64;
             report.progress(current);
-            if sender.send(Ok(chunk)).await.is_err() {
+            if sender.send(Piece::Data(chunk)).await.is_err() {
                 break;
             }
+        }
+        if broken.is_none() {
+            // The thread has ended only if it failed, and says so itself.
+            let _ = sender.send(Piece::End).await;
         }
         drop(sender);
         let unpacked = unpacking.await.map_err(|_| SourceError::Stopped { digest: digest.clone() })?;
@@ -283,18 +306,26 @@ impl Puller<'_> {
     }
 }
 
+/// What comes through the channel of a layer.
+enum Piece {
+    Data(Bytes),
+    /// All came, and was verified.
+    End,
+}
+
 /// Stores and unpacks what comes through a channel.
 fn receive(
     store: &Store,
     snapshots: &Snapshots,
     layer: &Layer,
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    receiver: mpsc::Receiver<Piece>,
 ) -> Result<Unpacked, SourceError> {
-    let mut writer = store.writer().map_err(|e| layer.store_failed(e))?;
-    let chunks = Chunks { receiver, rest: Bytes::new() };
-    let unpacked = unpack(snapshots, layer, Tee { input: chunks, writer: &mut writer })?;
-    let expected = (&layer.descriptor.digest, layer.descriptor.size);
-    writer.commit(Some(expected)).map_err(|e| layer.store_failed(e))?;
+    let writer = store.verified_writer().map_err(|e| layer.store_failed(e))?;
+    let mut incoming = Incoming { receiver, rest: Bytes::new(), ended: false, writer };
+    let unpacked = unpack(snapshots, layer, &mut incoming)?;
+    // It was read to its end, which is there only after a piece that says that all is right.
+    let (digest, size) = (&layer.descriptor.digest, layer.descriptor.size);
+    incoming.writer.commit(digest, size).map_err(|e| layer.store_failed(e))?;
     Ok(unpacked)
 }
 
@@ -313,36 +344,29 @@ fn unpack(snapshots: &Snapshots, layer: &Layer, mut blob: impl Read + Send) -> R
     Ok(unpacked)
 }
 
-/// Reads the chunks of a channel as one stream.
-struct Chunks {
-    receiver: mpsc::Receiver<io::Result<Bytes>>,
+/// Reads the pieces of a channel as one stream, and writes them to the blob on the way.
+struct Incoming {
+    receiver: mpsc::Receiver<Piece>,
     rest: Bytes,
+    ended: bool,
+    writer: VerifiedBlobWriter,
 }
 
-impl Read for Chunks {
+impl Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.rest.is_empty() {
+        while self.rest.is_empty() && !self.ended {
             match self.receiver.blocking_recv() {
-                None => return Ok(0),
-                Some(chunk) => self.rest = chunk?,
+                // Not every end of a channel is the end of a blob.
+                None => return Err(io::Error::other("the transfer was given up")),
+                Some(Piece::End) => self.ended = true,
+                Some(Piece::Data(chunk)) => {
+                    self.writer.write_all(&chunk)?;
+                    self.rest = chunk;
+                }
             }
         }
         let count = buffer.len().min(self.rest.len());
         buffer[..count].copy_from_slice(&self.rest.split_to(count));
-        Ok(count)
-    }
-}
-
-/// Writes what is read through it to a blob.
-struct Tee<'a, R> {
-    input: R,
-    writer: &'a mut BlobWriter,
-}
-
-impl<R: Read> Read for Tee<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.input.read(buffer)?;
-        self.writer.write_all(&buffer[..count])?;
         Ok(count)
     }
 }

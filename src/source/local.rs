@@ -153,6 +153,11 @@ impl Context {
         Ok(Self::new(dir, None))
     }
 
+    /// Takes a tree that was fetched; it must not change while it is used.
+    pub fn of_tree(dir: Dir) -> Self {
+        Self::new(dir, None)
+    }
+
     fn new(dir: Dir, unpacked: Option<tempfile::TempDir>) -> Self {
         Self { dir, rules: None, index: SharedIndex::default(), _unpacked: unpacked }
     }

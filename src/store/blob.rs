@@ -12,21 +12,45 @@ use super::{Scratch, StoreError};
 use crate::digest::{Digest, Hasher};
 use crate::sys::dir::Dir;
 
-/// A blob being written; dropped without [`BlobWriter::commit`] it leaves nothing.
+/// A file in the scratch folder that may become a blob; dropped before that, it leaves nothing.
 #[derive(Debug)]
-pub struct BlobWriter {
+struct Draft {
     blobs: Dir,
     scratch: Arc<Scratch>,
     name: OsString,
     file: File,
+}
+
+impl Draft {
+    fn new(blobs: Dir, scratch: &Arc<Scratch>) -> Result<Self, StoreError> {
+        let name = scratch.unused();
+        let file = scratch.dir().create_file(&name, 0o600).map_err(|source| StoreError::Write { source })?;
+        Ok(Self { blobs, scratch: Arc::clone(scratch), name, file })
+    }
+
+    fn publish(&self, digest: &Digest) -> Result<(), StoreError> {
+        let renamed = self.scratch.dir().rename(&self.name, &self.blobs, OsStr::new(digest.hex()));
+        renamed.map_err(|source| StoreError::Write { source })
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After a commit the name is gone; else the folder is swept at the latest when the next process starts.
+        drop(self.scratch.dir().unlink(&self.name));
+    }
+}
+
+/// A blob being written; dropped without [`BlobWriter::commit`] it leaves nothing.
+#[derive(Debug)]
+pub struct BlobWriter {
+    draft: Draft,
     hasher: Hasher,
 }
 
 impl BlobWriter {
     pub(super) fn new(blobs: Dir, scratch: &Arc<Scratch>) -> Result<Self, StoreError> {
-        let name = scratch.unused();
-        let file = scratch.dir().create_file(&name, 0o600).map_err(|source| StoreError::Write { source })?;
-        Ok(Self { blobs, scratch: Arc::clone(scratch), name, file, hasher: Hasher::new() })
+        Ok(Self { draft: Draft::new(blobs, scratch)?, hasher: Hasher::new() })
     }
 
     /// Verifies digest and size where given and stores the blob; returns its digest and size.
@@ -37,18 +61,14 @@ impl BlobWriter {
         {
             return Err(StoreError::Mismatch { expected: expected.clone(), expected_size, found, found_size });
         }
-        self.publish(&found).map_err(|source| StoreError::Write { source })?;
+        self.draft.publish(&found)?;
         Ok((found, found_size))
-    }
-
-    fn publish(&self, digest: &Digest) -> io::Result<()> {
-        self.scratch.dir().rename(&self.name, &self.blobs, OsStr::new(digest.hex()))
     }
 }
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.file.write(bytes)?;
+        let count = self.draft.file.write(bytes)?;
         self.hasher.update(&bytes[..count]);
         Ok(count)
     }
@@ -58,9 +78,36 @@ impl Write for BlobWriter {
     }
 }
 
-impl Drop for BlobWriter {
-    fn drop(&mut self) {
-        // After a commit the name is gone; else the folder is swept at the latest when the next process starts.
-        drop(self.scratch.dir().unlink(&self.name));
+/// A blob being written whose bytes are verified where they come from: hashing them twice would take as long as unpacking a part of
+/// them. Dropped without [`VerifiedBlobWriter::commit`] it leaves nothing.
+#[derive(Debug)]
+pub struct VerifiedBlobWriter {
+    draft: Draft,
+    size: u64,
+}
+
+impl VerifiedBlobWriter {
+    pub(super) fn new(blobs: Dir, scratch: &Arc<Scratch>) -> Result<Self, StoreError> {
+        Ok(Self { draft: Draft::new(blobs, scratch)?, size: 0 })
+    }
+
+    /// Stores the blob; to be called only after the source has said that all it gave has this digest.
+    pub fn commit(self, digest: &Digest, size: u64) -> Result<(), StoreError> {
+        if self.size != size {
+            return Err(StoreError::Length { digest: digest.clone(), expected: size, found: self.size });
+        }
+        self.draft.publish(digest)
+    }
+}
+
+impl Write for VerifiedBlobWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.draft.file.write(bytes)?;
+        self.size += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

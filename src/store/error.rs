@@ -67,12 +67,22 @@ pub enum StoreError {
         /// The size of what came.
         found_size: u64,
     },
+    /// A blob has not the length it should have.
+    #[error("the blob {digest} came with {found} bytes instead of {expected}")]
+    Length {
+        /// Which.
+        digest: Digest,
+        /// The size asked for.
+        expected: u64,
+        /// The size of what came.
+        found: u64,
+    },
 }
 
 impl Diagnose for StoreError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Mismatch { .. } => Kind::Remote,
+            Self::Mismatch { .. } | Self::Length { .. } => Kind::Remote,
             _ => Kind::Machine,
         }
     }

@@ -24,7 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use blob::BlobWriter;
+pub use blob::{BlobWriter, VerifiedBlobWriter};
 pub use error::StoreError;
 pub use scratch::Scratch;
 
@@ -129,6 +129,12 @@ impl Store {
     pub fn writer(&self) -> Result<BlobWriter, StoreError> {
         let sha256 = self.sha256.reopen().map_err(|source| StoreError::Write { source })?;
         BlobWriter::new(sha256, &self.scratch)
+    }
+
+    /// Starts a new blob of bytes that their source verifies.
+    pub fn verified_writer(&self) -> Result<VerifiedBlobWriter, StoreError> {
+        let sha256 = self.sha256.reopen().map_err(|source| StoreError::Write { source })?;
+        VerifiedBlobWriter::new(sha256, &self.scratch)
     }
 
     fn blobs_of(&self, digest: &Digest) -> &Dir {

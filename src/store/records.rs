@@ -195,6 +195,15 @@ impl State {
         self.lines >= COMPACT_LINES && self.lines > 2 * live(&self.graph).len()
     }
 
+    /// Compacts the newest state while no other process writes.
+    fn tidy(&mut self, directory: &Path) -> io::Result<()> {
+        let lock = lock(directory)?;
+        self.refresh(directory)?;
+        let compacted = self.compact(directory);
+        lock.unlock()?;
+        compacted
+    }
+
     /// Writes what is live beside the log and renames it over.
     fn compact(&mut self, directory: &Path) -> io::Result<()> {
         let mut bytes = Vec::new();
@@ -234,11 +243,10 @@ impl<R, C: Codec<R>> Records<R, C> {
             std::fs::create_dir_all(directory)?;
             let mut state = State::open(directory)?;
             state.refresh(directory)?;
-            if state.mostly_dead() {
-                let lock = lock(directory)?;
-                state.refresh(directory)?;
-                state.compact(directory)?;
-                lock.unlock()?;
+            if state.mostly_dead()
+                && let Err(error) = state.tidy(directory)
+            {
+                tracing::warn!("failed to compact the records in {}: {error}", directory.display());
             }
             Ok(state)
         };
@@ -506,6 +514,23 @@ mod tests {
         assert!(records.root(&Digest::compute("dead")).is_none());
         other.save(&root("late"), None).unwrap();
         assert!(open(dir.path()).root(&Digest::compute("late")).is_some(), "not written to the replaced log");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_compacted_is_used_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open(dir.path());
+        let base = first.save(&root("base"), None).unwrap();
+        for i in 0..=COMPACT_LINES {
+            first.save(&root("base"), Some(&i.to_string())).unwrap();
+        }
+        let before = log(dir.path());
+        std::fs::create_dir(dir.path().join("records.log.new")).unwrap();
+        let records = open(dir.path());
+        assert_eq!(log(dir.path()), before);
+        assert_eq!(load(&records, &base), Ok(COMPACT_LINES.to_string()));
+        records.save(&root("next"), None).unwrap();
+        assert!(open(dir.path()).root(&Digest::compute("next")).is_some());
     }
 
     #[test]

@@ -15,6 +15,8 @@ use std::path::Path;
 pub use rustix::fs::OFlags;
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, ResolveFlags, Timespec, Timestamps, Uid};
 
+use super::walk::Walk;
+
 /// How often a lookup is tried again when another process renames directories under it (`EAGAIN` from openat2).
 const RESOLVE_TRIES: u32 = 128;
 
@@ -313,19 +315,33 @@ impl Dir {
         Ok(fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
     }
 
-    /// Removes `name` and all below it, never following a link; what is not there is fine.
+    /// Removes `name` and all below it, however deep, never following a link; what is not there is fine.
     pub fn remove_all(&self, name: &OsStr) -> io::Result<()> {
         match self.try_stat(name)? {
-            None => Ok(()),
-            Some(stat) if stat.is_dir() => {
-                self.make_traversable(name, &stat)?;
-                let dir = self.open_dir(name)?;
-                for child in dir.names()? {
-                    dir.remove_all(&child)?;
+            None => return Ok(()),
+            Some(stat) if stat.is_dir() => self.make_traversable(name, &stat)?,
+            Some(_) => return self.unlink(name),
+        }
+        self.open_dir(name)?.remove_contents()?;
+        self.remove_dir(name)
+    }
+
+    /// Removes all that is in the directory.
+    fn remove_contents(&self) -> io::Result<()> {
+        let mut walk = Walk::new(self, ())?;
+        loop {
+            if let Some(name) = walk.next_name() {
+                let stat = walk.here().stat(&name)?;
+                if stat.is_dir() {
+                    walk.here().make_traversable(&name, &stat)?;
+                    walk.enter(&name, ())?;
+                } else {
+                    walk.here().unlink(&name)?;
                 }
-                self.remove_dir(name)
+                continue;
             }
-            Some(_) => self.unlink(name),
+            let Some((name, ())) = walk.leave()? else { return Ok(()) };
+            walk.here().remove_dir(&name)?;
         }
     }
 

@@ -4,6 +4,7 @@
 //! container could change is resolved once, to a descriptor, and never used as a string again.
 
 pub mod caps;
+pub mod child;
 pub mod dir;
 pub mod fds;
 pub mod file;
@@ -13,8 +14,11 @@ pub mod lock;
 pub mod mount;
 pub mod ns;
 pub mod proc;
+pub mod programs;
 pub mod seccomp;
 pub mod terminal;
+pub mod unnamed;
+pub mod walk;
 pub mod workplace;
 
 pub use nix::mount::MsFlags;

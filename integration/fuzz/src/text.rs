@@ -13,6 +13,8 @@ use rbuild::frontend::{self, Answer, Bridge, BridgeError, ResolveMode, ResolvedI
 use rbuild::image::{Platform, Reference, canonical};
 use rbuild::llb::{SourceOp, json};
 use rbuild::pattern::{MatchInfo, Matcher, go, ignore};
+use rbuild::source::git::{Remote, check_ref};
+use rbuild::source::http::name;
 
 use super::feed::Feed;
 
@@ -269,6 +271,34 @@ pub fn git_ref(data: &[u8]) {
         }
         Ok(None) => {}
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// What git is given has no control character and begins with no `-`, and neither has a ref; it is accepted again as the same.
+pub fn git_source(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    if let Ok(remote) = Remote::parse(&text) {
+        assert!(!remote.url.starts_with('-') && !remote.host.starts_with('-') && !remote.host.is_empty(), "{remote:?}");
+        assert!(!remote.url.chars().any(char::is_control), "{remote:?}");
+        assert_eq!(Remote::parse(&remote.url).expect("what git is given").url, remote.url);
+    }
+    if check_ref(&text).is_ok() {
+        assert!(!text.starts_with('-') && !text.contains("..") && !text.contains([':', ' ', '*', '^']), "{text:?}");
+        assert!(!text.chars().any(char::is_control) && text.split('/').all(|part| !part.is_empty()), "{text:?}");
+    }
+}
+
+/// The name of a file is one component, whatever URL and header say; a time that is read is printed as one that is read.
+pub fn content_disposition(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (url, header) = text.split_once('\n').unwrap_or((&text, &text));
+    for wanted in ["", url] {
+        let found = name::file_name(url, wanted, Some(header));
+        assert!(!matches!(found.as_str(), "" | "." | "..") && !found.contains('/'), "{found:?}");
+        assert!(!found.chars().any(char::is_control), "{found:?}");
+    }
+    if let Some(time) = name::http_time(header).filter(|time| (0..10_000).contains(&time.year())) {
+        assert_eq!(name::http_time(&name::print_time(time)), Some(time), "{header:?}");
     }
 }
 

@@ -96,7 +96,7 @@ fn t3_hard_links_stay_inside() {
     for target in ["victim", "/victim", &file, "later"] {
         let scene = Scene::new();
         let applied = scene.apply(&Tar::default().hard("l", target).file("later", "x")).expect(target);
-        assert_eq!(applied.links, [(b"l".to_vec(), target.trim_start_matches('/').as_bytes().to_vec())]);
+        assert_eq!(applied.links, [(b"l".to_vec(), target.trim_start_matches('/').as_bytes().to_vec())].into());
         assert!(!scene.root().join("l").exists());
     }
     let scene = Scene::new();

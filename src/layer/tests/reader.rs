@@ -68,6 +68,29 @@ fn t5_pax_records_skip_other_headers() {
 }
 
 #[test]
+fn empty_long_names_say_nothing() {
+    let member = Tar::default().file("plain", "x").0;
+    for empty in [&b"\0"[..], b""] {
+        let long = special(b'L', "././@LongLink", empty);
+        assert_eq!(names(&join(&[&long, &member])).expect("read"), ["plain"]);
+    }
+    let mut link = entry(EntryKind::HardLink, "l");
+    link.link = b"target".to_vec();
+    let (empty, link) = (special(b'K', "././@LongLink", b""), Tar::default().raw(&link, b"").0);
+    assert_eq!(read(&join(&[&empty, &link])).expect("read")[0].0.link, b"target");
+}
+
+#[test]
+fn t5_a_global_header_ends_what_was_said_of_the_next_member() {
+    let global = special(b'g', "g", b"15 path=global\n");
+    let member = Tar::default().file("plain", "x").0;
+    for before in [special(b'x', "p", b"12 path=pax\n"), special(b'L', "././@LongLink", b"long-name\0")] {
+        assert_eq!(names(&join(&[&before, &global, &member])).expect("read"), ["plain"]);
+        assert!(names(&join(&[&before, &global])).expect("a member of its own").is_empty());
+    }
+}
+
+#[test]
 fn t5_malformed_records_fail() {
     for record in [
         "12 path=pa",

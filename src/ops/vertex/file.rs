@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::blocking;
 use super::content::content_of;
+use super::{blocking, blocking_until};
 use crate::checksum::{self, Ids};
 use crate::digest::Digest;
 use crate::llb::{CopyAction, FileAction, FileActionKind, FileOp, UserOpt};
@@ -47,10 +47,10 @@ impl Op<Tree> for FileVertex {
         Box::pin(blocking(move || content_of(&worker, &result, paths.as_deref())))
     }
 
-    fn exec(&self, inputs: Vec<Tree>, _cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
+    fn exec(&self, inputs: Vec<Tree>, cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
         let (worker, op) = (Arc::clone(&self.worker), self.op.clone());
         let (digest, name) = (self.digest.clone(), self.name.clone());
-        Box::pin(blocking(move || {
+        Box::pin(blocking_until(cancel, move || {
             let run = Run { worker: &worker, digest: &digest, name: &name, op: &op, inputs: &inputs };
             run.all()
         }))

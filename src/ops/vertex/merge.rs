@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use super::blocking;
+use super::blocking_until;
 use crate::digest::Digest;
 use crate::llb::{DiffOp, MergeOp};
 use crate::ops::keys;
@@ -28,9 +28,9 @@ impl Op<Tree> for MergeVertex {
         Box::pin(async { Ok(None) })
     }
 
-    fn exec(&self, inputs: Vec<Tree>, _cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
+    fn exec(&self, inputs: Vec<Tree>, cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
         let (worker, op) = (Arc::clone(&self.worker), self.op.clone());
-        Box::pin(blocking(move || {
+        Box::pin(blocking_until(cancel, move || {
             let mut chains = Vec::new();
             for index in &op.inputs {
                 chains.push(layers_of(&worker, &inputs, *index, "a merge")?);
@@ -57,10 +57,10 @@ impl Op<Tree> for DiffVertex {
         Box::pin(async { Ok(None) })
     }
 
-    fn exec(&self, inputs: Vec<Tree>, _cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
+    fn exec(&self, inputs: Vec<Tree>, cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
         let (worker, op) = (Arc::clone(&self.worker), self.op.clone());
         let (digest, name) = (self.digest.clone(), self.name.clone());
-        Box::pin(blocking(move || {
+        Box::pin(blocking_until(cancel, move || {
             let lower = layers_of(&worker, &inputs, op.lower, "a diff")?;
             let upper = layers_of(&worker, &inputs, op.upper, "a diff")?;
             let chain = worker.snapshots.diff(&lower, &upper, &name)?;

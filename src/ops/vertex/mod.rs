@@ -10,6 +10,8 @@ pub(super) use file::copy_tree;
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::image::Platform;
 use crate::llb::{OpKind, Vertex};
 use crate::ops::{OpsError, Tree, Worker, keys};
@@ -35,7 +37,7 @@ pub fn op_of(
             // Here, and not when it runs: what is in the cache needs it too, and nothing runs in vain before it.
             worker.executor.allows(op.network, op.security)?;
             if let Some(device) = op.cdi_devices.first() {
-                return Err(OpsError::Unsupported { what: format!("the device {}", device.name) });
+                return Err(OpsError::Unsupported { what: format!("passing a device to a step ({})", device.name) });
             }
             let key = keys::exec(op, &platform, inputs);
             Arc::new(exec::ExecVertex { worker, digest, name, op: (**op).clone(), key })
@@ -53,5 +55,30 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, OpError> +
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(OpsError::Thread(error).into()),
+    }
+}
+
+/// Runs blocking work until the solve is cancelled. Then nobody waits for its thread, which may be in the middle of a large file:
+/// what it writes is in the scratch folder, which the next build removes if it is still there.
+async fn blocking_until<T: Send + 'static>(
+    cancel: CancellationToken,
+    work: impl FnOnce() -> Result<T, OpError> + Send + 'static,
+) -> Result<T, OpError> {
+    cancel.run_until_cancelled(blocking(work)).await.unwrap_or_else(|| Err(OpsError::Canceled.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_waits_for_work_that_is_cancelled() {
+        let (cancel, (go_on, wait)) = (CancellationToken::new(), std::sync::mpsc::channel::<()>());
+        let work = tokio::spawn(blocking_until(cancel.clone(), move || Ok(wait.recv().is_ok())));
+        cancel.cancel();
+        let outcome = work.await.expect("task");
+        assert_eq!(outcome.expect_err("cancelled").to_string(), "canceled");
+        drop(go_on);
+        assert!(blocking_until(CancellationToken::new(), || Ok(true)).await.expect("work"));
     }
 }

@@ -1,6 +1,8 @@
-//! FROM and contexts: source ops as images that are pulled, and directories that are read where they lie.
+//! FROM, contexts and remote ADD: source ops as images that are pulled, directories that are read where they lie, files of web
+//! servers and trees of git repositories.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -8,9 +10,12 @@ use tokio_util::sync::CancellationToken;
 use crate::digest::Digest;
 use crate::image::Platform;
 use crate::llb::SourceOp;
-use crate::ops::keys::{self, ImageKey, LocalKey};
+use crate::ops::keys::{self, GitKey, HeaderField, HttpKey, ImageKey, LocalKey};
 use crate::ops::{OpsError, Tree, Worker};
+use crate::progress::{Event, Log, Stream};
 use crate::solver::{CacheMap, Op, OpError};
+use crate::source::git::{self, GitSpec};
+use crate::source::http::HttpSpec;
 use crate::source::local::Context;
 use crate::source::{OciLayout, Reporter, ResolvedImage};
 
@@ -35,18 +40,16 @@ pub(super) fn op_of(
             let context = worker.contexts.get(rest).cloned().ok_or_else(unresolved)?;
             Ok(Arc::new(LocalVertex { name: rest.to_owned(), context }))
         }
-        "git" => Err(OpsError::Unsupported { what: format!("a git source ({})", shown(rest)) }),
-        "http" | "https" => Err(OpsError::Unsupported { what: format!("an http source ({})", shown(&op.identifier)) }),
+        "git" => {
+            let spec = GitSpec::from_op(op).map_err(|error| OpsError::Git(Box::new(error)))?;
+            Ok(Arc::new(GitVertex { worker, digest, spec }))
+        }
+        "http" | "https" => {
+            let spec = HttpSpec::from_op(op).map_err(|error| OpsError::Http(Box::new(error)))?;
+            Ok(Arc::new(HttpVertex { worker, digest, spec }))
+        }
         other => Err(OpsError::Unsupported { what: format!("a source of scheme {other:?}") }),
     }
-}
-
-/// A URL without what stands before the `@`, which may be a password, or after the `?`, which may be a token.
-fn shown(url: &str) -> &str {
-    let start = url.find("://").map_or(0, |at| at + 3);
-    let url = url.split('?').next().unwrap_or_default();
-    let authority = url[start..].split('/').next().unwrap_or_default();
-    &url[authority.rfind('@').map_or(0, |at| start + at + 1)..]
 }
 
 /// An image of a registry or an OCI layout.
@@ -119,6 +122,115 @@ impl Op<Tree> for LocalVertex {
 
     fn exec(&self, _inputs: Vec<Tree>, _cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
         Box::pin(async { Ok(vec![Tree::Context(Arc::clone(&self.context))]) })
+    }
+
+    fn bounded(&self) -> bool {
+        false
+    }
+}
+
+/// A file of a web server.
+struct HttpVertex {
+    worker: Arc<Worker>,
+    digest: Digest,
+    spec: HttpSpec,
+}
+
+impl Op<Tree> for HttpVertex {
+    fn cache_map(&self) -> BoxFuture<'_, Result<CacheMap, OpError>> {
+        Box::pin(async {
+            let spec = &self.spec;
+            let resolved = self.worker.http.resolve(spec).await?;
+            let header: Vec<HeaderField<'_>> =
+                spec.header.iter().map(|(name, value)| HeaderField { name, value }).collect();
+            let digest = keys::http(&HttpKey {
+                filename: &resolved.filename,
+                perm: spec.perm,
+                uid: spec.uid,
+                gid: spec.gid,
+                checksum: &resolved.digest,
+                last_mod_time: &resolved.last_modified_text(),
+                auth_header_secret: &spec.auth_header_secret,
+                header: &header,
+            });
+            Ok(CacheMap { digests: vec![digest], inputs: Vec::new() })
+        })
+    }
+
+    fn content_key(&self, _input: usize, _result: Tree) -> BoxFuture<'_, Result<Option<Digest>, OpError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn exec(&self, _inputs: Vec<Tree>, cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
+        Box::pin(async move {
+            tokio::select! {
+                fetched = self.worker.http.fetch(&self.spec) => {
+                    let chain = fetched?.chain;
+                    self.worker.made(&self.digest, &chain);
+                    Ok(vec![Tree::Layers(chain)])
+                }
+                () = cancel.cancelled() => Err(OpsError::Canceled.into()),
+            }
+        })
+    }
+
+    fn bounded(&self) -> bool {
+        false
+    }
+}
+
+/// A tree of a git repository.
+struct GitVertex {
+    worker: Arc<Worker>,
+    digest: Digest,
+    spec: GitSpec,
+}
+
+impl GitVertex {
+    /// Passes git's words on as output of the step.
+    fn log(&self) -> git::Log {
+        let (sink, vertex) = (Arc::clone(&self.worker.sink), self.digest.clone());
+        Arc::new(move |data| {
+            let (vertex, data, timestamp) = (vertex.clone(), data.to_vec(), SystemTime::now());
+            sink.send(Event::Log(Log { vertex, stream: Stream::Stderr, data, timestamp }));
+        })
+    }
+}
+
+impl Op<Tree> for GitVertex {
+    fn cache_map(&self) -> BoxFuture<'_, Result<CacheMap, OpError>> {
+        Box::pin(async {
+            let spec = &self.spec;
+            let resolved = self.worker.git.resolve(spec, &self.log()).await?;
+            let digest = keys::git(&GitKey {
+                commit: resolved.key_sha(spec),
+                keep_git_dir: spec.keep_git_dir,
+                reference: &resolved.reference,
+                subdir: &spec.subdir,
+                skip_submodules: spec.skip_submodules,
+                mtime: &spec.mtime,
+                bundle: false,
+            });
+            Ok(CacheMap { digests: vec![digest], inputs: Vec::new() })
+        })
+    }
+
+    fn content_key(&self, _input: usize, _result: Tree) -> BoxFuture<'_, Result<Option<Digest>, OpError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn exec(&self, _inputs: Vec<Tree>, cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
+        Box::pin(async move {
+            let log = self.log();
+            tokio::select! {
+                chain = self.worker.git.fetch(&self.spec, &log) => {
+                    let chain = chain?;
+                    self.worker.made(&self.digest, &chain);
+                    Ok(vec![Tree::Layers(chain)])
+                }
+                () = cancel.cancelled() => Err(OpsError::Canceled.into()),
+            }
+        })
     }
 
     fn bounded(&self) -> bool {

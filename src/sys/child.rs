@@ -1,0 +1,71 @@
+//! Programs of the machine that run beside the build: bounded, in a group of their own, gone when the build is.
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal};
+
+/// What a program may use; none is unlimited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChildLimits {
+    /// Bytes of address space.
+    pub memory: Option<u64>,
+    /// Bytes of one file.
+    pub file_size: Option<u64>,
+}
+
+/// Makes a program start with umask 022, in a process group of its own, within limits, and end when the thread that
+/// started it does. That thread must live as long as the program may: one of the runtime's workers, not one for blocking work.
+#[expect(unsafe_code, reason = "what runs between fork and exec is unsafe in general")]
+pub fn confine(command: &mut Command, limits: ChildLimits) {
+    command.process_group(0);
+    // SAFETY: only system calls are made, nothing is allocated, and no lock is taken.
+    unsafe {
+        command.pre_exec(move || prepare(limits));
+    }
+}
+
+fn prepare(limits: ChildLimits) -> io::Result<()> {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+    for (resource, limit) in [(Resource::As, limits.memory), (Resource::Fsize, limits.file_size)] {
+        let Some(limit) = limit else { continue };
+        let most = rustix::process::getrlimit(resource).maximum;
+        let limit = Some(most.map_or(limit, |most| most.min(limit)));
+        rustix::process::setrlimit(resource, Rlimit { current: limit, maximum: limit })?;
+    }
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(())
+}
+
+/// Kills all processes of a group that [`confine`] made.
+pub fn kill_group(leader: u32) {
+    let leader = i32::try_from(leader).ok().and_then(Pid::from_raw);
+    // A group without a process is what was wanted.
+    let _ = leader.map(|leader| rustix::process::kill_process_group(leader, Signal::KILL));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_and_umask_hold() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "umask; ulimit -c; ulimit -v; ulimit -f"]);
+        confine(&mut command, ChildLimits { memory: Some(1 << 30), file_size: Some(1 << 20) });
+        let output = command.output().expect("sh runs");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "0022\n0\n1048576\n2048\n");
+    }
+
+    #[test]
+    fn a_group_goes_as_a_whole() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "sleep 60 & wait"]);
+        confine(&mut command, ChildLimits::default());
+        let mut child = command.spawn().expect("sh runs");
+        kill_group(child.id());
+        assert!(!child.wait().expect("it ended").success());
+    }
+}
