@@ -1,6 +1,8 @@
 //! What the flags and instructions promise, build by build.
 
 mod bases;
+mod cache_faults;
+mod caches;
 mod caching;
 mod call;
 mod check;

@@ -117,6 +117,8 @@ macro_rules! smoke {
 smoke!(
     auth_file,
     buildkitd_toml,
+    cache_config,
+    cache_spec,
     content_disposition,
     csv_size_duration,
     decompress,

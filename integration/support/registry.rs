@@ -27,6 +27,18 @@ impl Registry {
         Self::launch("", "")
     }
 
+    /// Starts a registry that lets everybody in and writes down what it was asked.
+    pub(crate) fn with_access_log() -> Self {
+        Self::launch("", "log:\n  accesslog:\n    disabled: false\n")
+    }
+
+    /// The requests so far, one a line: `"GET /v2/… HTTP/1.1"` with what goes before and after. Only of a registry started by
+    /// [`Registry::with_access_log`].
+    pub(crate) fn requests(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.directory().join("access")).expect("access log");
+        text.lines().map(str::to_owned).collect()
+    }
+
     /// Starts a registry that lets [`USER`] in with [`PASSWORD`].
     pub(crate) fn with_login() -> Self {
         Self::launch("", "auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n")
@@ -56,8 +68,10 @@ impl Registry {
         let directory = tempfile::tempdir().expect("temp dir");
         let port = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").port();
         let host = format!("127.0.0.1:{port}");
+        let quiet =
+            if auth.starts_with("log:") { "" } else { "log:\n  level: error\n  accesslog:\n    disabled: true\n" };
         let config = format!(
-            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    \
+            "version: 0.1\n{quiet}storage:\n  filesystem:\n    \
              rootdirectory: DIR/data\nhttp:\n  addr: {host}\n  secret: fixed\n{tls}{auth}"
         );
         write(directory.path(), "config.yml", &config);
@@ -65,10 +79,11 @@ impl Registry {
         if !tls.is_empty() {
             make_certificate(directory.path());
         }
+        let access = std::fs::File::create(directory.path().join("access")).expect("log");
         let log = std::fs::File::create(directory.path().join("log")).expect("log");
         let mut process = Command::new("docker-registry")
             .args(["serve".as_ref(), directory.path().join("config.yml").as_os_str()])
-            .stdout(Stdio::null())
+            .stdout(access)
             .stderr(log)
             .spawn()
             .expect("docker-registry is installed (Debian package docker-registry)");

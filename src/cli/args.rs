@@ -198,6 +198,10 @@ pub struct BuildArgs {
     #[arg(long)]
     pub cache_strict: bool,
 
+    /// Write caches of the steps that finished though a later one failed: `true` or `false`
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, hide_possible_values = true)]
+    pub cache_failed: bool,
+
     /// State directory [default: $XDG_DATA_HOME/rbuild, /var/lib/rbuild as root]
     #[arg(long, value_name = "DIR")]
     pub root: Option<PathBuf>,

@@ -165,6 +165,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         caches_from: prepared.caches_from.clone(),
         caches_to: prepared.caches_to.clone(),
         cache_strict: args.cache_strict,
+        cache_failed: args.cache_failed,
     }
 }
 

@@ -29,13 +29,13 @@ pub(super) struct BuildBlobs {
     store: Arc<Store>,
     elsewhere: Mutex<BTreeMap<Digest, Elsewhere>>,
     damaged: AtomicBool,
-    lost: AtomicBool,
+    lost: Arc<AtomicBool>,
 }
 
 impl BuildBlobs {
     /// Starts with those of the state directory.
     pub(super) fn new(store: Arc<Store>) -> Self {
-        let (damaged, lost) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (damaged, lost) = (AtomicBool::new(false), Arc::default());
         Self { store, elsewhere: Mutex::default(), damaged, lost }
     }
 
@@ -67,7 +67,7 @@ impl BuildBlobs {
     fn fetch(&self, place: &dyn Place, descriptor: &Descriptor) -> io::Result<Box<dyn Read + Send>> {
         let runtime = Handle::current();
         match runtime.block_on(place.blob(descriptor)) {
-            Ok(chunks) => Ok(Box::new(Fetched { runtime, chunks, rest: Bytes::new() })),
+            Ok(chunks) => Ok(Box::new(Fetched { runtime, chunks, rest: Bytes::new(), lost: Arc::clone(&self.lost) })),
             Err(error) => {
                 self.lost.store(true, Ordering::Relaxed);
                 Err(io::Error::other(error))
@@ -105,6 +105,7 @@ struct Fetched {
     runtime: Handle,
     chunks: Chunks,
     rest: Bytes,
+    lost: Arc<AtomicBool>,
 }
 
 impl Read for Fetched {
@@ -112,7 +113,11 @@ impl Read for Fetched {
         while self.rest.is_empty() {
             match self.runtime.block_on(self.chunks.next()) {
                 None => return Ok(0),
-                Some(chunk) => self.rest = chunk.map_err(io::Error::other)?,
+                Some(Ok(chunk)) => self.rest = chunk,
+                Some(Err(error)) => {
+                    self.lost.store(true, Ordering::Relaxed);
+                    return Err(io::Error::other(error));
+                }
             }
         }
         let count = buffer.len().min(self.rest.len());

@@ -17,7 +17,7 @@ use crate::digest::Digest;
 use crate::export::image::{Document, PlatformImage};
 use crate::export::push::{Naming, Pusher};
 use crate::export::stop::Stop;
-use crate::export::{Blobs, ExportLayer, Image, layout};
+use crate::export::{Blobs, ExportLayer, ExportSpec, Image, layout};
 use crate::image::media::Compression;
 use crate::image::{Descriptor, Platform, Reference};
 use crate::ops::Tree;
@@ -86,7 +86,10 @@ impl Caches<'_> {
         let graph = self.layers(self.records.graph.clone(), target.mode, target.layers.into()).await.map_err(Shown)?;
         let written = write::write(&graph);
         if written.layers.is_empty() {
-            self.warn("no cache was exported: no step has a result to keep".into());
+            // What little a failed build leaves is no news.
+            if self.records.targets.iter().any(|items| !items.is_empty()) {
+                self.warn("no cache was exported: no step has a result to keep".into());
+            }
             return Ok(());
         }
         let image = Arc::new(self.image(target.form, written));
@@ -192,7 +195,9 @@ impl Caches<'_> {
     }
 
     fn export_layer(&self, layer: RemoteLayer) -> (Descriptor, ExportLayer) {
-        let origins = self.origins.get(&layer.descriptor.digest).cloned().unwrap_or_default();
+        let known = self.origins.get(&layer.descriptor.digest).into_iter().flatten().cloned();
+        // The image was pushed before, and with it most of these layers; where one was not, the registry says so.
+        let origins: Vec<Reference> = known.chain(self.pushed_to()).collect();
         let export = ExportLayer {
             diff_id: layer.diff_id,
             digest: layer.descriptor.digest.clone(),
@@ -203,6 +208,14 @@ impl Caches<'_> {
             origins,
         };
         (layer.descriptor, export)
+    }
+
+    fn pushed_to(&self) -> impl Iterator<Item = Reference> {
+        let pushed = self.build.setup.exports.iter().filter_map(|export| match export {
+            ExportSpec::Image(target) if target.push => target.image.names.first(),
+            _ => None,
+        });
+        pushed.map(|name| Reference { tag: None, digest: None, ..name.clone() })
     }
 
     fn readable(&self) -> Arc<dyn Blobs> {

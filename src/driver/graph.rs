@@ -124,6 +124,8 @@ fn bases(vertex: &llb::Vertex) -> Vec<usize> {
 pub(super) struct ProgressObserver {
     sink: Arc<dyn Sink>,
     vertices: Mutex<BTreeMap<Digest, Vertex>>,
+    /// Caches that something was told of: one that is damaged seldom lacks one layer alone.
+    told: Mutex<BTreeSet<String>>,
 }
 
 impl fmt::Debug for ProgressObserver {
@@ -136,7 +138,7 @@ impl ProgressObserver {
     /// Knows the vertices of the definitions.
     pub(super) fn new<'a>(sink: Arc<dyn Sink>, definitions: impl Iterator<Item = &'a Definition>) -> Self {
         let vertices = definitions.flat_map(|definition| &definition.vertices).map(|v| (v.digest.clone(), shown(v)));
-        Self { sink, vertices: Mutex::new(vertices.collect()) }
+        Self { sink, vertices: Mutex::new(vertices.collect()), told: Mutex::default() }
     }
 
     fn update(&self, digest: &Digest, change: impl FnOnce(&mut Vertex)) {
@@ -186,7 +188,12 @@ impl Observer for ProgressObserver {
     }
 
     fn notice(&self, error: &CacheError) {
-        self.sink.send(Event::Warning(Warning::notice(diag::chain(error))));
+        let text = diag::chain(error);
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(error.store.clone()) {
+            self.sink.send(Event::Warning(Warning::notice(text)));
+        } else {
+            tracing::debug!("{text}");
+        }
     }
 }
 

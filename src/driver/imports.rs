@@ -12,7 +12,6 @@ use tokio::task::JoinHandle;
 use super::setup::Stations;
 use super::steps::Steps;
 use crate::diag::chain;
-use crate::digest::Digest;
 use crate::ops::{ImportStore, Tree};
 use crate::progress::{Event, Sink, Warning};
 use crate::registry::Client;
@@ -21,12 +20,10 @@ use crate::remotecache::repository::RepositoryPlace;
 use crate::remotecache::{self, ImportSpec, Imported, Place, RemoteCacheError};
 use crate::snapshot::Snapshots;
 use crate::solver::CacheStore;
-use crate::source::Reporter;
 
 /// A cache that is being asked for.
 struct Asked {
     place: Arc<dyn Place>,
-    step: String,
     answer: JoinHandle<Result<Vec<Imported>, RemoteCacheError>>,
 }
 
@@ -44,12 +41,12 @@ impl Imports {
         let ask = |spec: &ImportSpec| {
             let place = place(spec, &stations.client);
             let step = format!("importing cache manifest from {}", place.name());
-            let (asked, name, steps) = (Arc::clone(&place), step.clone(), steps.clone());
+            let (asked, steps) = (Arc::clone(&place), steps.clone());
             let answer = tokio::spawn(async move {
                 let import: Pin<Box<dyn Future<Output = _> + Send>> = Box::pin(remotecache::import(&*asked));
-                steps.run(&name, |_| import).await
+                steps.run(&step, |_| import).await
             });
-            Asked { place, step, answer }
+            Asked { place, answer }
         };
         let asked = specs.iter().map(ask).collect();
         Self { asked, snapshots: Arc::clone(&stations.snapshots), sink: Arc::clone(sink) }
@@ -58,17 +55,15 @@ impl Imports {
     /// Waits for the answers and returns what can be asked.
     pub(super) async fn stores(mut self) -> Vec<Arc<dyn CacheStore<Tree>>> {
         let mut stores: Vec<Arc<dyn CacheStore<Tree>>> = Vec::new();
-        for Asked { place, step, answer } in std::mem::take(&mut self.asked) {
+        for Asked { place, answer } in std::mem::take(&mut self.asked) {
             let failed = match answer.await {
                 Ok(Ok(caches)) => {
                     if caches.is_empty() {
                         self.notice(&*place, "it has no cache");
                     }
-                    let vertex = Digest::compute(format!("rbuild.step:{step}"));
-                    let reporter = Reporter { sink: Arc::clone(&self.sink), vertex };
                     for cache in caches {
                         let (place, snapshots) = (Arc::clone(&place), Arc::clone(&self.snapshots));
-                        stores.push(Arc::new(ImportStore::new(cache, place, snapshots, reporter.clone())));
+                        stores.push(Arc::new(ImportStore::new(cache, place, snapshots, Arc::clone(&self.sink))));
                     }
                     continue;
                 }

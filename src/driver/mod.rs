@@ -25,7 +25,7 @@ mod sources;
 mod steps;
 mod uploader;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -37,11 +37,11 @@ use crate::digest::Digest;
 use crate::exec::{Entitlements, ExecOptions, Executor};
 use crate::export::stop::Stop;
 use crate::frontend::{self, Lowered};
-use crate::image::Platform;
+use crate::image::{Platform, Reference};
 use crate::llb::json;
 use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
 use crate::progress::{Event, Sink, Warning};
-use crate::solver::{self, CacheStore, Graph, Need, SolveError};
+use crate::solver::{self, CacheStore, Exported, Graph, Need, SolveError};
 use bases::Bases;
 use blobs::BuildBlobs;
 use bridge::DriverBridge;
@@ -142,8 +142,8 @@ async fn run(
     let need = if outputs::take_handles(&build.setup) { Need::Handle } else { Need::Bytes };
     match work.once(need, &cancel).await {
         Err(Failure::Lost(diagnostic)) => {
-            let text = format!("a layer of a cache could not be had, its step runs instead: {}", diagnostic.message);
-            build.sink.send(Event::Warning(Warning::notice(text)));
+            // The load that fails next is told of.
+            tracing::debug!(error = %diagnostic.message, "a layer of a cache could not be had, solving again");
             work.once(Need::Bytes, &cancel).await.map_err(Failure::into_diagnostic)
         }
         outcome => outcome.map_err(Failure::into_diagnostic),
@@ -165,6 +165,9 @@ impl Failure {
         }
     }
 }
+
+/// A tree per platform, and the records.
+type Outcomes = (Result<Vec<Tree>, Diagnostic>, Exported<Tree>);
 
 /// What is to be solved.
 struct Problem<'a> {
@@ -192,8 +195,19 @@ impl Work<'_> {
     async fn once(&self, need: Need, cancel: &CancellationToken) -> Result<Outcome, Failure> {
         let Work { lowered, worker, stores, .. } = self;
         let problem = Problem { lowered, worker, stores, need, kept: !self.build.setup.caches_to.is_empty() };
-        let solved = self.build.solve(problem, cancel.clone()).await.map_err(Failure::Final)?;
         let blobs = Arc::new(BuildBlobs::new(Arc::clone(&self.build.stations.store)));
+        let (trees, records) = self.build.solve(problem, cancel.clone()).await.map_err(Failure::Final)?;
+        let origins = outputs::origins(&self.worker.resolved);
+        let trees = match trees {
+            Ok(trees) => trees,
+            Err(diagnostic) => {
+                if self.build.setup.cache_failed && !cancel.is_cancelled() {
+                    self.salvage(&records, (&blobs, &origins), cancel).await;
+                }
+                return Err(Failure::Final(diagnostic));
+            }
+        };
+        let solved = Solved { trees, records, origins };
         let stop = Stop::new();
         let mut export = std::pin::pin!(self.export(&solved, &blobs, stop.clone()));
         let outcome = tokio::select! {
@@ -212,6 +226,23 @@ impl Work<'_> {
             true => Failure::Lost(diagnostic),
             false => Failure::Final(diagnostic),
         })
+    }
+
+    /// Writes the caches of what finished before a step failed; what goes wrong then is no longer of interest.
+    async fn salvage(
+        &self,
+        records: &Exported<Tree>,
+        (blobs, origins): (&Arc<BuildBlobs>, &BTreeMap<Digest, Vec<Reference>>),
+        cancel: &CancellationToken,
+    ) {
+        let stop = Stop::new();
+        let caches = Caches { build: self.build, records, packer: &self.packer, blobs, origins, stop: &stop };
+        tokio::select! {
+            written = caches.write_all() => if let Err(diagnostic) = written {
+                tracing::debug!(error = %diagnostic.message, "the cache was not exported");
+            },
+            () = cancel.cancelled() => stop.request(),
+        }
     }
 
     /// Writes the outputs, and then the caches, which matter less.
@@ -388,8 +419,8 @@ impl Build {
         Wanted { packed, pushed: if images { steps() } else { BTreeSet::new() } }
     }
 
-    /// Solves all platforms in one graph.
-    async fn solve(&self, problem: Problem<'_>, cancel: CancellationToken) -> Result<Solved, Diagnostic> {
+    /// Solves all platforms in one graph; the records are there even if a step failed.
+    async fn solve(&self, problem: Problem<'_>, cancel: CancellationToken) -> Result<Outcomes, Diagnostic> {
         let Problem { lowered, worker, stores, need, kept } = problem;
         let mut graph = Graph::new();
         for result in &lowered.results {
@@ -414,11 +445,10 @@ impl Build {
         let solution = solver::solve(request).await;
         let mut results = match solution.results {
             Ok(results) => results.into_iter(),
-            Err(error) => return Err(self.failure(&error, lowered)),
+            Err(error) => return Ok((Err(self.failure(&error, lowered)), solution.records)),
         };
         let take = |edge: Option<solver::Edge>| edge.and_then(|_| results.next()).unwrap_or_else(Tree::empty);
-        let trees = edges.into_iter().map(take).collect();
-        Ok(Solved { trees, records: solution.records, origins: outputs::origins(&worker.resolved) })
+        Ok((Ok(edges.into_iter().map(take).collect()), solution.records))
     }
 
     /// Opens the records of the state directory; a cache that cannot be had is no reason not to build.

@@ -46,6 +46,8 @@ pub struct Setup {
     pub caches_to: Vec<ExportTarget>,
     /// Whether a cache that cannot be written fails the build.
     pub cache_strict: bool,
+    /// Whether caches are written of what finished though a step failed.
+    pub cache_failed: bool,
 }
 
 /// The stations that own state, opened.

@@ -115,8 +115,8 @@ impl Build {
         let executor = executor.map_err(|error| Diagnostic::from_error(&error))?;
         let worker = Arc::new(self.worker(self.empty_bridge(), executor, Arc::new(Unobserved))?);
         let problem = Problem { lowered: &lowered, worker: &worker, stores: &[], need: Need::Bytes, kept: false };
-        let solved = self.solve(problem, CancellationToken::new()).await?;
-        let Some(Tree::Layers(chain)) = solved.trees.into_iter().next() else { return Err(nothing()) };
+        let (trees, _) = self.solve(problem, CancellationToken::new()).await?;
+        let Some(Tree::Layers(chain)) = trees?.into_iter().next() else { return Err(nothing()) };
         let view = self.stations.snapshots.view(&chain).map_err(|error| Diagnostic::from_error(&error))?;
         let failed =
             |error: std::io::Error| Diagnostic::new(Kind::Machine, format!("failed to open the context: {error}"));

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -27,6 +28,10 @@ const PARALLEL: usize = 16;
 /// Bytes read from a layer at once, and how many such pieces may wait for the network.
 const PIECE: usize = 128 << 10;
 const PIECES: usize = 4;
+/// The files of docker-registry cannot be read for a moment while another client stores the same blob: waits before a
+/// manifest that was refused for want of a blob is sent again.
+const UNSETTLED: [Duration; 4] =
+    [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800), Duration::from_millis(1600)];
 
 /// How names become places in a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +162,15 @@ impl Pusher {
     }
 
     async fn manifest(&self, place: Reference, media_type: &str, bytes: &[u8]) -> Result<(), ExportError> {
-        let pushed = self.client.push_manifest(&place, media_type, &Bytes::copy_from_slice(bytes)).await;
+        let bytes = Bytes::copy_from_slice(bytes);
+        let mut waits = UNSETTLED.iter();
+        let pushed = loop {
+            let pushed = self.client.push_manifest(&place, media_type, &bytes).await;
+            match (pushed, waits.next()) {
+                (Err(error), Some(wait)) if error.lacks_a_blob() => tokio::time::sleep(*wait).await,
+                (pushed, _) => break pushed,
+            }
+        };
         pushed.map(drop).map_err(|source| ExportError::Push { name: place.to_string(), source: Box::new(source) })
     }
 

@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -16,6 +17,7 @@ use futures_util::stream::BoxStream;
 use super::tree::{LazyTree, Tree};
 use crate::digest::Digest;
 use crate::image::{Descriptor, History};
+use crate::progress::{Event, Sink, Vertex};
 use crate::remotecache::read::{ImportedRecord, ImportedResult};
 use crate::remotecache::{Imported, Place, RemoteCacheError, RemoteLayer};
 use crate::snapshot::Snapshots;
@@ -27,7 +29,7 @@ pub struct ImportStore {
     imported: Imported,
     place: Arc<dyn Place>,
     snapshots: Arc<Snapshots>,
-    reporter: Reporter,
+    sink: Arc<dyn Sink>,
     /// Results that could not be loaded.
     lost: Mutex<BTreeSet<(usize, usize)>>,
 }
@@ -40,8 +42,8 @@ impl fmt::Debug for ImportStore {
 
 impl ImportStore {
     /// Makes a store of a cache that lies at `place`; its layers become layers of `snapshots`.
-    pub fn new(imported: Imported, place: Arc<dyn Place>, snapshots: Arc<Snapshots>, reporter: Reporter) -> Self {
-        Self { imported, place, snapshots, reporter, lost: Mutex::default() }
+    pub fn new(imported: Imported, place: Arc<dyn Place>, snapshots: Arc<Snapshots>, sink: Arc<dyn Sink>) -> Self {
+        Self { imported, place, snapshots, sink, lost: Mutex::default() }
     }
 
     fn number(item: &ItemId) -> Option<usize> {
@@ -61,7 +63,28 @@ impl ImportStore {
         self.find(item)?.1.results.get(result.parse::<usize>().ok()?)
     }
 
-    async fn fetch(&self, layers: Vec<&RemoteLayer>) -> Result<Tree, SourceError> {
+    /// Fetches layers as a step of its own, so that one sees how long it takes.
+    async fn fetch(&self, record: &Digest, layers: Vec<&RemoteLayer>) -> Result<Tree, SourceError> {
+        let name = format!("pulling cached layers of {} from {}", record.short(), self.place.name());
+        let mut vertex = Vertex {
+            digest: Digest::compute(format!("rbuild.step:{name}")),
+            inputs: Vec::new(),
+            name,
+            started: Some(SystemTime::now()),
+            completed: None,
+            cached: false,
+            error: String::new(),
+        };
+        self.sink.send(Event::Vertex(vertex.clone()));
+        let reporter = Reporter { sink: Arc::clone(&self.sink), vertex: vertex.digest.clone() };
+        let fetched = self.pull(layers, &reporter).await;
+        vertex.completed = Some(SystemTime::now());
+        vertex.error = fetched.as_ref().err().map(|error| crate::diag::chain(error)).unwrap_or_default();
+        self.sink.send(Event::Vertex(vertex));
+        fetched
+    }
+
+    async fn pull(&self, layers: Vec<&RemoteLayer>, reporter: &Reporter) -> Result<Tree, SourceError> {
         let layers = layers.into_iter().map(|layer| Layer {
             descriptor: layer.descriptor.clone(),
             diff_id: layer.diff_id.clone(),
@@ -73,7 +96,7 @@ impl ImportStore {
         });
         let blobs = PlaceBlobs(Arc::clone(&self.place));
         let here = (self.snapshots.store(), &self.snapshots);
-        pull_layers(&blobs, here, layers.collect(), &self.reporter).await.map(Tree::Layers)
+        pull_layers(&blobs, here, layers.collect(), reporter).await.map(Tree::Layers)
     }
 
     fn failed(&self, item: &ItemId, source: Option<Box<dyn std::error::Error + Send + Sync>>) -> CacheError {
@@ -144,7 +167,12 @@ impl CacheStore<Tree> for ImportStore {
                     let layers = layers.into_iter().cloned().collect();
                     Ok(Tree::Lazy(Arc::new(LazyTree { layers, place: Arc::clone(&self.place) })))
                 }
-                Need::Bytes => self.fetch(layers).await.map_err(|error| self.failed(&item, Some(Box::new(error)))),
+                Need::Bytes => {
+                    let record = self.find(&item).map(|(_, record)| record.digest.clone());
+                    let record = record.ok_or_else(|| self.failed(&item, None))?;
+                    let fetched = self.fetch(&record, layers).await;
+                    fetched.map_err(|error| self.failed(&item, Some(Box::new(error))))
+                }
             }
         })
     }

@@ -51,7 +51,7 @@ impl Client {
     }
 
     async fn blob_at(&self, name: &Reference, descriptor: &Descriptor) -> Result<BlobStream, RegistryError> {
-        let endpoint = self.endpoint(&name.registry)?;
+        let endpoint = self.endpoint(&name.registry).await?;
         if descriptor.digest.algorithm() != "sha256" {
             return Err(endpoint.protocol(format!("{} is not a sha256 digest, the only kind read", descriptor.digest)));
         }
@@ -75,7 +75,7 @@ impl Client {
 
     /// Returns whether the repository of `name` has a blob.
     pub async fn has_blob(&self, name: &Reference, descriptor: &Descriptor) -> Result<bool, RegistryError> {
-        let endpoint = self.endpoint(&name.registry)?;
+        let endpoint = self.endpoint(&name.registry).await?;
         super::push::exists(&endpoint, &name.repository, descriptor, Scope::pull(&name.repository)).await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use super::address::SystemResolver;
 use super::auth::Tokens;
 use super::credentials::Credentials;
 use super::document::{self, Document, MANIFEST_LIMIT};
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, Plain};
 use super::error::RegistryError;
 use super::transport::{self, Body, Call, Scope};
 use crate::digest::Digest;
@@ -175,20 +175,25 @@ impl Client {
     }
 
     /// Returns the endpoint of a registry, made once.
-    pub(crate) fn endpoint(&self, host: &str) -> Result<Arc<Endpoint>, RegistryError> {
-        let mut endpoints = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(endpoint) = endpoints.get(host) {
+    pub(crate) async fn endpoint(&self, host: &str) -> Result<Arc<Endpoint>, RegistryError> {
+        if let Some(endpoint) = self.endpoints().get(host) {
             return Ok(Arc::clone(endpoint));
         }
-        let endpoint = Endpoint::new(host, &self.options, &self.resolver.0, &self.tokens)?;
-        let endpoint = Arc::new(endpoint);
-        endpoints.insert(host.to_owned(), Arc::clone(&endpoint));
+        let mut endpoint = Endpoint::new(host, &self.options, (&self.resolver.0, &self.tokens), Plain::AsConfigured)?;
+        if endpoint.options.insecure && !endpoint.answers().await {
+            endpoint = Endpoint::new(host, &self.options, (&self.resolver.0, &self.tokens), Plain::Http)?;
+        }
+        let endpoint = self.endpoints().entry(host.to_owned()).or_insert_with(|| Arc::new(endpoint)).clone();
         Ok(endpoint)
+    }
+
+    fn endpoints(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Endpoint>>> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks whether the registry is one and lets us in, without naming a repository.
     pub async fn ping(&self, host: &str) -> Result<(), RegistryError> {
-        let endpoint = self.endpoint(host)?;
+        let endpoint = self.endpoint(host).await?;
         let call = Call::new(Method::GET, endpoint.url("")?, Vec::new());
         let response = endpoint.send(&call).await?;
         transport::expect(&endpoint, response, "", "confirm its version", &[StatusCode::OK]).await.map(drop)
@@ -220,7 +225,7 @@ impl Client {
     }
 
     async fn manifest_at(&self, reference: &Reference) -> Result<(Descriptor, Bytes), RegistryError> {
-        let endpoint = self.endpoint(&reference.registry)?;
+        let endpoint = self.endpoint(&reference.registry).await?;
         let response = self.ask_manifest(reference, Method::GET).await?;
         let (kind, stated) = (text(response.headers(), "content-type"), stated_digest(response.headers()));
         let what = format!("the manifest of {reference}");
@@ -235,7 +240,7 @@ impl Client {
     }
 
     async fn ask_manifest(&self, reference: &Reference, method: Method) -> Result<Response, RegistryError> {
-        let endpoint = self.endpoint(&reference.registry)?;
+        let endpoint = self.endpoint(&reference.registry).await?;
         let target = manifest_target(reference);
         let url = endpoint.url(&format!("{}/manifests/{target}", reference.repository))?;
         let call = Call::new(method, url, vec![Scope::pull(&reference.repository)])
@@ -271,7 +276,7 @@ impl Client {
         struct Page {
             tags: Option<Vec<String>>,
         }
-        let endpoint = self.endpoint(&name.registry)?;
+        let endpoint = self.endpoint(&name.registry).await?;
         let mut next = Some(endpoint.url(&format!("{}/tags/list?n=1000", name.repository))?);
         let mut seen = BTreeSet::new();
         let mut tags = Vec::new();
@@ -298,7 +303,7 @@ impl Client {
         media_type: &str,
         bytes: &Bytes,
     ) -> Result<Digest, RegistryError> {
-        let endpoint = self.endpoint(&reference.registry)?;
+        let endpoint = self.endpoint(&reference.registry).await?;
         let digest = Digest::compute(bytes);
         if let Some(expected) = reference.digest.clone().filter(|d| *d != digest) {
             return Err(RegistryError::Mismatch { expected, actual: digest });

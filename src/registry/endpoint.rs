@@ -20,6 +20,15 @@ use crate::digest::Digest;
 /// Blobs moved at once with one registry; more gains nothing over HTTP/2 and trips rate limits.
 const BLOB_CONNECTIONS: usize = 4;
 
+/// Whether a registry speaks plain HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Plain {
+    /// As its settings have it.
+    AsConfigured,
+    /// It does.
+    Http,
+}
+
 /// One registry as this client sees it.
 pub(crate) struct Endpoint {
     /// The name in references.
@@ -55,11 +64,11 @@ impl Endpoint {
     pub(crate) fn new(
         host: &str,
         options: &ClientOptions,
-        resolver: &Arc<dyn Resolve>,
-        tokens: &Arc<Tokens>,
+        (resolver, tokens): (&Arc<dyn Resolve>, &Arc<Tokens>),
+        plain: Plain,
     ) -> Result<Self, RegistryError> {
         let configured = options.hosts.get(host);
-        let base = base_url(host, configured);
+        let base = base_url(host, configured, plain);
         let base = Url::parse(&base).map_err(|e| setup(host, &e.to_string()))?;
         let origin = Origin::of(&base).ok_or_else(|| setup(host, "no host"))?;
         let maker = Maker {
@@ -91,6 +100,15 @@ impl Endpoint {
             public: OnceLock::new(),
             private: OnceLock::new(),
         })
+    }
+
+    /// Returns whether anything answers in the protocol that is spoken; asked where the other is allowed too.
+    pub(crate) async fn answers(&self) -> bool {
+        let asked = self.direct.get(self.base.clone()).timeout(self.patience.connect).send().await;
+        if let Err(error) = &asked {
+            tracing::debug!(host = %self.host, %error, "no answer, trying plain HTTP");
+        }
+        asked.is_ok()
     }
 
     /// Returns the URL of `path` below `/v2/`. Repository, tag and digest are valid by their types, so nothing is escaped.
@@ -165,9 +183,10 @@ fn setup(host: &str, reason: &str) -> RegistryError {
 }
 
 /// Docker Hub's registry has another name than its references; this machine's own speak HTTP unless configured.
-fn base_url(host: &str, configured: Option<&HostOptions>) -> String {
+fn base_url(host: &str, configured: Option<&HostOptions>, plain: Plain) -> String {
     let address = if host == "docker.io" { "registry-1.docker.io" } else { host };
     let http = match configured {
+        _ if plain == Plain::Http => true,
         Some(options) => options.http,
         None => is_loopback(host),
     };
@@ -284,7 +303,7 @@ mod tests {
             ("r.io", Some(configured(true)), "http://r.io/v2/"),
             ("localhost:5000", Some(configured(false)), "https://localhost:5000/v2/"),
         ] {
-            assert_eq!(base_url(host, options.as_ref()), expected, "{host}");
+            assert_eq!(base_url(host, options.as_ref(), Plain::AsConfigured), expected, "{host}");
         }
     }
 

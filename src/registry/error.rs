@@ -183,6 +183,11 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Returns whether a manifest was refused because a blob it names is not there.
+    pub fn lacks_a_blob(&self) -> bool {
+        matches!(self, Self::Status { status: 400 | 404, detail, .. } if detail.contains("BLOB_UNKNOWN"))
+    }
+
     /// Returns whether trying again may help.
     pub(crate) fn is_transient(&self) -> bool {
         match self {

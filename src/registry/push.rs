@@ -80,7 +80,7 @@ impl Client {
         whereabouts: Whereabouts<'_>,
         sent: OnSent,
     ) -> Result<Pushed, RegistryError> {
-        let endpoint = self.endpoint(&target.registry)?;
+        let endpoint = self.endpoint(&target.registry).await?;
         let repository = target.repository.as_str();
         if endpoint.has(repository, &descriptor.digest) {
             return Ok(Pushed::Existed);

@@ -27,6 +27,8 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("auth_file", network::auth_file),
     ("buildkitd_toml", state::buildkitd_toml),
+    ("cache_config", state::cache_config),
+    ("cache_spec", state::cache_spec),
     ("content_disposition", text::content_disposition),
     ("csv_size_duration", text::csv_size_duration),
     ("decompress", archive::decompress),

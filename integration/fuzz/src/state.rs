@@ -1,5 +1,6 @@
 //! Targets of what is kept and configured: cache records, `buildkitd.toml`, what standard input is taken for.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::io::{Cursor, Write as _};
@@ -7,12 +8,15 @@ use std::io::{Cursor, Write as _};
 use rbuild::cli::fuzzing::looks_like_archive;
 use rbuild::config::{ConfigError, fuzzing::buildkitd};
 use rbuild::diag::Diagnostic;
-use rbuild::digest::Digest;
-use rbuild::image::media::Compression;
+use rbuild::digest::{DiffId, Digest};
+use rbuild::image::Descriptor;
+use rbuild::image::media::{Compression, OCI_LAYER_GZIP};
 use rbuild::layer::archive::is_archive;
 use rbuild::layer::compress::Compressor;
 use rbuild::layer::decompress::{Codec, detect};
-use rbuild::solver::{CacheStore as _, Record};
+use rbuild::remotecache::config::CacheConfig;
+use rbuild::remotecache::{ExportTarget, ImportSpec, Imported, RemoteLayer, read, write};
+use rbuild::solver::{CacheStore as _, ItemId, LinkQuery, Parent, Record, RecordGraph};
 use rbuild::store::records::{Codec as RecordCodec, Records};
 use serde_json::Value;
 
@@ -78,5 +82,64 @@ pub fn stdin_context(data: &[u8]) {
         compressor.write_all(data).expect("writing memory");
         let packed = compressor.finish().expect("finished");
         assert!(looks_like_archive(&packed[..packed.len().min(512)]));
+    }
+}
+
+/// An exported cache is refused, or is a graph in which every link is found again and every result has its layers; written, it
+/// is read again, and written again it has the same bytes.
+pub fn cache_config(data: &[u8]) {
+    let Ok(config) = read::parse(data) else { return };
+    let Ok(imported) = Imported::new(config.clone(), all_there(&config)) else { return };
+    let mut graph: RecordGraph<Vec<RemoteLayer>> = RecordGraph::new();
+    for number in 0..imported.len() {
+        let record = imported.record(number).expect("record");
+        for (input, links) in record.inputs.iter().enumerate() {
+            for (selector, parent) in links {
+                let link = LinkQuery { record: &record.digest, input, selector: selector.as_ref() };
+                assert!(
+                    imported.children(*parent, link).any(|child| child == number),
+                    "{number} is found from {parent}"
+                );
+            }
+        }
+        let id = |number: &usize| ItemId::new(format!("item {number}"));
+        let parent =
+            |(selector, parent): &(Option<Digest>, usize)| Parent { item: id(parent), selector: selector.clone() };
+        let links = record.inputs.iter().map(|links| links.iter().map(parent).collect()).collect();
+        graph.add(&id(&number), &Record { digest: record.digest.clone(), links, content: Vec::new() });
+        if let Some(result) = record.results.first() {
+            let layers: Vec<RemoteLayer> = imported.layers(result).into_iter().cloned().collect();
+            assert!(!layers.is_empty() && layers.len() <= config.layers.len().max(data.len()));
+            graph.set_result(&id(&number), Some((result.created_at.system(), layers)));
+        }
+    }
+    let written = write::write(&graph);
+    let bytes = written.config.encode();
+    let again = read::parse(&bytes).expect("what is written is read");
+    assert_eq!(again, written.config);
+    assert!(Imported::new(again, all_there(&written.config)).is_ok());
+}
+
+fn all_there(config: &CacheConfig) -> BTreeMap<Digest, RemoteLayer> {
+    let layer = |blob: &Digest| RemoteLayer {
+        descriptor: Descriptor::new(OCI_LAYER_GZIP, blob.clone(), 1),
+        diff_id: DiffId(blob.clone()),
+        created: None,
+        description: String::new(),
+    };
+    config.layers.iter().map(|l| (l.blob.clone(), layer(&l.blob))).collect()
+}
+
+/// What a cache flag says is read or refused; an error holds no value of it, which may be a key to a store.
+pub fn cache_spec(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let _ = ImportSpec::parse(&text);
+    let _ = ExportTarget::parse(&text);
+    let secret = "hunter2-hunter2";
+    let keyed = format!("{text},secret={secret}");
+    let errors = [ImportSpec::parse(&keyed).err(), ExportTarget::parse(&keyed).err()];
+    for error in errors.into_iter().flatten() {
+        let rendered = Diagnostic::from_error(&error).render();
+        assert!(!rendered.contains(secret), "{rendered}");
     }
 }

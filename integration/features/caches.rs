@@ -1,0 +1,207 @@
+//! Caches that builds share: directories, registries, images.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Stdio};
+
+use serde_json::Value;
+
+use super::{text, with_base};
+use crate::support::build::{BOTH, Output, Project, User, busybox};
+use crate::support::registry::Registry;
+
+const STEPS: &str = "COPY a /a\nRUN cat /a > /b && date +%N > /time\nRUN cat /b > /c\n";
+/// Three of [`STEPS`], two of the base.
+const ALL: usize = 5;
+
+/// A project with [`STEPS`] on busybox.
+pub(super) fn project(user: User) -> Project {
+    let project = with_base(user, STEPS);
+    project.file("a", "one");
+    project
+}
+
+/// Builds with an empty state directory.
+pub(super) fn fresh(project: &Project, args: &[&str]) -> Output {
+    forget(project);
+    project.build(&[args, &busybox()].concat()).success()
+}
+
+/// Empties the state directory.
+pub(super) fn forget(project: &Project) {
+    let _ = fs::remove_dir_all(project.state());
+}
+
+/// The flag of a cache in the project's home.
+pub(super) fn local(project: &Project, name: &str, key: &str) -> String {
+    format!("type=local,{key}={}", project.home().join(name).display())
+}
+
+/// The layers of the cache in a directory, by digest.
+pub(super) fn layers(cache: &Path) -> Vec<String> {
+    let read = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let index = read(&cache.join("index.json"));
+    let digest = index["manifests"][0]["digest"].as_str().unwrap();
+    let manifest = read(&cache.join("blobs/sha256").join(&digest["sha256:".len()..]));
+    manifest["layers"].as_array().unwrap().iter().map(|l| l["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_directory_gives_every_step_and_the_same_files() {
+    for user in BOTH {
+        let project = project(user);
+        let (to, from) = (local(&project, "cache", "dest"), local(&project, "cache", "src"));
+        let time = |args: &[&str]| {
+            let out = project.home().join("out");
+            let spec = format!("type=local,dest={}", out.display());
+            let output = fresh(&project, &[&["-o", &spec], args].concat());
+            (output, fs::read_to_string(out.join("time")).unwrap())
+        };
+        let (first, written) = time(&["--cache-to", &format!("{to},mode=max")]);
+        assert_eq!(first.count("CACHED"), 0);
+        let (second, read) = time(&["--cache-from", &from]);
+        assert_eq!(second.count("CACHED"), ALL, "{}", second.stderr);
+        assert_eq!(read, written, "the step did not run again");
+        project.file("a", "two");
+        let (third, _) = time(&["--cache-from", &from]);
+        assert_eq!(third.count("CACHED"), 2, "{}", third.stderr);
+    }
+}
+
+#[test]
+fn an_export_after_a_full_hit_repeats_the_import() {
+    for user in BOTH {
+        let project = project(user);
+        for mode in ["max", "min"] {
+            let (to, from) = (local(&project, mode, "dest"), local(&project, mode, "src"));
+            let _ = fresh(&project, &["--cache-to", &format!("{to},mode={mode}")]);
+            let again = local(&project, "again", "dest");
+            let _ = fresh(&project, &["--cache-from", &from, "--cache-to", &format!("{again},mode={mode}")]);
+            let index = |name: &str| fs::read(project.home().join(name).join("index.json")).unwrap();
+            assert_eq!(index(mode), index("again"), "{mode}");
+        }
+    }
+}
+
+#[test]
+fn a_full_hit_is_pushed_without_pulling_a_layer() {
+    for user in BOTH {
+        let registry = Registry::with_access_log();
+        let host = &registry.host;
+        let project = project(user);
+        let cache = format!("type=registry,ref={host}/app:cache");
+        let _ =
+            fresh(&project, &["-t", &format!("{host}/app:1"), "--push", "--cache-to", &format!("{cache},mode=max")]);
+        let before = registry.requests().len();
+        for name in ["app:2", "other/app:1"] {
+            let output = fresh(&project, &["-t", &format!("{host}/{name}"), "--push", "--cache-from", &cache]);
+            assert_eq!(output.count("CACHED"), ALL, "{}", output.stderr);
+            assert!(!project.state().join("snapshots/1").exists(), "nothing is unpacked");
+        }
+        let requests = registry.requests().split_off(before);
+        let pulled: Vec<&String> = requests.iter().filter(|l| l.contains("\"GET ") && l.contains("/blobs/")).collect();
+        assert_eq!(pulled.len(), 2, "only the cache's config, once a build: {pulled:?}");
+        assert!(requests.iter().any(|line| line.contains("mount=sha256")), "{requests:?}");
+        let sent = requests.iter().filter(|l| l.contains("\"PUT ") && l.contains("/blobs/uploads/")).count();
+        assert!(sent <= 2, "no more than the two configurations: {requests:?}");
+    }
+}
+
+#[test]
+fn an_image_carries_its_cache() {
+    for user in BOTH {
+        let registry = Registry::start();
+        let project = project(user);
+        let name = format!("{}/app:1", registry.host);
+        let _ = fresh(&project, &["-t", &name, "--push", "--build-arg", "BUILDKIT_INLINE_CACHE=1"]);
+        let output = fresh(&project, &["--cache-from", &name]);
+        assert_eq!(output.count("CACHED"), ALL, "{}", output.stderr);
+        let bare = format!("{}/bare:1", registry.host);
+        let _ = fresh(&project, &["-t", &bare, "--push"]);
+        let output = fresh(&project, &["--cache-from", &bare]).says("it has no cache");
+        assert_eq!(output.count("CACHED"), 0);
+    }
+}
+
+#[test]
+fn several_caches_are_read_and_written_at_once() {
+    for user in BOTH {
+        let registry = Registry::start();
+        let project = project(user);
+        let (one, two) = (local(&project, "one", "dest"), local(&project, "two", "dest"));
+        let three = format!("type=registry,ref={}/c:x,image-manifest=false", registry.host);
+        let (one, two) = (format!("{one},mode=max"), format!("{two},mode=max,compression=zstd,tag=other"));
+        let three = format!("{three},mode=max,compression=uncompressed");
+        let _ = fresh(&project, &["--cache-to", &one, "--cache-to", &two, "--cache-to", &three]);
+        let sources = [
+            local(&project, "one", "src"),
+            format!("{},tag=other", local(&project, "two", "src")),
+            format!("{}/c:x", registry.host),
+        ];
+        for source in &sources {
+            let out = format!("type=local,dest={}", project.home().join("out").display());
+            let output =
+                fresh(&project, &["--cache-from", "type=local,src=/nonexistent", "--cache-from", source, "-o", &out]);
+            assert_eq!(output.count("CACHED"), ALL, "{source}: {}", output.stderr);
+            assert_eq!(output.count("building without the cache"), 1, "{}", output.stderr);
+        }
+        assert_eq!(layers(&project.home().join("two")).len(), ALL);
+    }
+}
+
+#[test]
+fn a_tag_is_replaced_and_others_stay() {
+    let project = project(User::Root);
+    let to = |tag: &str| format!("{},mode=max,tag={tag}", local(&project, "cache", "dest"));
+    for (tag, content) in [("a", "one"), ("b", "two"), ("a", "three")] {
+        project.file("a", content);
+        let _ = fresh(&project, &["--cache-to", &to(tag)]);
+    }
+    for (tag, content, cached) in [("a", "three", ALL), ("b", "two", ALL), ("a", "one", 2)] {
+        project.file("a", content);
+        let from = format!("{},tag={tag}", local(&project, "cache", "src"));
+        assert_eq!(fresh(&project, &["--cache-from", &from]).count("CACHED"), cached, "{tag} {content}");
+    }
+}
+
+/// A build of its own state directory, begun.
+fn begin(project: &Project, number: usize, args: &[&str]) -> Child {
+    let context = project.home().join(format!("context-{number}"));
+    let state = project.home().join(format!("state-{number}"));
+    fs::create_dir(&context).unwrap();
+    fs::copy(project.context().join("Dockerfile"), context.join("Dockerfile")).unwrap();
+    fs::write(context.join("a"), number.to_string()).unwrap();
+    project.own(&context);
+    let all = [args, &busybox(), &["--root", text(&state), text(&context)]].concat();
+    project.rbuild_command(&all).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn twenty_processes_share_one_directory_and_one_tag() {
+    const COUNT: usize = 20;
+    let registry = Registry::start();
+    for user in BOTH {
+        let project = project(user);
+        let directory = format!("{},mode=max", local(&project, "cache", "dest"));
+        let reference = format!("{}/shared-{user:?}:c", registry.host).to_lowercase();
+        let tag = format!("type=registry,ref={reference},mode=max");
+        let (from, args) =
+            (local(&project, "cache", "src"), ["--cache-to", &directory, "--cache-to", &tag, "--cache-strict"]);
+        let running: Vec<Child> = (0..COUNT).map(|number| begin(&project, number, &args)).collect();
+        for child in running {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        assert!(!project.home().join("cache/index.json.lock").exists());
+        for source in [from, reference] {
+            // Builds until the one that was the last has its own steps too.
+            let complete = (0..COUNT).any(|number| {
+                project.file("a", number.to_string());
+                let found = fresh(&project, &["--cache-from", &source]).count("CACHED");
+                assert!(found >= 2, "the common steps are there for all: {found}");
+                found == ALL
+            });
+            assert!(complete, "{source}: nobody was the last");
+        }
+    }
+}
