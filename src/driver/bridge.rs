@@ -127,7 +127,7 @@ impl Bridge for DriverBridge {
 
     fn source_time<'a>(&'a self, source: &'a SourceOp) -> Answer<'a, Option<i64>> {
         Box::pin(async move {
-            let name = format!("[internal] load time of {}", super::graph::without_credentials(&source.identifier));
+            let name = format!("[internal] load time of {}", super::graph::shown_identifier(&source.identifier));
             let git = source.identifier.starts_with("git://");
             self.steps
                 .run(&name, async |step| match git {

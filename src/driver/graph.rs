@@ -72,11 +72,40 @@ pub(super) fn name_of(vertex: &llb::Vertex) -> String {
         Some(OpKind::Source(source)) => source.identifier.clone(),
         _ => vertex.digest.to_string(),
     });
-    without_credentials(&name)
+    let name = without_credentials(&name);
+    // What a command does with a URL is its own.
+    if matches!(vertex.op.kind, Some(OpKind::Exec(_))) { name } else { without_query_values(&name) }
+}
+
+/// Returns the identifier of a source as it may be shown.
+pub(super) fn shown_identifier(identifier: &str) -> String {
+    without_query_values(&without_credentials(identifier))
+}
+
+/// Parts of queries that say which files of a repository are meant.
+const PLAIN: [&str; 10] =
+    ["ref", "tag", "branch", "subdir", "commit", "checksum", "submodules", "keep-git-dir", "mtime", "fetch-by-commit"];
+
+/// Drops the values of the queries of the URLs of web servers in a text, as they may be tokens or signatures.
+fn without_query_values(text: &str) -> String {
+    text.split_inclusive(' ')
+        .map(|word| if word.contains("://") { without_values(word) } else { word.into() })
+        .collect()
+}
+
+fn without_values(word: &str) -> String {
+    let (url, blank) = word.split_at(word.trim_end().len());
+    let (url, fragment) = url.find('#').map_or((url, ""), |at| url.split_at(at));
+    let Some((path, query)) = url.split_once('?') else { return word.to_owned() };
+    let shown = query.split('&').map(|part| match part.split_once('=') {
+        Some((name, value)) if !PLAIN.contains(&name) && !value.is_empty() => format!("{name}=…"),
+        _ => part.to_owned(),
+    });
+    format!("{path}?{}{fragment}{blank}", shown.collect::<Vec<_>>().join("&"))
 }
 
 /// Drops user and password of the URLs of web servers in a text.
-pub(super) fn without_credentials(text: &str) -> String {
+fn without_credentials(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
@@ -199,7 +228,19 @@ impl Observer for ProgressObserver {
 
 #[cfg(test)]
 mod tests {
-    use super::without_credentials;
+    use super::{without_credentials, without_query_values};
+
+    #[test]
+    fn g7_names_of_steps_hold_no_token() {
+        for (text, shown) in [
+            ("ADD http://h/a?token=t&x=y#f /to", "ADD http://h/a?token=…&x=…#f /to"),
+            ("[context base] https://h/a.git?ref=v1&subdir=d", "[context base] https://h/a.git?ref=v1&subdir=d"),
+            ("COPY a?b=c d", "COPY a?b=c d"),
+            ("ADD http://h/a?bare http://h/b?c= d", "ADD http://h/a?bare http://h/b?c= d"),
+        ] {
+            assert_eq!(without_query_values(text), shown);
+        }
+    }
 
     #[test]
     fn g7_names_of_steps_hold_no_password() {
