@@ -21,6 +21,8 @@
 //! | `caches/` | [`ops::CacheMounts`] | directories of `RUN --mount=type=cache` |
 //! | `git/`, `http/` | [`source::git`], [`source::http`] | what was fetched of git repositories; entity tags of web servers |
 //!
+//! Caches that builds share lie outside it, in directories and registries that the user names: [`remotecache`].
+//!
 //! Nothing is mounted where another process could see it, and nothing is written elsewhere but by [`export`] and where the user
 //! said.
 //!
