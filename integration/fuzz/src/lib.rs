@@ -27,6 +27,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("auth_file", network::auth_file),
     ("buildkitd_toml", state::buildkitd_toml),
+    ("cdi_spec", state::cdi_spec),
     ("content_disposition", text::content_disposition),
     ("csv_size_duration", text::csv_size_duration),
     ("decompress", archive::decompress),
