@@ -10,6 +10,7 @@ mod command_line;
 mod config;
 mod context;
 mod copying;
+mod devices;
 mod git;
 mod http;
 mod image;

@@ -16,6 +16,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("progress", 0),
     ("solver", 1),
     ("sys", 1),
+    ("cdi", 2),
     ("checksum", 2),
     ("layer", 2),
     ("registry", 2),

@@ -42,6 +42,7 @@ pub mod solver;
 pub mod sys;
 
 // Level 2: what is kept, and what is talked to.
+pub mod cdi;
 pub mod checksum;
 pub mod layer;
 pub mod registry;

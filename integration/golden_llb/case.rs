@@ -47,6 +47,7 @@ impl Case {
             options: opt,
             worker_platforms: platforms.iter().map(|p| p.parse::<Platform>().expect("platform")).collect(),
             session: "SESSION".into(),
+            ..Request::default()
         };
         let table = Table::read(folder, &path, options.get("http"));
         Self { path, request, table }

@@ -21,6 +21,7 @@ use std::time::Duration;
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
+use crate::cdi::{DeviceOptions, SPEC_DIRS};
 use crate::config::{Environment, RegistryHost, Settings};
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::{self, ContextSource, Outcome, Request, Setup};
@@ -146,6 +147,12 @@ where
     result
 }
 
+fn devices(settings: &Settings) -> DeviceOptions {
+    let dirs = settings.cdi_dirs.clone().unwrap_or_else(|| SPEC_DIRS.map(Into::into).to_vec());
+    let dirs = if settings.cdi_disabled { Vec::new() } else { dirs };
+    DeviceOptions { dirs, auto_allowed: settings.cdi_auto_allowed.clone() }
+}
+
 fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squash_ids: bool) -> Setup {
     let settings = &prepared.settings;
     let exports = prepared.exports.clone();
@@ -160,6 +167,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         proxies: proxies(environment),
         parallelism: settings.max_parallelism,
         squash_ids,
+        devices: devices(settings),
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
         caches_from: prepared.caches_from.clone(),

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::args::{BuildArgs, Limit};
+use crate::cdi::Grants;
 use crate::cli::misuse;
 use crate::config::Environment;
 use crate::diag::{Diagnostic, Kind, chain, suggest};
@@ -215,7 +216,10 @@ const ENTITLEMENTS: &[&str] = &["network.host", "security.insecure", "device"];
 
 fn entitlements(args: &BuildArgs) -> Result<Vec<String>, Diagnostic> {
     let mut granted = args.allow.clone();
-    for name in &granted {
+    Grants::among(granted.iter().map(String::as_str)).map_err(|error| {
+        usage(error.to_string()).hinted("write `--allow device`, or `--allow device=VENDOR/CLASS=NAME`")
+    })?;
+    for name in granted.iter().filter(|name| !name.starts_with("device=")) {
         if !ENTITLEMENTS.contains(&name.as_str()) {
             let near = suggest(name, ENTITLEMENTS.iter().copied());
             let hint = near.map_or_else(

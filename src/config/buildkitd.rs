@@ -41,8 +41,13 @@ impl Reader<'_> {
                     self.worker(entry, settings)?;
                 }
             }
+            "cdi" => {
+                for entry in self.table(value)? {
+                    self.cdi(entry, settings)?;
+                }
+            }
             // Settings of a daemon's sockets and tracing: there is no daemon to which they could apply.
-            "grpc" | "otel" | "trace" | "cdi" => {}
+            "grpc" | "otel" | "trace" => {}
             name => self.warn(key.span().start, name, settings),
         }
         Ok(())
@@ -54,7 +59,7 @@ impl Reader<'_> {
             match key.get_ref().as_ref() {
                 "http" => options.http = self.bool_value(value)?,
                 "insecure" => options.insecure = self.bool_value(value)?,
-                "mirrors" => options.mirrors = self.mirrors(value)?,
+                "mirrors" => options.mirrors = self.texts(value, "a list of registries")?,
                 name => self.warn(key.span().start, &format!("registry.{:?}.{name}", host.get_ref()), settings),
             }
         }
@@ -76,6 +81,19 @@ impl Reader<'_> {
         Ok(())
     }
 
+    fn cdi(&self, (key, value): Entry<'_>, settings: &mut Settings) -> Result<(), ConfigError> {
+        match key.get_ref().as_ref() {
+            "disabled" => settings.cdi_disabled = self.bool_value(value)?,
+            "specDirs" => {
+                let dirs = self.texts(value, "a list of directories")?;
+                settings.cdi_dirs = Some(dirs.into_iter().map(Into::into).collect());
+            }
+            "autoAllowed" => settings.cdi_auto_allowed = self.texts(value, "a list of devices")?,
+            name => self.warn(key.span().start, &format!("cdi.{name}"), settings),
+        }
+        Ok(())
+    }
+
     fn warn(&self, offset: usize, key: &str, settings: &mut Settings) {
         let line = location(self.file, self.text, offset).ranges[0].start;
         settings.warnings.push(format!("{}:{line}: `{key}` has no effect in this version of rbuild", self.file));
@@ -91,8 +109,8 @@ impl Reader<'_> {
         value.get_ref().as_table().ok_or_else(|| self.wrong(value, "a table"))
     }
 
-    fn mirrors(&self, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, ConfigError> {
-        let wrong = || self.wrong(value, "a list of registries");
+    fn texts(&self, value: &Spanned<DeValue<'_>>, expected: &str) -> Result<Vec<String>, ConfigError> {
+        let wrong = || self.wrong(value, expected);
         let list = value.get_ref().as_array().ok_or_else(wrong)?;
         list.iter().map(|entry| self.text_value(entry)).collect()
     }
@@ -125,6 +143,15 @@ mod tests {
         assert_eq!((settings.max_parallelism, settings.debug), (Some(4), true));
         let warning = "b.toml:5: `registry.\"localhost:5000\".keypair` has no effect in this version of rbuild";
         assert_eq!(settings.warnings, [warning]);
+    }
+
+    #[test]
+    fn reads_where_devices_are_described() {
+        let text = "[cdi]\n disabled = true\n specDirs = [\"/a\", \"/b\"]\n autoAllowed = [\"v.com/c\"]\n other = 1\n";
+        let settings = parse("b.toml", text).expect("valid");
+        assert_eq!(settings.cdi_dirs, Some(vec!["/a".into(), "/b".into()]));
+        assert_eq!((settings.cdi_disabled, settings.cdi_auto_allowed), (true, vec!["v.com/c".to_owned()]));
+        assert_eq!(settings.warnings, ["b.toml:5: `cdi.other` has no effect in this version of rbuild"]);
     }
 
     #[test]

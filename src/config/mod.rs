@@ -36,6 +36,12 @@ pub struct Settings {
     pub max_parallelism: Option<usize>,
     /// State directory named in the file.
     pub root: Option<PathBuf>,
+    /// Directories with descriptions of devices; none where the file does not say.
+    pub cdi_dirs: Option<Vec<PathBuf>>,
+    /// Devices that steps may have without a grant.
+    pub cdi_auto_allowed: Vec<String>,
+    /// Whether no step is given a device.
+    pub cdi_disabled: bool,
     /// Whether the file asks for debug output.
     pub debug: bool,
     /// What the user should know: keys that have no effect, each with file and line.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::device::DeviceSpec;
 use crate::diag::LineRange;
 
 /// A whole Dockerfile.
@@ -145,8 +146,8 @@ pub struct RunInstruction {
     pub network: String,
     /// `--security`, empty for the default.
     pub security: String,
-    /// `--device` values as written.
-    pub devices: Vec<String>,
+    /// `--device`, in the order written.
+    pub devices: Vec<DeviceSpec>,
 }
 
 /// Sources and destination of COPY and ADD.

@@ -5,6 +5,7 @@
 
 use super::args::{self, Args};
 use super::copy;
+use super::device;
 use super::error::Problem;
 use super::flags::{self, Flags, Takes};
 use super::healthcheck;
@@ -355,6 +356,13 @@ fn run(raw: &Raw) -> Result<InstructionKind, Problem> {
         return Err(Problem::meaning(message).marking(security).hinted("write sandbox or insecure"));
     }
     let devices = flags.many("device");
+    let devices = devices.iter().map(|text| {
+        device::parse(text).map_err(|error| {
+            let hint = "write `--device=VENDOR/CLASS=NAME`, and `,required` behind it if the step fails without it";
+            Problem::meaning(error.to_string()).marking(text.as_str()).hinted(hint)
+        })
+    });
+    let devices = devices.collect::<Result<_, _>>()?;
     Ok(InstructionKind::Run(RunInstruction { command: raw.command(), mounts, network, security, devices }))
 }
 

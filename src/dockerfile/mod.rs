@@ -13,6 +13,7 @@ pub mod args;
 pub mod check;
 pub mod copy;
 pub mod csv;
+pub mod device;
 pub mod directive;
 pub mod duration;
 pub mod error;

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::cdi::{Devices, Grants};
 use crate::diag::{Diagnostic, Kind, Location};
 use crate::digest::Digest;
 use crate::exec::{Entitlements, ExecOptions, Executor};
@@ -339,12 +340,15 @@ async fn open(
 
 impl Build {
     fn frontend_request(&self, dockerfile: Vec<u8>) -> frontend::Request {
+        let build_arg = self.request.options.get("build-arg:BUILDKIT_SYNTAX").map(String::as_str);
+        let channel = frontend::channel_asked(&dockerfile, build_arg);
         frontend::Request {
             dockerfile_name: self.dockerfile.0.clone(),
             dockerfile,
             options: self.request.options.clone(),
             worker_platforms: vec![Platform::host()],
             session: "rbuild".into(),
+            channel,
         }
     }
 
@@ -379,6 +383,12 @@ impl Build {
         }
     }
 
+    fn devices(&self) -> Result<Devices, Diagnostic> {
+        let grants = Grants::among(self.request.allow.iter().map(String::as_str));
+        let grants = grants.map_err(|error| Diagnostic::new(Kind::Usage, error.to_string()))?;
+        Ok(Devices::new(self.setup.devices.clone(), grants))
+    }
+
     fn worker(
         &self,
         bridge: DriverBridge,
@@ -399,6 +409,7 @@ impl Build {
             git: Arc::clone(&self.sources.git),
             secrets: self.request.secrets.clone(),
             agents: self.request.agents.clone(),
+            devices: self.devices()?,
             caches: CacheMounts::open(&self.stations.store).map_err(|error| Diagnostic::from_error(&error))?,
             sink: Arc::clone(&self.sink),
             layers,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::cdi::DeviceOptions;
 use crate::diag::{Diagnostic, Kind, chain};
 use crate::export::ExportSpec;
 use crate::layer::apply::Unmapped;
@@ -34,6 +35,8 @@ pub struct Setup {
     pub parallelism: Option<usize>,
     /// Whether files of layers all get the one user id there is.
     pub squash_ids: bool,
+    /// Devices that steps may be given.
+    pub devices: DeviceOptions,
     /// File for the image's digest.
     pub iidfile: Option<PathBuf>,
     /// File for metadata of the result.

@@ -131,6 +131,7 @@ fn open_source(mount: &StepMount, descriptors: &mut [Option<OwnedFd>]) -> Result
             let file = File::from(take(descriptors, *fd)?);
             Ok(Source::Secret { file, uid: *uid, gid: *gid, mode: *mode })
         }
+        StepSource::Device { fd } => Ok(Source::Device { node: take(descriptors, *fd)? }),
         StepSource::Tree { fd, selector } => {
             let tree = take(descriptors, *fd)?;
             let doing = format!("open the source {selector:?} of mount {}", mount.dest);

@@ -134,6 +134,11 @@ fn open_source(source: MountSource, descriptors: &mut Vec<OwnedFd>) -> io::Resul
             descriptors.push(fds::sealed_bytes("rbuild-secret", data.bytes())?);
             return Ok(StepSource::Secret { fd: descriptors.len() - 1, uid, gid, mode });
         }
+        MountSource::Device { node } => {
+            descriptors.push(mount::clone_tree(&node, mount::Recursive::No)?);
+            return Ok(StepSource::Device { fd: descriptors.len() - 1 });
+        }
+        MountSource::HostPath { path } => (mount::clone_tree(&path, mount::Recursive::Yes)?, String::new()),
         MountSource::Tree { tree, selector } => (tree, selector),
         MountSource::HostDir { dir, selector } => (clone_selected(&Dir::from(dir), &selector)?, String::new()),
         MountSource::SshAgent { socket, uid, gid, mode } => {

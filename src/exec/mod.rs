@@ -136,6 +136,16 @@ pub enum MountSource {
         /// Path in it, resolved inside it; empty for all of it.
         selector: String,
     },
+    /// A file or directory of the machine, with what is mounted below it.
+    HostPath {
+        /// It, opened with `O_PATH`.
+        path: OwnedFd,
+    },
+    /// A device of the machine.
+    Device {
+        /// Its node, opened with `O_PATH`.
+        node: OwnedFd,
+    },
     /// Memory.
     Tmpfs {
         /// Limit in bytes; 0 for none.

@@ -78,6 +78,8 @@ pub(super) struct StepMount {
 pub(super) enum StepSource {
     /// A path in a detached mount.
     Tree { fd: usize, selector: String },
+    /// A node, as a detached mount of it alone.
+    Device { fd: usize },
     /// Memory.
     Tmpfs { size: u64 },
     /// The bytes of a sealed file, as a file.

@@ -73,6 +73,7 @@ fn run(world: &World, text: &str, options: &[(&str, &str)]) -> Result<Lowered, F
         options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<BTreeMap<_, _>>(),
         worker_platforms: vec![Platform::new("linux", "amd64")],
         session: "S".into(),
+        channel: super::channel_asked(text.as_bytes(), None),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("runtime");
     runtime.block_on(lower(&request, world))

@@ -15,7 +15,7 @@ use super::error::Problem;
 use super::graph::Graph;
 use super::options::Options;
 use super::stage::{StageId, Stages};
-use super::{PlatformResult, image};
+use super::{Channel, PlatformResult, image};
 use crate::diag::{Case, nearest};
 use crate::dockerfile::instruction::{Dockerfile, SourceLine};
 use crate::dockerfile::lint::{Linter, Rule};
@@ -34,6 +34,7 @@ pub(crate) struct Given<'a> {
     pub(crate) dockerfile: &'a Dockerfile,
     pub(crate) bridge: &'a dyn Bridge,
     pub(crate) session: &'a str,
+    pub(crate) channel: Channel,
     /// Platform of this machine's worker.
     pub(crate) build_platform: &'a Platform,
 }

@@ -47,7 +47,7 @@ use futures_util::future::join_all;
 pub use bridge::{Answer, Bridge, BridgeError, ResolveMode, ResolvedImage};
 pub(crate) use contexts::REMOTE_FILE;
 pub use error::{FrontendError, Problem};
-pub use syntax::{SyntaxNotice, syntax_notice};
+pub use syntax::{Channel, SyntaxNotice, channel_asked, syntax_notice};
 
 use crate::dockerfile::instruction::Dockerfile;
 use crate::dockerfile::lint::{CheckOptions, LintWarning, Linter};
@@ -70,6 +70,8 @@ pub struct Request {
     pub worker_platforms: Vec<Platform>,
     /// Id of the session that local sources belong to.
     pub session: String,
+    /// Which language the Dockerfile may be in.
+    pub channel: Channel,
 }
 
 /// What a request becomes.
@@ -179,7 +181,14 @@ async fn lower_parsed(
     bridge: &dyn Bridge,
 ) -> Result<Lowered, FrontendError> {
     let build_platform = request.worker_platforms.first().cloned().unwrap_or_else(Platform::host);
-    let given = Given { options, dockerfile, bridge, session: &request.session, build_platform: &build_platform };
+    let given = Given {
+        options,
+        dockerfile,
+        bridge,
+        session: &request.session,
+        channel: request.channel,
+        build_platform: &build_platform,
+    };
     let mut targets: Vec<Option<&Platform>> = options.target_platforms.iter().map(Some).collect();
     if targets.is_empty() {
         targets.push(None);

@@ -3,6 +3,7 @@
 //! Mounts with a tree are sorted by where they go; secrets and ssh sockets follow in the order written. Only the root's
 //! changes become a result: what is written to other mounts is gone after the step, except for caches.
 
+use super::Channel;
 use super::bases::COMMAND;
 use super::contexts;
 use super::dispatch::At;
@@ -19,7 +20,9 @@ use crate::dockerfile::heredoc;
 use crate::dockerfile::instruction::{Heredoc, RunInstruction, SourceLine};
 use crate::dockerfile::text::strip_leading_tabs;
 use crate::dockerfile::word::Lexer;
-use crate::llb::{ExecOp, FileActionKind, Meta, MkfileAction, Mount, MountType, NetMode, OpMetadata, SecurityMode};
+use crate::llb::{
+    CdiDevice, ExecOp, FileActionKind, Meta, MkfileAction, Mount, MountType, NetMode, OpMetadata, SecurityMode,
+};
 
 /// Where a script given as a heredoc is mounted.
 const SCRIPT_DIR: &str = "/dev/pipes/";
@@ -55,10 +58,10 @@ impl Lowering<'_> {
             mounts.bind(read_only(SCRIPT_DIR, "/"), script.file);
         }
         self.collect_mounts(at, run, sources, &mut mounts)?;
-        if !run.devices.is_empty() {
+        if !run.devices.is_empty() && self.given.channel == Channel::Stable {
             let message = "device feature is only supported in Dockerfile frontend 1.14.0-labs or later";
             let problem = Problem::new(message).marking("--device");
-            return Err(problem.hinted("leave it out: this frontend is that of the stable channel"));
+            return Err(problem.hinted("write `# syntax=docker/dockerfile:1-labs` as the first line of the Dockerfile"));
         }
         if script.args.is_empty() {
             // It is found in the definition only, so what is wrong elsewhere comes first.
@@ -152,7 +155,7 @@ impl Lowering<'_> {
         let meta = self.process(at.stage, process.args, &mounts);
         let secret_env = std::mem::take(&mut mounts.secret_env);
         let (list, inputs) = mounts.finish();
-        let exec = ExecOp { meta, mounts: list, network, security, secret_env, cdi_devices: Vec::new() };
+        let exec = ExecOp { meta, mounts: list, network, security, secret_env, cdi_devices: devices(run) };
         let mut metadata =
             OpMetadata { resources: options.resources.clone(), ..self.metadata(at.stage, &process.name) };
         let command = at.source.text.clone();
@@ -185,6 +188,10 @@ impl Lowering<'_> {
             valid_exit_codes: Vec::new(),
         }
     }
+}
+
+fn devices(run: &RunInstruction) -> Vec<CdiDevice> {
+    run.devices.iter().map(|device| CdiDevice { name: device.name.clone(), optional: !device.required }).collect()
 }
 
 /// Returns a mount of a tree that cannot be written.

@@ -5,8 +5,8 @@
 //! channel, are this frontend: nothing is pulled. An image of another name speaks another language, so a build with it would
 //! be a wrong result, and is refused.
 //!
-//! The language is that of the stable channel of version 1.26. The labs channel is accepted; what it has on top, `RUN
-//! --device`, says itself that it is not there.
+//! The language is that of version 1.26. A tag `labs`, or one that ends with `-labs`, names the labs channel, which has `RUN
+//! --device` on top; whoever makes the request says whether that counts.
 
 use std::str::FromStr;
 
@@ -28,6 +28,16 @@ const REPOSITORIES: [&str; 2] = ["docker/dockerfile", "docker/dockerfile-upstrea
 
 /// Channels without a version.
 const CHANNELS: [&str; 4] = ["", "latest", "labs", "experimental"];
+
+/// What a version of the language is made for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Channel {
+    /// What stays as it is.
+    #[default]
+    Stable,
+    /// What is tried out, on top of it.
+    Labs,
+}
 
 /// A frontend that was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +76,24 @@ pub fn syntax_notice(dockerfile: &[u8], build_arg: Option<&str>) -> Option<Synta
         quote(&asked.reference)
     );
     Some(SyntaxNotice { message, lines: asked.lines })
+}
+
+/// Returns the channel of the frontend asked for.
+pub fn channel_asked(dockerfile: &[u8], build_arg: Option<&str>) -> Channel {
+    match asked(dockerfile, build_arg) {
+        Some(asked) if is_labs(tag_of(&asked.reference)) => Channel::Labs,
+        _ => Channel::Stable,
+    }
+}
+
+fn is_labs(tag: &str) -> bool {
+    tag == "labs" || tag.ends_with("-labs")
+}
+
+/// Returns the tag of an image, empty if it has none.
+fn tag_of(reference: &str) -> &str {
+    let named = reference.split('@').next().unwrap_or_default();
+    named.rsplit('/').next().and_then(|last| last.split_once(':')).map_or("", |(_, tag)| tag)
 }
 
 /// Goes on with a file that asks for this frontend, or for none.
@@ -109,8 +137,7 @@ fn meant(reference: &str) -> Meant {
     if !REPOSITORIES.iter().any(is_ours) {
         return Meant::Other;
     }
-    let tag = reference.split('@').next().unwrap_or_default();
-    let tag = tag.rsplit('/').next().and_then(|last| last.split_once(':')).map_or("", |(_, tag)| tag);
+    let tag = tag_of(reference);
     match CHANNELS.contains(&tag) || is_known_version(tag) {
         true => Meant::This,
         false => Meant::Newer,
@@ -165,6 +192,27 @@ mod tests {
         ] {
             assert_eq!(meant(reference), expected, "{reference}");
         }
+    }
+
+    #[test]
+    fn a_tag_names_the_channel() {
+        for (reference, channel) in [
+            ("docker/dockerfile:1-labs", Channel::Labs),
+            ("docker/dockerfile:labs", Channel::Labs),
+            ("docker/dockerfile-upstream:master-labs", Channel::Labs),
+            ("mirror.example:5000/docker/dockerfile:1.14-labs", Channel::Labs),
+            ("docker/dockerfile:1", Channel::Stable),
+            ("docker/dockerfile", Channel::Stable),
+            ("labs.example:5000/docker/dockerfile", Channel::Stable),
+            ("docker/dockerfile:1-labs-not", Channel::Stable),
+        ] {
+            let text = format!("# syntax={reference}\nFROM scratch\n");
+            assert_eq!(channel_asked(text.as_bytes(), None), channel, "{reference}");
+            assert_eq!(channel_asked(b"# syntax=docker/dockerfile:1-labs\n", Some(reference)), channel, "{reference}");
+        }
+        let pinned = format!("docker/dockerfile:1-labs@sha256:{}", "a".repeat(64));
+        assert_eq!(channel_asked(b"FROM scratch\n", Some(&pinned)), Channel::Labs);
+        assert_eq!(channel_asked(b"FROM scratch\n", None), Channel::Stable);
     }
 
     #[test]

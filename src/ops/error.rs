@@ -1,5 +1,6 @@
 //! Why an op failed.
 
+use crate::cdi::CdiError;
 use crate::diag::{Diagnose, Kind};
 use crate::exec::ExecError;
 
@@ -46,6 +47,18 @@ pub enum OpsError {
     /// A step asks for what the caller did not grant.
     #[error(transparent)]
     NotGranted(#[from] ExecError),
+    /// A step is not given a device.
+    #[error(transparent)]
+    Device(#[from] CdiError),
+    /// The node or file of a device cannot be had from the machine.
+    #[error("failed to open {path} for a device of the step")]
+    DeviceFile {
+        /// Where the machine has it.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// Names of users are looked up in a tree that the step does not have.
     #[error("failed to look up the owner {name:?}: the step starts from nothing, which has no users")]
     NoUsers {
@@ -94,11 +107,12 @@ impl Diagnose for OpsError {
     fn kind(&self) -> Kind {
         match self {
             OpsError::NotGranted(error) => error.kind(),
+            OpsError::Device(error) => error.kind(),
             OpsError::Unsupported { .. } | OpsError::Invalid { .. } | OpsError::NoUsers { .. } => Kind::Dockerfile,
             OpsError::Http(error) => error.kind(),
             OpsError::Git(error) => error.kind(),
             OpsError::SecretMissing { .. } | OpsError::SshMissing { .. } => Kind::Usage,
-            OpsError::Copy { .. } | OpsError::SshSocket { .. } => Kind::Machine,
+            OpsError::Copy { .. } | OpsError::SshSocket { .. } | OpsError::DeviceFile { .. } => Kind::Machine,
             OpsError::DiskFull { .. } => Kind::DiskFull,
             OpsError::Failed { .. } | OpsError::NotFetched | OpsError::Thread(_) | OpsError::Canceled => Kind::Build,
         }
@@ -110,6 +124,10 @@ impl Diagnose for OpsError {
                 vec![format!("give it with `--secret id={id},src=FILE` or `--secret id={id},env=VARIABLE`")]
             }
             OpsError::NotGranted(error) => error.hints(),
+            OpsError::Device(error) => error.hints(),
+            OpsError::DeviceFile { .. } => {
+                vec!["check the paths in the CDI file that describes the device".into()]
+            }
             OpsError::NoUsers { .. } => {
                 vec!["with `--link` give numbers, `--chown=1000:1000`, or leave `--link` out".into()]
             }

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use super::caches::CacheMounts;
 use super::{OpsError, Tree, vertex};
+use crate::cdi::Devices;
 use crate::digest::Digest;
 use crate::exec::Executor;
 use crate::image::Platform;
-use crate::progress::Sink;
+use crate::llb::CdiDevice;
+use crate::progress::{Event, Log, Sink, Stream};
 use crate::secrets::{Agent, Secret};
 use crate::snapshot::{Chain, LayerId, Snapshots};
 use crate::solver::OpError;
@@ -80,6 +83,8 @@ pub struct Worker {
     pub secrets: Secrets,
     /// Ssh agents.
     pub agents: Agents,
+    /// Devices of the machine.
+    pub devices: Devices,
     /// Directories that outlive the build.
     pub caches: CacheMounts,
     /// Where logs and status go.
@@ -105,6 +110,25 @@ impl Worker {
     pub(super) fn made(&self, vertex: &Digest, chain: &Chain) {
         if let Some(layer) = chain.top() {
             self.layers.layer(vertex, layer);
+        }
+    }
+
+    /// Returns the devices a step is to have, and says in its log which optional ones are not there.
+    pub(super) fn granted_devices(&self, vertex: &Digest, wanted: &[CdiDevice]) -> Result<Vec<CdiDevice>, OpsError> {
+        let granted = self.devices.granted(wanted)?;
+        self.tell_missing(vertex, &granted.missing);
+        Ok(granted.devices)
+    }
+
+    pub(super) fn tell_missing(&self, vertex: &Digest, missing: &[String]) {
+        for name in missing {
+            let text = format!("the optional device {name} is not registered, the step does without it\n");
+            self.sink.send(Event::Log(Log {
+                vertex: vertex.clone(),
+                stream: Stream::Stderr,
+                data: text.into_bytes(),
+                timestamp: SystemTime::now(),
+            }));
         }
     }
 

@@ -29,6 +29,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("buildkitd_toml", state::buildkitd_toml),
     ("cache_config", state::cache_config),
     ("cache_spec", state::cache_spec),
+    ("cdi_spec", state::cdi_spec),
     ("content_disposition", text::content_disposition),
     ("csv_size_duration", text::csv_size_duration),
     ("decompress", archive::decompress),

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::fs;
 use std::io::{Cursor, Write as _};
 
+use rbuild::cdi;
 use rbuild::cli::fuzzing::looks_like_archive;
 use rbuild::config::{ConfigError, fuzzing::buildkitd};
 use rbuild::diag::Diagnostic;
@@ -49,6 +50,23 @@ pub fn records_log(data: &[u8]) {
     let stored = again.results(&item);
     again.forget(&item, &stored[0].id);
     assert!(Records::open(dir.path(), Plain).expect("opened again").results(&item).is_empty(), "it is forgotten");
+}
+
+/// A description of devices is read or refused; each device of one that is read has a name that steps can write, as
+/// `RUN --device` and as `--allow device` take it.
+pub fn cdi_spec(data: &[u8]) {
+    match cdi::parse(data) {
+        Ok(spec) => {
+            for device in &spec.devices {
+                let name = format!("{}={}", spec.kind, device.name);
+                let named = rbuild::dockerfile::device::parse(&format!("{name},required"));
+                assert_eq!(named.map(|device| device.name).as_ref(), Ok(&name));
+                assert!(cdi::Grants::among([format!("device={name}").as_str()]).is_ok(), "{name}");
+                assert!(device.container_edits.device_nodes.iter().all(|node| node.path.starts_with('/')));
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
 }
 
 /// A configuration is read or refused with a place in the file; reading it again gives the same.

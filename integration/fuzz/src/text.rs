@@ -90,6 +90,7 @@ pub fn lowered(dockerfile: &[u8], config: &[u8]) -> String {
         options: BTreeMap::new(),
         worker_platforms: vec![platform],
         session: "s".into(),
+        channel: frontend::channel_asked(dockerfile, None),
     };
     let bridge = OneImage(config.to_vec());
     // The bridge answers at once, so that there is nothing to wait for.

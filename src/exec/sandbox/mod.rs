@@ -47,6 +47,8 @@ pub(super) struct Plan {
 pub(super) enum Source {
     /// A tree, or the selected part of it.
     Tree { tree: OwnedFd, selected: Option<OwnedFd>, want: Want },
+    /// A node of the machine.
+    Device { node: OwnedFd },
     /// Memory.
     Tmpfs { size: u64 },
     /// A file made of these bytes.
@@ -59,7 +61,7 @@ impl Source {
         match self {
             Self::Tree { want, .. } => *want,
             Self::Tmpfs { .. } => Want::Directory,
-            Self::Secret { .. } => Want::File,
+            Self::Secret { .. } | Self::Device { .. } => Want::File,
         }
     }
 }

@@ -31,6 +31,8 @@ pub(super) fn attach(plan: &Plan, stage: &Stage, root: &Dir, dev: &Dir) -> Resul
 fn attributes(source: &Source) -> MountAttrFlags {
     match source {
         Source::Secret { .. } => INERT,
+        // The one mount of a step whose devices work.
+        Source::Device { .. } => MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NOEXEC),
         Source::Tree { .. } | Source::Tmpfs { .. } => {
             MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV)
         }
@@ -40,7 +42,7 @@ fn attributes(source: &Source) -> MountAttrFlags {
 /// A part of a tree can be copied once the tree is attached in this mount namespace.
 fn open(source: &Source, stage: &Stage, name: &str) -> io::Result<OwnedFd> {
     match source {
-        Source::Tree { tree, selected: None, .. } => tree.try_clone(),
+        Source::Tree { tree: mount, selected: None, .. } | Source::Device { node: mount } => mount.try_clone(),
         Source::Tree { tree, selected: Some(selected), .. } => {
             stage.park(name, tree)?;
             mount::clone_tree(selected, Recursive::Yes)

@@ -88,7 +88,14 @@ async fn carry_out<T>(
         }
     };
     let own = request.worker_platforms.first().cloned().unwrap_or_else(Platform::host);
-    let given = Given { options, dockerfile: &dockerfile, bridge, session: &request.session, build_platform: &own };
+    let given = Given {
+        options,
+        dockerfile: &dockerfile,
+        bridge,
+        session: &request.session,
+        channel: request.channel,
+        build_platform: &own,
+    };
     let mut lowering = Lowering::new(given, options.target_platforms.first(), lint);
     lowering.all_stages = stages == Stages::All;
     let outcome = lowering.carry_out().await.map(|target| look(&lowering, target));

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blocking;
 use super::content::content_of;
+use super::devices::StepDevices;
 use crate::checksum::Selector;
 use crate::digest::Digest;
 use crate::exec::{ExecMount, ExecSpec, ExitStatusKind, MountSource, RootTree, SecretData, Stream, proxy_variables};
@@ -86,14 +87,21 @@ impl ExecVertex {
     async fn run(&self, inputs: Vec<Tree>, cancel: CancellationToken) -> Result<Vec<Tree>, OpError> {
         let caches = self.wait_for_caches(&inputs, &cancel).await?;
         let (worker, op) = (Arc::clone(&self.worker), self.op.clone());
-        let prepared = blocking(move || {
-            Preparation { worker: &worker, op: &op, inputs: &inputs, kept: Kept::default() }.prepare(caches)
+        let (prepared, mut notices, missing) = blocking(move || {
+            let mut devices = StepDevices::open(&worker.devices, &op.cdi_devices)?;
+            let (notices, missing) = (std::mem::take(&mut devices.notices), std::mem::take(&mut devices.missing));
+            let preparation = Preparation { worker: &worker, op: &op, inputs: &inputs, kept: Kept::default() };
+            let mut prepared = preparation.prepare(caches)?;
+            devices.give(&mut prepared.spec);
+            Ok((prepared, notices, missing))
         })
         .await?;
         let Prepared { spec, kept } = prepared;
+        self.worker.tell_missing(&self.digest, &missing);
         let command = spec.args.join(" ");
         let outcome = self.worker.executor.run(spec, &|stream, data| self.log(stream, data), cancel).await?;
-        for notice in &outcome.notices {
+        notices.extend(outcome.notices);
+        for notice in &notices {
             self.log(Stream::Stderr, format!("{notice}\n").as_bytes());
         }
         if !self.is_success(outcome.status) {

@@ -1,6 +1,7 @@
 //! LLB vertices as the solver's ops.
 
 mod content;
+mod devices;
 mod exec;
 mod file;
 mod merge;
@@ -36,11 +37,11 @@ pub fn op_of(
         Some(OpKind::Exec(op)) => {
             // Here, and not when it runs: what is in the cache needs it too, and nothing runs in vain before it.
             worker.executor.allows(op.network, op.security)?;
-            if let Some(device) = op.cdi_devices.first() {
-                return Err(OpsError::Unsupported { what: format!("passing a device to a step ({})", device.name) });
-            }
-            let key = keys::exec(op, &platform, inputs);
-            Arc::new(exec::ExecVertex { worker, digest, name, op: (**op).clone(), key })
+            // The key names the devices that are given, as BuildKit's does.
+            let mut op = (**op).clone();
+            op.cdi_devices = worker.granted_devices(&digest, &op.cdi_devices)?;
+            let key = keys::exec(&op, &platform, inputs);
+            Arc::new(exec::ExecVertex { worker, digest, name, op, key })
         }
         Some(OpKind::File(op)) => Arc::new(file::FileVertex::new(worker, digest, name, op.clone(), inputs)),
         Some(OpKind::Source(op)) => source::op_of(worker, digest, op, platform)?,
