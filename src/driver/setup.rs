@@ -13,6 +13,7 @@ use crate::remotecache::{ExportTarget, ImportSpec, spec};
 use crate::snapshot::{SnapshotOptions, Snapshots};
 use crate::source::ImageSource;
 use crate::store::Store;
+use crate::store::prune::Policy;
 use crate::sys::lock::FileLock;
 
 /// Settings of a build beyond what is built.
@@ -46,6 +47,8 @@ pub struct Setup {
     pub caches_to: Vec<ExportTarget>,
     /// Whether a cache that cannot be written fails the build.
     pub cache_strict: bool,
+    /// What may stay in the state directory after the build.
+    pub limits: Vec<Policy>,
 }
 
 /// The stations that own state, opened.

@@ -14,6 +14,7 @@ use rbuild::layer::compress::Compressor;
 use rbuild::layer::decompress::{Codec, detect};
 use rbuild::solver::{CacheStore as _, Record};
 use rbuild::store::records::{Codec as RecordCodec, Records};
+use rbuild::store::usage::Usage;
 use serde_json::Value;
 
 struct Plain;
@@ -45,6 +46,15 @@ pub fn records_log(data: &[u8]) {
     let stored = again.results(&item);
     again.forget(&item, &stored[0].id);
     assert!(Records::open(dir.path(), Plain).expect("opened again").results(&item).is_empty(), "it is forgotten");
+}
+
+/// A log of usage with any damage is read, and says the same when it is rewritten; what is appended counts.
+pub fn usage_log(data: &[u8]) {
+    let usage = Usage::parse(data);
+    assert_eq!(Usage::parse(&usage.encode()), usage);
+    let longer = [data, b"\n{\"v\":1,\"at\":7,\"used\":[\"x\"]}\n"].concat();
+    let count = |usage: &Usage| usage.used.get("x").map_or(0, |used| used.count);
+    assert_eq!(count(&Usage::parse(&longer)), count(&usage).saturating_add(1));
 }
 
 /// A configuration is read or refused with a place in the file; reading it again gives the same.
