@@ -19,6 +19,7 @@ mod mounts;
 mod outputs;
 mod privileges;
 mod progress;
+mod prune;
 mod pushing;
 mod running;
 mod sources;

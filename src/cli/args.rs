@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::du::DuArgs;
+use super::prune::PruneArgs;
+
 /// Builds a Dockerfile once and exits: no daemon, no privilege.
 #[derive(Debug, Parser)]
 #[command(name = "rbuild", version, about, args_conflicts_with_subcommands = true, args_override_self = true, after_help = EXIT_CODES)]
@@ -34,6 +37,12 @@ pub enum Command {
     /// Builds an image (the same as no subcommand)
     #[command(args_override_self = true)]
     Build(Box<BuildArgs>),
+    /// Removes what is stored, and with it what builds could take from there
+    #[command(args_override_self = true)]
+    Prune(PruneArgs),
+    /// Shows what is stored
+    #[command(args_override_self = true)]
+    Du(DuArgs),
     /// Shows what a build would do
     #[command(subcommand)]
     Debug(DebugCommand),

@@ -6,11 +6,13 @@
 pub mod args;
 mod call;
 mod display;
+pub mod du;
 mod dump;
 #[doc(hidden)]
 pub mod fuzzing;
 mod misuse;
 mod notice;
+pub mod prune;
 mod request;
 mod signals;
 
@@ -68,6 +70,8 @@ fn run(cli: Cli, environment: &Environment) -> Result<ExitCode, Diagnostic> {
     match cli.command {
         None => build_or_call(&cli.build, environment),
         Some(Command::Build(args)) => build_or_call(&args, environment),
+        Some(Command::Prune(args)) => prune::prune(&args, environment),
+        Some(Command::Du(args)) => du::du(&args, environment),
         Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, environment).map(done),
     }
 }
@@ -174,6 +178,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         caches_to: prepared.caches_to.clone(),
         cache_strict: args.cache_strict,
         cache_failed: args.cache_failed,
+        limits: settings.gc.policies(),
     }
 }
 

@@ -21,7 +21,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Settings, ConfigError> {
     Ok(settings)
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     file: &'a str,
     text: &'a str,
 }
@@ -75,6 +75,7 @@ impl Reader<'_> {
             match key.get_ref().as_ref() {
                 "enabled" | "rootless" => {}
                 "max-parallelism" => settings.max_parallelism = Some(self.count(value)?),
+                name if self.gc(name, value, &mut settings.gc)? => {}
                 name => self.warn(key.span().start, &format!("worker.oci.{name}"), settings),
             }
         }
@@ -99,23 +100,27 @@ impl Reader<'_> {
         settings.warnings.push(format!("{}:{line}: `{key}` has no effect in this version of rbuild", self.file));
     }
 
-    fn wrong(&self, value: &Spanned<DeValue<'_>>, expected: &str) -> ConfigError {
+    pub(super) fn wrong(&self, value: &Spanned<DeValue<'_>>, expected: &str) -> ConfigError {
         let found = value.get_ref().type_str();
-        let place = location(self.file, self.text, value.span().start);
-        ConfigError::Syntax { reason: format!("expected {expected}, found {found}"), location: Box::new(place) }
+        self.wrong_at(value.span().start, format!("expected {expected}, found {found}"))
     }
 
-    fn table<'t>(&self, value: &'t Spanned<DeValue<'t>>) -> Result<&'t DeTable<'t>, ConfigError> {
+    pub(super) fn wrong_at(&self, offset: usize, reason: String) -> ConfigError {
+        let place = location(self.file, self.text, offset);
+        ConfigError::Syntax { reason, location: Box::new(place) }
+    }
+
+    pub(super) fn table<'t>(&self, value: &'t Spanned<DeValue<'t>>) -> Result<&'t DeTable<'t>, ConfigError> {
         value.get_ref().as_table().ok_or_else(|| self.wrong(value, "a table"))
     }
 
-    fn texts(&self, value: &Spanned<DeValue<'_>>, expected: &str) -> Result<Vec<String>, ConfigError> {
+    pub(super) fn texts(&self, value: &Spanned<DeValue<'_>>, expected: &str) -> Result<Vec<String>, ConfigError> {
         let wrong = || self.wrong(value, expected);
         let list = value.get_ref().as_array().ok_or_else(wrong)?;
         list.iter().map(|entry| self.text_value(entry)).collect()
     }
 
-    fn bool_value(&self, value: &Spanned<DeValue<'_>>) -> Result<bool, ConfigError> {
+    pub(super) fn bool_value(&self, value: &Spanned<DeValue<'_>>) -> Result<bool, ConfigError> {
         value.get_ref().as_bool().ok_or_else(|| self.wrong(value, "true or false"))
     }
 
@@ -156,9 +161,14 @@ mod tests {
 
     #[test]
     fn errors_name_the_line() {
-        for (text, line) in
-            [("a = \n", 1), ("\n[registry.x]\nhttp = 1\n", 3), ("[worker.oci]\nmax-parallelism = 0\n", 2)]
-        {
+        for (text, line) in [
+            ("a = \n", 1),
+            ("\n[registry.x]\nhttp = 1\n", 3),
+            ("[worker.oci]\nmax-parallelism = 0\n", 2),
+            ("[worker.oci]\ngckeepstorage = \"ten\"\n", 2),
+            ("[[worker.oci.gcpolicy]]\nall = true\nfilters = [\"size==1\"]\n", 3),
+            ("[[worker.oci.gcpolicy]]\nkeepByte = 1\n", 2),
+        ] {
             let error = parse("b.toml", text).expect_err(text);
             assert_eq!(error.locations()[0].ranges[0].start, line, "{text}");
         }

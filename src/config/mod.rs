@@ -7,6 +7,7 @@ mod buildkitd;
 mod environment;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gc;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use crate::diag::{Diagnose, Kind, LineRange, Location};
 
 pub use environment::Environment;
+pub use gc::{GcPolicy, GcSettings, Limits};
 
 /// What a registry host is configured with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -42,6 +44,8 @@ pub struct Settings {
     pub cdi_auto_allowed: Vec<String>,
     /// Whether no step is given a device.
     pub cdi_disabled: bool,
+    /// How much may stay in the state directory.
+    pub gc: GcSettings,
     /// Whether the file asks for debug output.
     pub debug: bool,
     /// What the user should know: keys that have no effect, each with file and line.

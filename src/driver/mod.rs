@@ -19,6 +19,7 @@ mod graph;
 mod imports;
 mod outputs;
 mod packer;
+pub mod prune;
 pub mod request;
 mod setup;
 mod sources;
@@ -95,9 +96,15 @@ pub async fn build(
     sink: Arc<dyn Sink>,
     cancel: CancellationToken,
 ) -> Result<Outcome, Diagnostic> {
-    let root = setup.root.clone();
+    let (root, limits) = (setup.root.clone(), setup.limits.clone());
     outputs::check(&setup)?;
-    run(setup, request, sink, cancel).await.map_err(|diagnostic| name_full_disk(diagnostic, &root))
+    let mut over = false;
+    let outcome = run(setup, request, sink, cancel, &mut over).await;
+    if over && outcome.is_ok() {
+        // This build no longer holds the state directory, and there is nothing else left to do.
+        tokio::task::block_in_place(|| prune::collect(&root, &limits));
+    }
+    outcome.map_err(|diagnostic| name_full_disk(diagnostic, &root))
 }
 
 /// Says which disk it is that is full, unless whoever wrote to it did: all but the outputs lies in the state directory.
@@ -112,11 +119,13 @@ fn name_full_disk(diagnostic: Diagnostic, root: &Path) -> Diagnostic {
     diagnostic.hinted(hint)
 }
 
+/// Builds; `over` becomes whether the limits of the state directory may leave no room for all that is there now.
 async fn run(
     setup: Setup,
     request: Request,
     sink: Arc<dyn Sink>,
     cancel: CancellationToken,
+    over: &mut bool,
 ) -> Result<Outcome, Diagnostic> {
     // Copying this program takes milliseconds, in which the rest can be made ready.
     let executor = tokio::task::spawn_blocking({
@@ -141,14 +150,16 @@ async fn run(
     };
     let work = Work { build: &build, lowered: &lowered, worker, packer, stores };
     let need = if outputs::take_handles(&build.setup) { Need::Handle } else { Need::Bytes };
-    match work.once(need, &cancel).await {
+    let outcome = match work.once(need, &cancel).await {
         Err(Failure::Lost(diagnostic)) => {
             // The load that fails next is told of.
             tracing::debug!(error = %diagnostic.message, "a layer of a cache could not be had, solving again");
             work.once(Need::Bytes, &cancel).await.map_err(Failure::into_diagnostic)
         }
         outcome => outcome.map_err(Failure::into_diagnostic),
-    }
+    };
+    *over = prune::note(snapshots, &work.worker.caches, &build.setup.limits);
+    outcome
 }
 
 /// Why a build has no outcome.

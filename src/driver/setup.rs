@@ -14,6 +14,7 @@ use crate::remotecache::{ExportTarget, ImportSpec, spec};
 use crate::snapshot::{SnapshotOptions, Snapshots};
 use crate::source::ImageSource;
 use crate::store::Store;
+use crate::store::prune::Policy;
 use crate::sys::lock::FileLock;
 
 /// Settings of a build beyond what is built.
@@ -51,6 +52,8 @@ pub struct Setup {
     pub cache_strict: bool,
     /// Whether caches are written of what finished though a step failed.
     pub cache_failed: bool,
+    /// What may stay in the state directory after the build.
+    pub limits: Vec<Policy>,
 }
 
 /// The stations that own state, opened.

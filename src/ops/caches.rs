@@ -4,16 +4,17 @@
 //!
 //! ```text
 //! ROOT/caches/HEX/N/lock     shared, or exclusive for `locked` and `private` users
+//! ROOT/caches/HEX/N/id       the id, for who lists them
 //! ROOT/caches/HEX/N/fs/      the directory; N counts the private copies, 0 is the one that is shared
 //! ```
 //!
-//! HEX is a hash, so that no id is ever a path. Locks die with their process.
+//! HEX is a hash, so that no id is ever a path. Locks die with their process. Whoever holds the lock alone may take `fs/` away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -22,7 +23,7 @@ use super::error::OpsError;
 use crate::diag::{Diagnose, Kind};
 use crate::digest::Digest;
 use crate::llb::{CacheOpt, Sharing};
-use crate::store::{Scratch, Store, StoreError};
+use crate::store::{LockedFolder, Scratch, Store, StoreError};
 use crate::sys::dir::{self, Dir};
 use crate::sys::lock::FileLock;
 
@@ -30,6 +31,10 @@ use crate::sys::lock::FileLock;
 const RETRY: Duration = Duration::from_millis(20);
 /// Private copies of one cache; more steps at once than this wait.
 const COPIES: u32 = 256;
+/// Where they are.
+const CACHES: &str = "caches";
+/// The file that says what id a directory is of, and how much of it is read.
+const ID: (&str, u64) = ("id", 4096);
 
 /// A cache directory could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +56,7 @@ impl Diagnose for CacheMountError {
 pub struct CacheMounts {
     dir: Dir,
     scratch: Arc<Scratch>,
+    used: Mutex<BTreeSet<String>>,
 }
 
 /// A cache directory in use.
@@ -69,7 +75,28 @@ impl CacheMounts {
     ///
     /// When it cannot be made.
     pub fn open(store: &Store) -> Result<Self, StoreError> {
-        Ok(Self { dir: store.folder("caches")?, scratch: Arc::clone(store.scratch()) })
+        Ok(Self { dir: store.folder(CACHES)?, scratch: Arc::clone(store.scratch()), used: Mutex::default() })
+    }
+
+    /// Returns the caches there are, those with content.
+    pub fn stored(&self) -> io::Result<Vec<LockedFolder>> {
+        let mut folders = Vec::new();
+        for name in self.dir.names()? {
+            let parent = self.dir.open_dir(&name)?;
+            for copy in parent.names()? {
+                let text = name_of(&name.to_string_lossy(), &copy.to_string_lossy());
+                if let Some(mut folder) = LockedFolder::new(parent.open_dir(&copy)?, text, "fs")? {
+                    folder.description = id_of(folder.dir()).map(|id| format!("cached mount {id}")).unwrap_or_default();
+                    folders.push(folder);
+                }
+            }
+        }
+        Ok(folders)
+    }
+
+    /// Returns the names of the caches that were used through this, as [`CacheMounts::stored`] names them.
+    pub fn used(&self) -> Vec<String> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Takes the caches of one step into use, and returns them in the order asked for; waits where their sharing says so,
@@ -132,11 +159,24 @@ impl CacheMounts {
             };
             if let Some(lock) = lock {
                 let scratch = Arc::clone(&self.scratch);
+                let used = name_of(hash, &copy.to_string());
+                self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(used);
                 return Ok(Some(CacheUse { id: cache.id.clone(), dir, scratch, _lock: lock }));
             }
         }
         Ok(None)
     }
+}
+
+/// Short enough for a table, and long enough to be no other's.
+fn name_of(hash: &str, copy: &str) -> String {
+    format!("{}-{copy}", hash.get(..24).unwrap_or(hash))
+}
+
+fn id_of(dir: &Dir) -> Option<String> {
+    let mut text = String::new();
+    dir.open_file(OsStr::new(ID.0)).ok()?.take(ID.1).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 fn ensure(parent: &Dir, name: &OsStr) -> io::Result<Dir> {
@@ -158,9 +198,17 @@ impl CacheUse {
             let (unfinished, fresh) = self.scratch.make_dir().map_err(failed)?;
             dir::chmod_of(&fresh, 0o755).map_err(failed)?;
             fill(&fresh)?;
+            self.note_id().map_err(failed)?;
             self.publish(&unfinished, name).map_err(failed)?;
         }
         self.dir.open_dir(name).map(OwnedFd::from).map_err(|source| failed(source).into())
+    }
+
+    fn note_id(&self) -> io::Result<()> {
+        match self.dir.create_file(OsStr::new(ID.0), 0o600) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            file => file?.write_all(self.id.as_bytes()),
+        }
     }
 
     /// Of two steps that fill one cache at once, the second one's content goes.

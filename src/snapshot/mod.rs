@@ -7,6 +7,7 @@
 //! ```text
 //! ROOT/snapshots/ID/fs          a layer in overlay's form: char device 0:0 = removed, user.overlay.opaque=y = hides all below
 //! ROOT/snapshots/ID/meta.json   its LayerInfo
+//! ROOT/snapshots/ID             an empty folder: layers above and below it were removed, and ids start above it
 //! ROOT/chains/HEX               a link whose text is the ID of the layer on top of the stack with that chain id
 //! ROOT/tmp/NAME/N/{fs,work}     a layer in progress
 //! ```
@@ -22,6 +23,7 @@ mod meta;
 mod native;
 mod overlay;
 mod skeleton;
+mod stored;
 mod work;
 
 use std::ffi::{OsStr, OsString};
@@ -35,6 +37,7 @@ pub use adopt::{Origin, Unpacked};
 pub use chain::{Chain, LayerId};
 pub use error::SnapshotError;
 pub use meta::LayerInfo;
+pub use stored::StoredLayer;
 
 use crate::digest::{ChainId, DiffId, HashingReader};
 use crate::layer::ahead::read_ahead;
@@ -48,6 +51,7 @@ use meta::StoredBlob;
 use native::Trees;
 use overlay::{MAX_LAYERS, Mounter, Stack};
 use skeleton::Skeletons;
+use stored::Touched;
 use work::Work;
 
 const SNAPSHOTS: &str = "snapshots";
@@ -91,6 +95,7 @@ pub struct Snapshots {
     owners: String,
     /// Held while the notes of a layer are read, changed and replaced.
     notes: Mutex<()>,
+    touched: Mutex<Touched>,
 }
 
 impl Snapshots {
@@ -106,8 +111,8 @@ impl Snapshots {
         let mounter = choose(&store, &dir, options.kind)?.map(Arc::new);
         let next = AtomicU64::new(highest(&dir).map_err(failed)? + 1);
         let owners = idmap::own().map_err(failed)?;
-        let (trees, skeletons, notes) = (Trees::default(), Skeletons::default(), Mutex::new(()));
-        Ok(Arc::new(Self { store, dir, chains, options, mounter, trees, skeletons, next, owners, notes }))
+        let (trees, skeletons, notes, touched) = Default::default();
+        Ok(Arc::new(Self { store, dir, chains, options, mounter, trees, skeletons, next, owners, notes, touched }))
     }
 
     /// Returns the store of the same state root.
@@ -291,7 +296,9 @@ impl Snapshots {
     pub fn find_layer(&self, chain_id: &ChainId) -> Option<LayerId> {
         let text = self.chains.read_link(OsStr::new(chain_id.0.hex())).ok()?;
         let layer: LayerId = text.to_str()?.parse().ok()?;
-        (self.usable(layer)?.chain_id.as_ref() == Some(chain_id)).then_some(layer)
+        let found = (self.usable(layer)?.chain_id.as_ref() == Some(chain_id)).then_some(layer)?;
+        self.touch(|touched| touched.used.extend([found]));
+        Some(found)
     }
 
     fn remember(&self, chain_id: &ChainId, layer: LayerId) -> io::Result<()> {
@@ -357,7 +364,11 @@ impl Snapshots {
 
     /// Returns whether all layers of `chain` are here and mean here what they meant where they were made.
     pub fn exists(&self, chain: &Chain) -> bool {
-        chain.layers().iter().all(|layer| self.usable(*layer).is_some())
+        let there = chain.layers().iter().all(|layer| self.usable(*layer).is_some());
+        if there {
+            self.touch(|touched| touched.used.extend(chain.layers()));
+        }
+        there
     }
 
     /// Returns what is known of a layer that is whole. One that was made while users were mapped otherwise counts as gone: its files
@@ -408,7 +419,11 @@ impl Snapshots {
             match work.rename(&self.dir, OsStr::new(&layer.to_string())) {
                 // Another process was first.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                result => return result.map(|()| layer),
+                result => {
+                    result?;
+                    self.touch(|touched| touched.made.extend([layer]));
+                    return Ok(layer);
+                }
             }
         }
     }

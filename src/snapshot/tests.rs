@@ -493,3 +493,27 @@ fn trees_of_any_depth_are_layers() {
         assert!(removed.expect("rm").success());
     }
 }
+
+#[test]
+fn numbers_of_removed_layers_are_not_given_again() {
+    for kind in KINDS {
+        let mut scene = Scene::new(kind);
+        let one = scene.step(&Chain::empty(), "touch a");
+        let two = scene.step(&one, "touch b");
+        let stored: Vec<LayerId> = scene.snapshots.stored().expect("list").iter().map(|layer| layer.id).collect();
+        assert_eq!(stored, two.layers());
+        for layer in [two.top(), one.top()].into_iter().flatten() {
+            scene.snapshots.keep_numbers().expect("mark");
+            let _ = scene.snapshots.take_away(layer).expect("remove");
+            assert!(!scene.snapshots.exists(&two));
+        }
+        scene.snapshots = open(&scene.temp, kind);
+        assert!(scene.snapshots.stored().expect("list").is_empty());
+        let next = scene.step(&Chain::empty(), "touch c");
+        assert!(next.top() > two.top(), "{next:?}");
+        // One mark is enough.
+        scene.snapshots.keep_numbers().expect("mark");
+        assert_eq!(scene.snapshots.dir.names().expect("names").len(), 2);
+        assert_eq!(scene.snapshots.touched().0, next.layers());
+    }
+}

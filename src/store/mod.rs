@@ -7,6 +7,7 @@
 //! ```text
 //! ROOT/lock                     shared while a build runs, exclusive for removing what is stored
 //! ROOT/blobs/sha256/HEX         a blob
+//! ROOT/usage.log                what builds used, see [`usage`]
 //! ROOT/tmp/guard                held while scratch folders are made or swept
 //! ROOT/tmp/NAME/                what one process is working on
 //! ROOT/tmp/NAME/lock            held by that process as long as it lives
@@ -14,11 +15,14 @@
 
 mod blob;
 mod error;
+mod folder;
+pub mod prune;
 pub mod records;
 mod root;
 mod scratch;
+pub mod usage;
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,11 +30,14 @@ use std::sync::Arc;
 
 pub use blob::{BlobWriter, VerifiedBlobWriter};
 pub use error::StoreError;
+pub use folder::LockedFolder;
 pub use scratch::Scratch;
 
 use crate::digest::Digest;
 use crate::sys::dir::Dir;
 use crate::sys::lock::FileLock;
+use prune::Disk;
+use usage::{Scan, Usage};
 
 const LOCK: &str = "lock";
 const BLOBS: &str = "blobs";
@@ -97,6 +104,11 @@ impl Store {
         FileLock::exclusive(&self.root, OsStr::new(LOCK)).map_err(|source| self.lock_error(source))
     }
 
+    /// Takes the lock alone if nobody builds now, else returns none.
+    pub fn try_lock_exclusive(&self) -> Result<Option<FileLock>, StoreError> {
+        FileLock::try_exclusive(&self.root, OsStr::new(LOCK)).map_err(|source| self.lock_error(source))
+    }
+
     fn lock_error(&self, source: io::Error) -> StoreError {
         StoreError::Lock { path: self.path.join(LOCK), source }
     }
@@ -123,6 +135,49 @@ impl Store {
         let file = self.blobs_of(digest).open_file(OsStr::new(digest.hex()))?;
         let size = file.metadata()?.len();
         Ok((file, size))
+    }
+
+    /// Returns the blobs that are here, each with its size and the time it was written, in seconds since 1970.
+    pub fn blobs(&self) -> Result<Vec<(Digest, u64, u64)>, StoreError> {
+        let mut blobs = Vec::new();
+        for (dir, algorithm) in [(&self.sha256, "sha256"), (&self.sha512, "sha512")] {
+            let failed = |source| StoreError::Open { path: self.path.join(BLOBS).join(algorithm), source };
+            for name in dir.names().map_err(failed)? {
+                let digest = name.to_str().and_then(|hex| format!("{algorithm}:{hex}").parse().ok());
+                // What was removed since, or is no blob, takes no space of ours.
+                if let (Some(digest), Ok(Some(stat))) = (digest, dir.try_stat(&name)) {
+                    blobs.push((digest, stat.size, stat.mtime.since_1970()));
+                }
+            }
+        }
+        Ok(blobs)
+    }
+
+    /// Moves `name` of `dir` to where this process works, at once and whole, and returns its name in [`Store::scratch`].
+    pub fn take_away(&self, dir: &Dir, name: &OsStr) -> io::Result<OsString> {
+        let taken = self.scratch.unused();
+        dir.rename(name, self.scratch.dir(), &taken).map(|()| taken)
+    }
+
+    /// Notes that a build used `used` at `at`, seconds since 1970, and added `added` bytes; returns all that is known then.
+    pub fn note_usage(&self, at: u64, used: Vec<String>, added: u64) -> io::Result<Usage> {
+        usage::note(&self.root, &self.scratch, at, used, added)
+    }
+
+    /// Notes what there is, and forgets how things were used that `keep` does not know.
+    pub fn note_scan(&self, scan: Scan, keep: impl Fn(&str) -> bool) -> io::Result<()> {
+        usage::note_scan(&self.root, &self.scratch, scan, keep)
+    }
+
+    /// Returns how things were used, as far as that is known.
+    pub fn usage(&self) -> Usage {
+        Usage::load(&self.root)
+    }
+
+    /// Returns the space of the disk the root is on; one that does not tell has none.
+    pub fn disk(&self) -> Disk {
+        let (total, free) = self.root.disk_space().unwrap_or_default();
+        Disk { total, free }
     }
 
     /// Starts a new blob.

@@ -254,6 +254,23 @@ impl<R, C: Codec<R>> Records<R, C> {
         Ok(Self { directory: directory.to_owned(), codec, state: Mutex::new(state), result: PhantomData })
     }
 
+    /// Drops the results whose data `lost` says that it leads to nothing any more, and returns how many these were.
+    pub fn drop_lost(&self, lost: impl Fn(&Value) -> bool) -> Result<usize, CacheError> {
+        let dropped = self.locked(|state, _torn| {
+            let lost = |result: &(SystemTime, Value)| lost(&result.1);
+            let items = state.graph.items().filter(|(_, item)| item.result.as_ref().is_some_and(lost));
+            let lost: Vec<ItemId> = items.map(|(id, _)| id.clone()).collect();
+            for id in &lost {
+                state.graph.set_result(id, None);
+            }
+            if !lost.is_empty() {
+                state.compact(&self.directory)?;
+            }
+            Ok(lost.len())
+        });
+        dropped.map_err(|error| failed("failed to drop records".into(), error))
+    }
+
     /// Returns the data of all results there are.
     pub fn values(&self) -> Vec<Value> {
         let state = self.state();

@@ -60,6 +60,13 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
+impl Time {
+    /// Returns the whole seconds since 1970, 0 for times before.
+    pub fn since_1970(self) -> u64 {
+        u64::try_from(self.seconds).unwrap_or(0)
+    }
+}
+
 /// Types of files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -238,6 +245,18 @@ impl Dir {
     pub fn create_file(&self, name: &OsStr, permissions: u32) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         Ok(File::from(fs::openat(&self.0, name, flags, Mode::from_raw_mode(permissions))?))
+    }
+
+    /// Opens a file for appending, making it if it is not there.
+    pub fn append_file(&self, name: &OsStr, permissions: u32) -> io::Result<File> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(File::from(fs::openat(&self.0, name, flags, Mode::from_raw_mode(permissions))?))
+    }
+
+    /// Returns the size of the file system the directory is on, and how much of it this user may still fill, in bytes.
+    pub fn disk_space(&self) -> io::Result<(u64, u64)> {
+        let disk = fs::fstatvfs(&self.0)?;
+        Ok((disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize)))
     }
 
     /// Returns whether the file system the directory is on has next to no space or no inodes left for this user.

@@ -59,6 +59,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("tar_apply", archive::tar_apply),
     ("tar_read", archive::tar_read),
     ("tar_roundtrip", archive::tar_roundtrip),
+    ("usage_log", state::usage_log),
     ("www_authenticate", network::www_authenticate),
 ];
 

@@ -19,6 +19,7 @@ use rbuild::remotecache::config::CacheConfig;
 use rbuild::remotecache::{ExportTarget, ImportSpec, Imported, RemoteLayer, read, write};
 use rbuild::solver::{CacheStore as _, ItemId, LinkQuery, Parent, Record, RecordGraph};
 use rbuild::store::records::{Codec as RecordCodec, Records};
+use rbuild::store::usage::Usage;
 use serde_json::Value;
 
 struct Plain;
@@ -67,6 +68,15 @@ pub fn cdi_spec(data: &[u8]) {
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }
+}
+
+/// A log of usage with any damage is read, and says the same when it is rewritten; what is appended counts.
+pub fn usage_log(data: &[u8]) {
+    let usage = Usage::parse(data);
+    assert_eq!(Usage::parse(&usage.encode()), usage);
+    let longer = [data, b"\n{\"v\":1,\"at\":7,\"used\":[\"x\"]}\n"].concat();
+    let count = |usage: &Usage| usage.used.get("x").map_or(0, |used| used.count);
+    assert_eq!(count(&Usage::parse(&longer)), count(&usage).saturating_add(1));
 }
 
 /// A configuration is read or refused with a place in the file; reading it again gives the same.

@@ -27,6 +27,7 @@ mod spec;
 mod submodule;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -40,6 +41,7 @@ use super::SecretLookup;
 use super::http::HttpSource;
 use crate::secrets::Agent;
 use crate::snapshot::{Chain, Snapshots};
+use crate::store::{LockedFolder, Store};
 use crate::sys::dir::Dir;
 use refs::Found;
 use repository::CommitTime;
@@ -62,6 +64,25 @@ impl Resolved {
     pub fn key_sha(&self, spec: &GitSpec) -> &str {
         self.peeled.as_deref().filter(|_| !spec.keep_git_dir).unwrap_or(&self.sha)
     }
+}
+
+/// Returns the repositories there are in a state directory.
+///
+/// # Errors
+///
+/// When they cannot be listed.
+pub fn stored(store: &Store) -> std::io::Result<Vec<LockedFolder>> {
+    let dir = store.root_dir().open_dir(OsStr::new("git"))?;
+    let mut folders = Vec::new();
+    for name in dir.names()? {
+        // Beside the repositories are the keys of servers.
+        if dir.stat(&name)?.is_dir() {
+            let folder =
+                LockedFolder::new(dir.open_dir(&name)?, name.to_string_lossy().into_owned(), repository::REPO)?;
+            folders.extend(folder);
+        }
+    }
+    Ok(folders)
 }
 
 type Cells<T> = Mutex<BTreeMap<String, Arc<OnceCell<T>>>>;

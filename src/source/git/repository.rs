@@ -18,7 +18,7 @@ use crate::sys::lock::FileLock;
 /// Time between two attempts to get a repository that another build uses.
 const RETRY: Duration = Duration::from_millis(50);
 const LOCK: &str = "lock";
-const REPO: &str = "repo";
+pub(super) const REPO: &str = "repo";
 
 /// What git says when a repository of ours is at fault, not the server.
 const DAMAGE: [&str; 8] = [
