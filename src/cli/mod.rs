@@ -7,6 +7,7 @@ pub mod args;
 mod call;
 mod display;
 mod dump;
+mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 mod misuse;
@@ -67,6 +68,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<ExitCode, Diagnostic> {
     match cli.command {
         None => build_or_call(&cli.build, environment),
         Some(Command::Build(args)) => build_or_call(&args, environment),
+        Some(Command::Explain(args)) => explain::explain(&args, environment).map(done),
         Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, environment).map(done),
     }
 }
@@ -116,8 +118,10 @@ fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> 
     let (screen, sink) = Screen::start(args, environment);
     let squash = entered.mode == rootless::Mode::SingleId;
     let setup = setup(args, environment, &prepared, squash);
+    let explained = setup.explained.clone();
     let result = on_runtime(sink, |sink, cancel| driver::build(setup, prepared.request, sink, cancel));
     screen.finish();
+    explain::tell(args, environment, explained.as_ref());
     finish(args, &result?)
 }
 
@@ -165,6 +169,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         caches_from: prepared.caches_from.clone(),
         caches_to: prepared.caches_to.clone(),
         cache_strict: args.cache_strict,
+        explained: args.explain.then(Default::default),
     }
 }
 

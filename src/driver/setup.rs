@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::explain::Explained;
 use crate::diag::{Diagnostic, Kind, chain};
 use crate::export::ExportSpec;
 use crate::layer::apply::Unmapped;
@@ -46,6 +47,8 @@ pub struct Setup {
     pub caches_to: Vec<ExportTarget>,
     /// Whether a cache that cannot be written fails the build.
     pub cache_strict: bool,
+    /// Where it is to be said why steps ran; nobody asks if there is none.
+    pub explained: Option<Explained>,
 }
 
 /// The stations that own state, opened.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::caches::CacheMounts;
 use super::{OpsError, Tree, vertex};
+use crate::checksum::{ChecksumError, Entry, Selector};
 use crate::digest::Digest;
 use crate::exec::Executor;
 use crate::image::Platform;
@@ -23,6 +24,18 @@ use crate::store::Store;
 pub trait LayerObserver: Send + Sync {
     /// Takes a new layer and the step that made it.
     fn layer(&self, vertex: &Digest, layer: LayerId);
+}
+
+/// Lists files: calls back with each and its digest.
+pub type ListFiles<'a> = dyn Fn(&mut dyn FnMut(&Entry, &Digest)) -> Result<(), ChecksumError> + 'a;
+
+/// Told of what keys are made of, as far as only running a build shows it.
+pub trait Witness: Send + Sync {
+    /// Takes the content key of an input of a step, which covers what the selectors name; `files` lists what that is.
+    fn content(&self, input: (&Digest, usize), content: &Digest, selectors: &[Selector], files: &ListFiles<'_>);
+
+    /// Takes what a source resolved to.
+    fn resolved(&self, step: &Digest, to: String);
 }
 
 /// Secrets by id.
@@ -86,6 +99,8 @@ pub struct Worker {
     pub sink: Arc<dyn Sink>,
     /// Told of new layers.
     pub layers: Arc<dyn LayerObserver>,
+    /// Told of what keys are made of; nobody where that is not recorded.
+    pub witness: Option<Arc<dyn Witness>>,
     /// Contexts that were copied into layers because a step mounts them, by address of the context.
     pub materialised: Materialised,
 }
@@ -105,6 +120,13 @@ impl Worker {
     pub(super) fn made(&self, vertex: &Digest, chain: &Chain) {
         if let Some(layer) = chain.top() {
             self.layers.layer(vertex, layer);
+        }
+    }
+
+    /// Reports what a source resolved to.
+    pub(super) fn resolved(&self, vertex: &Digest, to: impl FnOnce() -> String) {
+        if let Some(witness) = &self.witness {
+            witness.resolved(vertex, to());
         }
     }
 

@@ -7,6 +7,7 @@
 //! ```text
 //! ROOT/lock                     shared while a build runs, exclusive for removing what is stored
 //! ROOT/blobs/sha256/HEX         a blob
+//! ROOT/explain/                 what builds were made of: see `explain`
 //! ROOT/tmp/guard                held while scratch folders are made or swept
 //! ROOT/tmp/NAME/                what one process is working on
 //! ROOT/tmp/NAME/lock            held by that process as long as it lives
@@ -14,6 +15,7 @@
 
 mod blob;
 mod error;
+pub mod explain;
 pub mod records;
 mod root;
 mod scratch;
