@@ -8,6 +8,7 @@ mod command_line;
 mod config;
 mod context;
 mod copying;
+mod explain;
 mod git;
 mod http;
 mod image;

@@ -132,9 +132,8 @@ impl Recorder {
     pub(super) fn keep(
         &self,
         build: &Build,
-        caches: Vec<String>,
-        lowered: &Lowered,
-        worker: &Worker,
+        caches: &[String],
+        (lowered, worker): (&Lowered, &Worker),
         vertices: &[VertexReport],
     ) {
         let mut record = self.record(build, lowered, worker, vertices);
@@ -176,7 +175,8 @@ impl Recorder {
             .flat_map(|result| result.definition.vertices.iter().map(|v| (&v.digest, (v, &result.platform))))
             .collect();
         let told = self.told();
-        let vertices: Vec<&VertexReport> = vertices.iter().filter(|report| known.contains_key(&report.vertex)).collect();
+        let vertices: Vec<&VertexReport> =
+            vertices.iter().filter(|report| known.contains_key(&report.vertex)).collect();
         let places: BTreeMap<&Digest, usize> = vertices.iter().enumerate().map(|(at, v)| (&v.vertex, at)).collect();
         for report in vertices {
             let Some((vertex, platform)) = known.get(&report.vertex) else { continue };
@@ -192,7 +192,13 @@ impl Recorder {
 }
 
 impl Witness for Recorder {
-    fn content(&self, (step, input): (&Digest, usize), content: &Digest, selectors: &[Selector], files: &ListFiles<'_>) {
+    fn content(
+        &self,
+        (step, input): (&Digest, usize),
+        content: &Digest,
+        selectors: &[Selector],
+        files: &ListFiles<'_>,
+    ) {
         // Lists hold paths, so the same content elsewhere is another list.
         let name = Digest::compute(format!("{content}\n{selectors:?}")).hex()[..32].to_owned();
         let kept = if self.folder.has_list(&name) { Ok(()) } else { self.keep_list(&name, files) };
@@ -348,7 +354,8 @@ pub fn last(root: &Path, project: &Project, against: Option<&str>) -> Result<Rep
     };
     let (Some(folder), Some(newest)) = (folder, newest) else {
         let text = format!("no build of {} is recorded in {}", project.context, root.display());
-        let hint = "say the same context, -f, --target and --root as for the build; `rbuild --explain` builds and explains";
+        let hint =
+            "say the same context, -f, --target and --root as for the build; `rbuild --explain` builds and explains";
         return Err(Diagnostic::new(Kind::Usage, text).hinted(hint));
     };
     let read = |bytes: &[u8], name: &str| {

@@ -416,10 +416,10 @@ impl Build {
             target_need: if collect == Need::Bytes { collect } else { need },
             collect: kept.then_some(collect),
         };
-        let caches = request.stores.iter().map(|store| store.name().to_owned()).collect();
+        let caches: Vec<String> = request.stores.iter().map(|store| store.name().to_owned()).collect();
         let solution = solver::solve(request).await;
         if let Some(recorder) = &self.recorder {
-            recorder.keep(self, caches, lowered, worker, &solution.vertices);
+            recorder.keep(self, &caches, (lowered, worker), &solution.vertices);
         }
         let mut results = match solution.results {
             Ok(results) => results.into_iter(),

@@ -119,11 +119,7 @@ enum Cause {
 }
 
 /// Says why each step of `now` ran or was cached; `lists` reads lists of files by name.
-pub fn compare(
-    now: &BuildRecord,
-    before: Option<&BuildRecord>,
-    lists: &dyn Fn(&str) -> Option<Vec<u8>>,
-) -> Report {
+pub fn compare(now: &BuildRecord, before: Option<&BuildRecord>, lists: &dyn Fn(&str) -> Option<Vec<u8>>) -> Report {
     let comparison = Comparison::new(now, before, lists);
     Report {
         build: now.id.clone(),
@@ -175,11 +171,7 @@ struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    fn new(
-        now: &'a BuildRecord,
-        before: Option<&'a BuildRecord>,
-        lists: &'a dyn Fn(&str) -> Option<Vec<u8>>,
-    ) -> Self {
+    fn new(now: &'a BuildRecord, before: Option<&'a BuildRecord>, lists: &'a dyn Fn(&str) -> Option<Vec<u8>>) -> Self {
         let names = |record: &BuildRecord| record.steps.iter().map(pair_name).collect::<Vec<_>>();
         let (old, new) = (before.map(names).unwrap_or_default(), names(now));
         let pairs = pair(&strs(&old), &strs(&new));
@@ -270,7 +262,9 @@ impl<'a> Comparison<'a> {
                 report.differences = found.iter().take(LISTED).cloned().collect();
                 report
             }
-            _ if step.source => plain(Reason::Source, "its files were needed, to run a step or to see whether they changed"),
+            _ if step.source => {
+                plain(Reason::Source, "its files were needed, to run a step or to see whether they changed")
+            }
             (_, Some(Cause::Ignored)) => {
                 plain(Reason::NoCache, self.now.no_cache.as_deref().unwrap_or("it was told not to use the cache"))
             }
@@ -361,7 +355,8 @@ fn own_differences(was: &Step, now: &Step) -> Vec<Difference> {
     if from != to && found.iter().any(|difference| difference.kind == Kind::Command) {
         // The instruction says it better than what became of it.
         found.retain(|difference| difference.kind != Kind::Command);
-        let command = Difference { kind: Kind::Command, name: String::new(), change: Change::Value, from: None, to: None };
+        let command =
+            Difference { kind: Kind::Command, name: String::new(), change: Change::Value, from: None, to: None };
         found.insert(0, command.values(from, to));
     }
     found

@@ -14,10 +14,13 @@
 //!
 //! Steps of two builds are paired by stage and likeness ([`pair`]). For one that ran, the first of these that is true is said:
 //!
-//! 1. it was told not to use the cache; 2. there is no build to compare with, or no step like it in that build; 3. its own
-//! ingredients differ; 4. what it reads by content differs, file by file; 5. a step it is built on differs for one of these
-//! reasons, which is named; 6. the step failed, or was not reached, in that build; 7. nothing that is known of it differs: then
-//! its result was removed or never exported, and it is said what was compared.
+//! 1. It was told not to use the cache.
+//! 2. There is no build to compare with, or no step like it in that build.
+//! 3. Its own ingredients differ.
+//! 4. What it reads by content differs, file by file.
+//! 5. A step it is built on differs for one of these reasons; that step is named.
+//! 6. It failed, or was not reached, in that build.
+//! 7. Nothing that is known of it differs: its result was removed or never exported, and it is said what was compared.
 //!
 //! So a difference is only named where it is one of the key. What is compared with is a build, not the cache: a step that
 //! differs from the last build and is cached all the same is simply cached.

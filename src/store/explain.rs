@@ -151,8 +151,11 @@ fn read(from: &Dir, name: &str) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Names and sizes, the newest last.
-fn list(dir: &Dir) -> io::Result<Vec<((i64, u32), String, u64)>> {
+/// When a file was written or used, its name, its size.
+type Kept = ((i64, u32), String, u64);
+
+/// Returns what is kept, the newest last.
+fn list(dir: &Dir) -> io::Result<Vec<Kept>> {
     let mut found = Vec::new();
     for name in dir.names()? {
         let (Some(stat), Some(name)) = (dir.try_stat(&name)?, name.to_str()) else { continue };
