@@ -11,6 +11,7 @@ mod config;
 mod context;
 mod copying;
 mod devices;
+mod explain;
 mod git;
 mod http;
 mod image;

@@ -137,6 +137,7 @@ smoke!(
     mount_spec,
     passwd_user,
     records_log,
+    explain_record,
     redact,
     reference,
     resolve_in_root,

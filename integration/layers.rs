@@ -14,6 +14,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("llb", 0),
     ("pattern", 0),
     ("progress", 0),
+    ("explain", 1),
     ("solver", 1),
     ("sys", 1),
     ("cdi", 2),

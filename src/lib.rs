@@ -19,6 +19,7 @@
 //! | `records/` | [`store::records`] | cache keys and the layers they lead to |
 //! | `snapshots/`, `chains/` | [`snapshot`] | layers unpacked, in overlay's format, and their chain ids |
 //! | `caches/` | [`ops::CacheMounts`] | directories of `RUN --mount=type=cache` |
+//! | `explain/` | [`store::explain`] | what the last builds were made of, so that it can be said why a step ran |
 //! | `git/`, `http/` | [`source::git`], [`source::http`] | what was fetched of git repositories; entity tags of web servers |
 //!
 //! Caches that builds share lie outside it, in directories and registries that the user names: [`remotecache`].
@@ -37,7 +38,8 @@ pub mod llb;
 pub mod pattern;
 pub mod progress;
 
-// Level 1: the solver, and the kernel.
+// Level 1: the solver, what is said of its decisions, and the kernel.
+pub mod explain;
 pub mod solver;
 pub mod sys;
 

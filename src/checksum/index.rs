@@ -66,7 +66,7 @@ impl Index {
     }
 
     /// Returns `start` and all known below it, directories before what they hold, in the order of names.
-    fn below(&self, start: u32) -> Vec<u32> {
+    pub(super) fn below(&self, start: u32) -> Vec<u32> {
         let mut found = Vec::new();
         let mut waiting = vec![start];
         while let Some(node) = waiting.pop() {

@@ -20,7 +20,7 @@ mod tree;
 
 pub use error::ChecksumError;
 pub use parallel::spread;
-pub use select::{Selector, content_digest, dedupe, scratch_digest};
+pub use select::{Selector, content_digest, dedupe, files_of, scratch_digest};
 pub use tree::{Entry, Ids, SharedIndex, Tree};
 
 /// What of a context counts: its ignore rules.

@@ -6,7 +6,7 @@
 use super::error::{ChecksumError, display};
 use super::index::{ROOT, Walker, components};
 use super::scan::text;
-use super::tree::Tree;
+use super::tree::{Entry, Tree};
 use crate::digest::{Digest, Hasher};
 use crate::pattern::{MatchInfo, Matcher, go};
 use std::os::unix::ffi::OsStrExt;
@@ -52,6 +52,45 @@ pub fn content_digest(tree: &Tree<'_>, selectors: &[Selector]) -> Result<Digest,
         let digests = selectors.iter().map(|selector| selected(walker, selector));
         Ok(combine(&digests.collect::<Result<Vec<_>, _>>()?))
     })
+}
+
+/// Lists what the digest over all selectors of a tree covers, each file and directory with its own digest; what was hashed
+/// before is not read again.
+pub fn files_of(
+    tree: &Tree<'_>,
+    selectors: &[Selector],
+    each: &mut dyn FnMut(&Entry, &Digest),
+) -> Result<(), ChecksumError> {
+    let whole = [Selector::default()];
+    let selectors = if selectors.is_empty() { &whole[..] } else { selectors };
+    tree.walk(|walker| {
+        for selector in selectors {
+            for node in covered(walker, selector)? {
+                if let Some(digest) = walker.index.node(node).own() {
+                    each(&walker.entry(node), digest);
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+fn covered(walker: &mut Walker<'_>, selector: &Selector) -> Result<Vec<u32>, ChecksumError> {
+    let path = selector.clean_path();
+    if selector.plain() {
+        let found = walker.resolve(path.as_bytes(), selector.follow)?.1;
+        return Ok(found.map(|node| walker.index.below(node)).unwrap_or_default());
+    }
+    let mut walk = PatternWalk::new(selector, path)?;
+    let mut nodes = Vec::new();
+    for item in walk.run(walker)? {
+        let linked = item.top && selector.follow && walker.index.node(item.node).link.is_some();
+        match walker.resolve(&item.path, true)?.1.filter(|_| linked) {
+            Some(node) => nodes.extend(walker.index.below(node)),
+            None => nodes.push(item.node),
+        }
+    }
+    Ok(nodes)
 }
 
 /// Returns the digest over all selectors of the empty tree, in which only the root can be selected.

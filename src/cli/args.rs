@@ -43,6 +43,10 @@ pub enum Command {
     /// Shows what is stored
     #[command(args_override_self = true)]
     Du(DuArgs),
+
+    /// Says why each step of the last build of a context ran or was cached
+    #[command(args_override_self = true)]
+    Explain(Box<ExplainArgs>),
     /// Shows what a build would do
     #[command(subcommand)]
     Debug(DebugCommand),
@@ -54,6 +58,47 @@ pub enum DebugCommand {
     /// Prints the LLB of a build as JSON, one op a line: digest, inputs, op, metadata
     #[command(args_override_self = true)]
     DumpLlb(Box<BuildArgs>),
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AnswerFormat {
+    /// Lines of text
+    Text,
+    /// One JSON object
+    Json,
+}
+
+/// Flags of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Build context of the build
+    #[arg(value_name = "PATH|URL|-", default_value = ".")]
+    pub context: String,
+
+    /// Dockerfile of the build [default: PATH/Dockerfile]
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub file: Option<String>,
+
+    /// Stage that was built
+    #[arg(long, value_name = "STAGE")]
+    pub target: Option<String>,
+
+    /// Build to compare with, by its id, or a file that holds its record [default: the one before]
+    #[arg(long, value_name = "ID|FILE")]
+    pub against: Option<String>,
+
+    /// How it is printed: `text` or `json`
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text", hide_possible_values = true)]
+    pub format: AnswerFormat,
+
+    /// State directory [default: $XDG_DATA_HOME/rbuild, /var/lib/rbuild as root]
+    #[arg(long, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+
+    /// Configuration file [default: that of buildkitd]
+    #[arg(long, alias = "buildkitd-config", value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 /// How progress is shown.
@@ -210,6 +255,10 @@ pub struct BuildArgs {
     /// Write caches of the steps that finished though a later one failed: `true` or `false`
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, hide_possible_values = true)]
     pub cache_failed: bool,
+
+    /// Say why each step ran or was cached, after the build
+    #[arg(long)]
+    pub explain: bool,
 
     /// State directory [default: $XDG_DATA_HOME/rbuild, /var/lib/rbuild as root]
     #[arg(long, value_name = "DIR")]

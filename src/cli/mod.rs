@@ -8,6 +8,7 @@ mod call;
 mod display;
 pub mod du;
 mod dump;
+mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 mod misuse;
@@ -72,6 +73,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<ExitCode, Diagnostic> {
         Some(Command::Build(args)) => build_or_call(&args, environment),
         Some(Command::Prune(args)) => prune::prune(&args, environment),
         Some(Command::Du(args)) => du::du(&args, environment),
+        Some(Command::Explain(args)) => explain::explain(&args, environment).map(done),
         Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, environment).map(done),
     }
 }
@@ -121,8 +123,10 @@ fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> 
     let (screen, sink) = Screen::start(args, environment);
     let squash = entered.mode == rootless::Mode::SingleId;
     let setup = setup(args, environment, &prepared, squash);
+    let explained = setup.explained.clone();
     let result = on_runtime(sink, |sink, cancel| driver::build(setup, prepared.request, sink, cancel));
     screen.finish();
+    explain::tell(args, environment, explained.as_ref());
     finish(args, &result?)
 }
 
@@ -179,6 +183,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         cache_strict: args.cache_strict,
         cache_failed: args.cache_failed,
         limits: settings.gc.policies(),
+        explained: args.explain.then(Default::default),
     }
 }
 

@@ -15,6 +15,7 @@ mod bridge;
 mod caches;
 mod call;
 mod contexts;
+pub mod explain;
 mod graph;
 mod imports;
 mod outputs;
@@ -83,6 +84,8 @@ struct Build {
     sink: Arc<dyn Sink>,
     steps: Steps,
     dockerfile: (String, Arc<str>),
+    /// Keeps what steps are made of; none where that cannot be kept.
+    recorder: Option<Arc<explain::Recorder>>,
 }
 
 /// Builds.
@@ -321,7 +324,8 @@ async fn open(
     let stations = Arc::new(Stations::open(&setup)?);
     let sources = Sources::open(&setup, &request, &stations)?;
     let dockerfile = (String::new(), "".into());
-    let mut build = Build { setup, request, stations, sources, sink, steps, dockerfile };
+    let recorder = explain::Recorder::open(&stations, &request, &*sink);
+    let mut build = Build { setup, request, stations, sources, sink, steps, dockerfile, recorder };
     let fetched = build.fetch_context().await?;
     let name = build.request.options.get("filename").map_or("Dockerfile", String::as_str);
     let title = format!("[internal] load build definition from {name}");
@@ -424,6 +428,7 @@ impl Build {
             caches: CacheMounts::open(&self.stations.store).map_err(|error| Diagnostic::from_error(&error))?,
             sink: Arc::clone(&self.sink),
             layers,
+            witness: self.recorder.clone().map(|recorder| -> Arc<dyn crate::ops::Witness> { recorder }),
             materialised: Materialised::default(),
         })
     }
@@ -464,7 +469,11 @@ impl Build {
             target_need: if collect == Need::Bytes { collect } else { need },
             collect: kept.then_some(collect),
         };
+        let caches: Vec<String> = request.stores.iter().map(|store| store.name().to_owned()).collect();
         let solution = solver::solve(request).await;
+        if let Some(recorder) = &self.recorder {
+            recorder.keep(self, &caches, (lowered, worker), &solution.vertices);
+        }
         let mut results = match solution.results {
             Ok(results) => results.into_iter(),
             Err(error) => return Ok((Err(self.failure(&error, lowered)), solution.records)),

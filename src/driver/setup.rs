@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::explain::Explained;
 use crate::cdi::DeviceOptions;
 use crate::diag::{Diagnostic, Kind, chain};
 use crate::export::ExportSpec;
@@ -54,6 +55,8 @@ pub struct Setup {
     pub cache_failed: bool,
     /// What may stay in the state directory after the build.
     pub limits: Vec<Policy>,
+    /// Where it is to be said why steps ran; nobody asks if there is none.
+    pub explained: Option<Explained>,
 }
 
 /// The stations that own state, opened.

@@ -19,6 +19,13 @@ const SECRET_WORDS: [&str; 10] =
 /// Words that make it sound harmless after all.
 const HARMLESS_WORDS: [&str; 3] = ["public", "file", "version"];
 
+/// Returns whether the name of a variable sounds as if its value were nobody else's business.
+pub fn sounds_secret(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    let has = |words: &[&str]| lower.split('_').any(|part| words.contains(&part));
+    has(&SECRET_WORDS) && !has(&HARMLESS_WORDS)
+}
+
 impl Lowering<'_> {
     pub(crate) fn dispatch_arg(&mut self, at: At<'_>, args: &[(String, Option<String>)]) -> Result<(), Problem> {
         let mut record = String::from("ARG");
@@ -103,9 +110,7 @@ impl Lowering<'_> {
     }
 
     fn check_secret_name(&mut self, at: At<'_>, instruction: &str, name: &str) {
-        let lower = name.to_lowercase();
-        let has = |words: &[&str]| lower.split('_').any(|part| words.contains(&part));
-        if has(&SECRET_WORDS) && !has(&HARMLESS_WORDS) {
+        if sounds_secret(name) {
             let message =
                 format!("Do not use ARG or ENV instructions for sensitive data ({instruction} {})", quote(name));
             self.lint.instruction(Rule::SecretsUsedInArgOrEnv, at.source, message);

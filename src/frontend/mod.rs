@@ -47,6 +47,7 @@ use futures_util::future::join_all;
 pub use bridge::{Answer, Bridge, BridgeError, ResolveMode, ResolvedImage};
 pub(crate) use contexts::REMOTE_FILE;
 pub use error::{FrontendError, Problem};
+pub use metadata::sounds_secret;
 pub use syntax::{Channel, SyntaxNotice, channel_asked, syntax_notice};
 
 use crate::dockerfile::instruction::Dockerfile;

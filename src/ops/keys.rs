@@ -9,12 +9,14 @@
 
 mod exec;
 mod file;
+mod ingredients;
 mod source;
 #[cfg(test)]
 mod tests;
 
 pub use exec::exec;
 pub use file::file;
+pub use ingredients::ingredients;
 pub use source::{BlobKey, GitKey, HeaderField, HttpKey, ImageKey, LocalKey, blob, git, http, image, local};
 
 use serde::Serialize;

@@ -19,4 +19,4 @@ pub use imports::ImportStore;
 pub use records::{RecordStore, TreeCodec};
 pub use tree::{LazyTree, Tree};
 pub use vertex::op_of;
-pub use worker::{Agents, LayerObserver, Materialised, Secrets, Worker};
+pub use worker::{Agents, LayerObserver, ListFiles, Materialised, Secrets, Witness, Worker};

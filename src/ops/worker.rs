@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use super::caches::CacheMounts;
 use super::{OpsError, Tree, vertex};
 use crate::cdi::Devices;
+use crate::checksum::{ChecksumError, Entry, Selector};
 use crate::digest::Digest;
 use crate::exec::Executor;
 use crate::image::Platform;
@@ -26,6 +27,18 @@ use crate::store::Store;
 pub trait LayerObserver: Send + Sync {
     /// Takes a new layer and the step that made it.
     fn layer(&self, vertex: &Digest, layer: LayerId);
+}
+
+/// Lists files: calls back with each and its digest.
+pub type ListFiles<'a> = dyn Fn(&mut dyn FnMut(&Entry, &Digest)) -> Result<(), ChecksumError> + 'a;
+
+/// Told of what keys are made of, as far as only running a build shows it.
+pub trait Witness: Send + Sync {
+    /// Takes the content key of an input of a step, which covers what the selectors name; `files` lists what that is.
+    fn content(&self, input: (&Digest, usize), content: &Digest, selectors: &[Selector], files: &ListFiles<'_>);
+
+    /// Takes what a source resolved to.
+    fn resolved(&self, step: &Digest, to: String);
 }
 
 /// Secrets by id.
@@ -91,6 +104,8 @@ pub struct Worker {
     pub sink: Arc<dyn Sink>,
     /// Told of new layers.
     pub layers: Arc<dyn LayerObserver>,
+    /// Told of what keys are made of; nobody where that is not recorded.
+    pub witness: Option<Arc<dyn Witness>>,
     /// Contexts that were copied into layers because a step mounts them, by address of the context.
     pub materialised: Materialised,
 }
@@ -129,6 +144,13 @@ impl Worker {
                 data: text.into_bytes(),
                 timestamp: SystemTime::now(),
             }));
+        }
+    }
+
+    /// Reports what a source resolved to.
+    pub(super) fn resolved(&self, vertex: &Digest, to: impl FnOnce() -> String) {
+        if let Some(witness) = &self.witness {
+            witness.resolved(vertex, to());
         }
     }
 

@@ -8,6 +8,7 @@
 //! ROOT/lock                     shared while a build runs, exclusive for removing what is stored
 //! ROOT/blobs/sha256/HEX         a blob
 //! ROOT/usage.log                what builds used, see [`usage`]
+//! ROOT/explain/                 what builds were made of: see `explain`
 //! ROOT/tmp/guard                held while scratch folders are made or swept
 //! ROOT/tmp/NAME/                what one process is working on
 //! ROOT/tmp/NAME/lock            held by that process as long as it lives
@@ -15,6 +16,7 @@
 
 mod blob;
 mod error;
+pub mod explain;
 mod folder;
 pub mod prune;
 pub mod records;

@@ -10,6 +10,7 @@ use rbuild::cli::fuzzing::looks_like_archive;
 use rbuild::config::{ConfigError, fuzzing::buildkitd};
 use rbuild::diag::Diagnostic;
 use rbuild::digest::{DiffId, Digest};
+use rbuild::explain::{self, BuildRecord, files::List};
 use rbuild::image::Descriptor;
 use rbuild::image::media::{Compression, OCI_LAYER_GZIP};
 use rbuild::layer::archive::is_archive;
@@ -31,6 +32,19 @@ impl RecordCodec<Value> for Plain {
 
     fn decode(&self, value: &Value) -> Result<Value, Box<dyn Error + Send + Sync>> {
         Ok(value.clone())
+    }
+}
+
+/// A record of a build with any damage is refused or compared with itself: then nothing differs, and it is written as it was read.
+/// A list of files likewise.
+pub fn explain_record(data: &[u8]) {
+    if let Ok(record) = BuildRecord::read(data) {
+        let report = explain::compare(&record, Some(&record), &|_| Some(data.to_vec()));
+        assert_eq!(report.steps.len(), record.steps.len());
+        assert_eq!(BuildRecord::read(&record.write().expect("no longer than it was")).expect("read before"), record);
+    }
+    if let Some(list) = List::read(data) {
+        assert!(list.differences(&list).is_empty());
     }
 }
 

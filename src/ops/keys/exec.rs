@@ -23,6 +23,11 @@ pub fn exec(op: &ExecOp, platform: &Platform, inputs: usize) -> OpKey {
     key
 }
 
+/// Returns what is hashed of an exec op.
+pub(super) fn hashed(op: &ExecOp, platform: &Platform) -> serde_json::Value {
+    serde_json::to_value(key_json(op, platform)).unwrap_or_default()
+}
+
 fn reads(mount: &Mount) -> bool {
     !matches!(mount.mount_type, MountType::Secret | MountType::Ssh | MountType::Tmpfs) && mount.input != -1
 }

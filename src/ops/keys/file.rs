@@ -13,8 +13,8 @@ use crate::llb::{ChownOpt, CopyAction, FileAction, FileActionKind, FileOp, Mkdir
 
 /// Returns the key of a file op with this many inputs.
 pub fn file(op: &FileOp, inputs: usize) -> OpKey {
-    let actions = op.actions.iter().map(|action| STANDARD.encode(action_json(action, inputs))).collect();
-    let indexes = if is_chain(&op.actions) { Vec::new() } else { op.actions.iter().map(indices).collect() };
+    let (actions, indexes) = hashed(op, inputs);
+    let actions = actions.into_iter().map(|action| STANDARD.encode(action)).collect();
     let mut key = OpKey::plain(hash(&Key { kind: "buildkit.file.v0", actions, indexes }), inputs);
     let changed: BTreeSet<i64> = op.actions.iter().map(|action| action.input).collect();
     for (input, paths) in used_paths(op, inputs) {
@@ -24,6 +24,12 @@ pub fn file(op: &FileOp, inputs: usize) -> OpKey {
         }
     }
     key
+}
+
+/// Returns what is hashed of a file op: each action's JSON, and the numbers that join them.
+pub(super) fn hashed(op: &FileOp, inputs: usize) -> (Vec<Vec<u8>>, Vec<[i64; 3]>) {
+    let indexes = if is_chain(&op.actions) { Vec::new() } else { op.actions.iter().map(indices).collect() };
+    (op.actions.iter().map(|action| action_json(action, inputs)).collect(), indexes)
 }
 
 #[derive(Serialize)]

@@ -75,7 +75,8 @@ impl Op<Tree> for ExecVertex {
 
     fn content_key(&self, input: usize, result: Tree) -> BoxFuture<'_, Result<Option<Digest>, OpError>> {
         let (worker, paths) = (Arc::clone(&self.worker), self.key.content[input].clone());
-        Box::pin(blocking(move || content_of(&worker, &result, paths.as_deref())))
+        let step = self.digest.clone();
+        Box::pin(blocking(move || content_of(&worker, &result, paths.as_deref(), Some((&step, input)))))
     }
 
     fn exec(&self, inputs: Vec<Tree>, cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
@@ -142,7 +143,7 @@ impl ExecVertex {
         };
         let path = Selector { path: mount.selector.clone(), follow: true, ..Selector::default() };
         let (worker, tree) = (Arc::clone(&self.worker), tree.clone());
-        let digest = blocking(move || content_of(&worker, &tree, Some(&[path]))).await?;
+        let digest = blocking(move || content_of(&worker, &tree, Some(&[path]), None)).await?;
         Ok(digest.map_or_else(String::new, |digest| digest.to_string()))
     }
 

@@ -44,7 +44,8 @@ impl Op<Tree> for FileVertex {
 
     fn content_key(&self, input: usize, result: Tree) -> BoxFuture<'_, Result<Option<Digest>, OpError>> {
         let (worker, paths) = (Arc::clone(&self.worker), self.key.content[input].clone());
-        Box::pin(blocking(move || content_of(&worker, &result, paths.as_deref())))
+        let step = self.digest.clone();
+        Box::pin(blocking(move || content_of(&worker, &result, paths.as_deref(), Some((&step, input)))))
     }
 
     fn exec(&self, inputs: Vec<Tree>, cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {

@@ -141,6 +141,7 @@ impl Op<Tree> for HttpVertex {
         Box::pin(async {
             let spec = &self.spec;
             let resolved = self.worker.http.resolve(spec).await?;
+            self.worker.resolved(&self.digest, || format!("{} {}", resolved.digest, resolved.last_modified_text()));
             let header: Vec<HeaderField<'_>> =
                 spec.header.iter().map(|(name, value)| HeaderField { name, value }).collect();
             let digest = keys::http(&HttpKey {
@@ -202,6 +203,7 @@ impl Op<Tree> for GitVertex {
         Box::pin(async {
             let spec = &self.spec;
             let resolved = self.worker.git.resolve(spec, &self.log()).await?;
+            self.worker.resolved(&self.digest, || resolved.key_sha(spec).to_owned());
             let digest = keys::git(&GitKey {
                 commit: resolved.key_sha(spec),
                 keep_git_dir: spec.keep_git_dir,

@@ -1,0 +1,143 @@
+//! Why each step ran or was cached, as `--explain` and `rbuild explain` say.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{text, tool, with_base};
+use crate::support::build::{BOTH, Output, Project, User, binary, busybox, run};
+
+/// Builds and explains.
+fn explained(project: &Project, args: &[&str]) -> Output {
+    let busybox = busybox();
+    let all: Vec<&str> = args.iter().chain(&busybox).copied().chain(["--explain"]).collect();
+    project.build(&all).success()
+}
+
+fn asked(project: &Project, args: &[&str]) -> Output {
+    let mut command = project.command(binary());
+    command.arg("explain").arg("--root").arg(project.state()).args(args).arg(project.context());
+    run(command)
+}
+
+#[test]
+fn a_miss_names_the_file_the_mode_or_the_argument() {
+    for user in BOTH {
+        let project = with_base(user, "ARG VERSION=1\nRUN echo a\nCOPY c/ /c/\nRUN true\n");
+        project.file("c/src/gen/version.txt", "1").file("c/run.sh", "x");
+        tool("chmod", &["644", text(&project.context().join("c/run.sh"))]);
+        let _ = explained(&project, &[]).says("COPY c/ /c/ ran: not in any cache (first build here");
+        let again = explained(&project, &[]);
+        assert_eq!(again.count("ran: not in any cache"), 0, "{}", again.stderr);
+        let _ = again.says("RUN true cached: from the state directory").silent_about("RUN true ran");
+        project.file("c/src/gen/version.txt", "2");
+        let _ = explained(&project, &[])
+            .says("COPY c/ /c/ ran: c/src/gen/version.txt changed")
+            .says("RUN true ran: an earlier step changed: [base 5/6] COPY c/ /c/ (c/src/gen/version.txt changed)");
+        tool("chmod", &["755", text(&project.context().join("c/run.sh"))]);
+        let _ = explained(&project, &[]).says("COPY c/ /c/ ran: mode of c/run.sh 0644 -> 0755");
+        let _ = explained(&project, &["--build-arg", "VERSION=2"]).says("RUN echo a ran: ARG VERSION \"1\" -> \"2\"");
+        // What is not declared does not count.
+        let _ = explained(&project, &["--build-arg", "VERSION=2", "--build-arg", "OTHER=1"]).silent_about("OTHER");
+    }
+}
+
+#[test]
+fn files_that_come_and_go_and_rules_that_hide_them_are_named() {
+    for user in BOTH {
+        let project = with_base(user, "COPY d /d\n");
+        project.file("d/a", "one").file("d/b", "two");
+        let _ = explained(&project, &[]);
+        project.file("d/new", "three");
+        let _ = explained(&project, &[]).says("COPY d /d ran: d/new added");
+        fs::rename(project.context().join("d/new"), project.context().join("d/other")).unwrap();
+        let _ = explained(&project, &[]).says("COPY d /d ran: d/new renamed to d/other");
+        project.file(".dockerignore", "d/b\n");
+        let _ = explained(&project, &[]).says("COPY d /d ran: d/b removed");
+    }
+}
+
+#[test]
+fn commands_variables_and_mounts_are_named() {
+    let of = |env: &str, command: &str, made: &str| {
+        format!(
+            "FROM base AS made\nRUN echo {made} > /out\nFROM base\nENV {env}\nRUN --mount=from=made,source=/out,target=/in {command}\n"
+        )
+    };
+    for user in BOTH {
+        let project = with_base(user, &of("A=1", "cat /in", "x"));
+        let write = |rest: &str| project.file("Dockerfile", [crate::support::build::BASE, rest].concat());
+        let _ = explained(&project, &[]);
+        write(&of("A=2", "cat /in", "x"));
+        let _ = explained(&project, &[]).says("ran: ENV A \"1\" -> \"2\"");
+        write(&of("A=2", "cat /in /in", "x"));
+        let _ = explained(&project, &[]).says("cat /in -> RUN --mount=from=made,source=/out,target=/in cat /in /in");
+        write(&of("A=2", "cat /in /in", "y"));
+        let _ = explained(&project, &[]).says("RUN echo y > /out ran: command RUN echo x > /out -> RUN echo y > /out");
+        write(&of("API_TOKEN=s3cret", "true", "y"));
+        let _ = explained(&project, &[]);
+        write(&of("API_TOKEN=hunter2", "true", "y"));
+        let _ = explained(&project, &[]).says("ENV API_TOKEN changed").silent_about("hunter2\"");
+    }
+}
+
+#[test]
+fn a_cache_that_is_not_asked_or_lies_elsewhere_is_named() {
+    for user in BOTH {
+        let project = with_base(user, "COPY a /a\nFROM base AS last\nRUN echo last\n");
+        project.file("a", "one");
+        let cache = project.home().join("cache");
+        let to = format!("type=local,mode=max,dest={}", cache.display());
+        let _ = explained(&project, &["--cache-to", &to]);
+        let _ = explained(&project, &["--no-cache-filter", "last"])
+            .says("RUN echo last ran: --no-cache-filter=last")
+            .says("cached: from the state directory");
+        let _ = explained(&project, &["--no-cache"]).says("RUN echo last ran: --no-cache");
+        let cold = project.home().join("cold");
+        let from = format!("type=local,src={}", cache.display());
+        let _ = explained(&project, &["--root", text(&cold), "--cache-from", &from])
+            .says(&format!("RUN echo last cached: from local:{}", cache.display()));
+    }
+}
+
+#[test]
+fn the_last_build_is_explained_without_building() {
+    for user in BOTH {
+        let project = with_base(user, "COPY a /a\n");
+        project.file("a", "one");
+        let none = asked(&project, &[]).failure(2);
+        assert!(none.stderr.contains("no build of"), "{}", none.stderr);
+        let _ = project.build(&busybox()).success();
+        let first: Value = serde_json::from_str(&asked(&project, &["--format", "json"]).success().stdout).unwrap();
+        project.file("a", "two");
+        let _ = project.build(&busybox()).success();
+        let again = project.build(&busybox()).success();
+        assert_eq!(again.count("ran:"), 0);
+        let told = asked(&project, &["--format", "json"]).success().stdout;
+        let told: Value = serde_json::from_str(&told).unwrap();
+        let copied = |told: &Value| {
+            let steps = told["steps"].as_array().unwrap();
+            steps.iter().find(|step| step["name"].as_str().unwrap().ends_with("COPY a /a")).unwrap().clone()
+        };
+        assert_eq!(copied(&first)["reason"], "first");
+        assert!(["cached", "covered"].contains(&copied(&told)["outcome"].as_str().unwrap()));
+        assert_eq!(told["caches"][0], "the state directory");
+        let _ = asked(&project, &["--against", "nothing"]).failure(2);
+        let against = asked(&project, &["--against", first["build"].as_str().unwrap()]).success();
+        assert!(against.stdout.contains(&format!("compared with build {}", first["build"].as_str().unwrap())));
+    }
+}
+
+#[test]
+fn a_record_that_is_damaged_is_none() {
+    let project = with_base(User::Root, "COPY a /a\n");
+    project.file("a", "one");
+    let _ = explained(&project, &[]);
+    for folder in ["builds", "files"] {
+        for entry in fs::read_dir(project.state().join("explain").join(folder)).unwrap().flatten() {
+            fs::write(entry.path(), "{damaged").unwrap();
+        }
+    }
+    project.file("a", "two");
+    let _ = explained(&project, &[]).says("COPY a /a ran: not in any cache (first build here");
+}

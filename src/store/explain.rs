@@ -1,0 +1,181 @@
+//! Records of builds, and lists of the files their steps read: who says why a step ran compares them.
+//!
+//! In: bytes under names. Out: the same. Invariants: a file appears whole, by a rename from the scratch folder; there are never
+//! much more than [`BUILDS`] records and [`LISTS`] lists nor [`BYTES`] bytes of them, the oldest go first. Whoever finds that
+//! one is gone knows less, and nothing else.
+//!
+//! ```text
+//! ROOT/explain/builds/KEY.ID    a build of the project KEY
+//! ROOT/explain/files/NAME       a list of files
+//! ```
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use super::{Store, subdir};
+use crate::sys::dir::{Dir, Time};
+
+const FOLDER: &str = "explain";
+const BUILDS_FOLDER: &str = "builds";
+const FILES_FOLDER: &str = "files";
+
+/// Records that are kept.
+const BUILDS: usize = 128;
+/// Lists that are kept.
+const LISTS: usize = 256;
+/// Bytes of either that are kept.
+const BYTES: u64 = 64 << 20;
+/// Longer files are none of ours.
+const LONGEST: u64 = 64 << 20;
+
+/// The folder.
+#[derive(Debug)]
+pub struct Explanations {
+    builds: Dir,
+    files: Dir,
+}
+
+impl Explanations {
+    /// Opens the folder of a store, making it if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn open(store: &Store) -> io::Result<Self> {
+        let folder = subdir(store.root_dir(), FOLDER)?;
+        Ok(Self { builds: subdir(&folder, BUILDS_FOLDER)?, files: subdir(&folder, FILES_FOLDER)? })
+    }
+
+    /// Opens the folder below a state root for reading; none if nothing was ever kept.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn read_only(root: &Path) -> io::Result<Option<Self>> {
+        let open = || -> io::Result<Self> {
+            let folder = Dir::open(root)?.open_dir(OsStr::new(FOLDER))?;
+            Ok(Self {
+                builds: folder.open_dir(OsStr::new(BUILDS_FOLDER))?,
+                files: folder.open_dir(OsStr::new(FILES_FOLDER))?,
+            })
+        };
+        match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// Returns the newest record of a project.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn newest(&self, project: &str) -> io::Result<Option<Vec<u8>>> {
+        self.find(|name| name.strip_prefix(project).is_some_and(|rest| rest.starts_with('.')))
+    }
+
+    /// Returns the record of the build whose id starts so.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn build(&self, id: &str) -> io::Result<Option<Vec<u8>>> {
+        self.find(|name| name.split_once('.').is_some_and(|(_, rest)| !id.is_empty() && rest.starts_with(id)))
+    }
+
+    fn find(&self, wanted: impl Fn(&str) -> bool) -> io::Result<Option<Vec<u8>>> {
+        let mut found = list(&self.builds)?;
+        found.retain(|(_, name, _)| wanted(name));
+        match found.pop() {
+            Some((_, name, _)) => read(&self.builds, &name),
+            None => Ok(None),
+        }
+    }
+
+    /// Keeps the record of a build and removes what is too old.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn save(&self, store: &Store, (project, id): (&str, &str), record: &[u8]) -> io::Result<()> {
+        write(store, &self.builds, &format!("{project}.{id}"), record)?;
+        trim(&self.builds, BUILDS)?;
+        trim(&self.files, LISTS)
+    }
+
+    /// Returns whether there is a list of that name; if so it counts as new.
+    pub fn has_list(&self, name: &str) -> bool {
+        // A list that cannot be touched only goes earlier.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let time = Time { seconds: now.as_secs() as i64, nanoseconds: now.subsec_nanos() };
+        self.files.set_time(OsStr::new(name), time).is_ok()
+    }
+
+    /// Returns a list.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn list(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        read(&self.files, name)
+    }
+
+    /// Keeps a list.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn save_list(&self, store: &Store, name: &str, list: &[u8]) -> io::Result<()> {
+        write(store, &self.files, name, list)
+    }
+}
+
+fn write(store: &Store, to: &Dir, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let scratch = store.scratch();
+    let temporary = scratch.unused();
+    scratch.dir().create_file(&temporary, 0o600)?.write_all(bytes)?;
+    scratch.dir().rename(&temporary, to, OsStr::new(name))
+}
+
+fn read(from: &Dir, name: &str) -> io::Result<Option<Vec<u8>>> {
+    if name.contains('/') || name.starts_with('.') || name.is_empty() {
+        return Ok(None);
+    }
+    let file = match from.open_file(OsStr::new(name)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut bytes = Vec::new();
+    file.take(LONGEST).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// When a file was written or used, its name, its size.
+type Kept = ((i64, u32), String, u64);
+
+/// Returns what is kept, the newest last.
+fn list(dir: &Dir) -> io::Result<Vec<Kept>> {
+    let mut found = Vec::new();
+    for name in dir.names()? {
+        let (Some(stat), Some(name)) = (dir.try_stat(&name)?, name.to_str()) else { continue };
+        found.push(((stat.mtime.seconds, stat.mtime.nanoseconds), name.to_owned(), stat.size));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn trim(dir: &Dir, count: usize) -> io::Result<()> {
+    let (mut kept, mut bytes) = (0, 0);
+    for (_, name, size) in list(dir)?.into_iter().rev() {
+        (kept, bytes) = (kept + 1, bytes + size);
+        if kept > 1 && (kept > count || bytes > BYTES) {
+            match dir.unlink(OsStr::new(&name)) {
+                // Another build was quicker.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+        }
+    }
+    Ok(())
+}
