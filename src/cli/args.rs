@@ -236,8 +236,8 @@ pub struct BuildArgs {
     #[arg(long = "ssh", value_name = "SPEC")]
     pub ssh: Vec<String>,
 
-    /// Privilege that a Dockerfile may ask for: `network.host`
-    #[arg(long = "allow", value_name = "ENTITLEMENT", value_delimiter = ',')]
+    /// Privilege that a Dockerfile may ask for: `network.host`, `security.insecure`, `device[=NAME]`
+    #[arg(long = "allow", value_name = "ENTITLEMENT")]
     pub allow: Vec<String>,
 
     /// Cache to read: `type=registry,ref=…`, `type=local,src=…` or just a reference; may be given several times

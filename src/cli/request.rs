@@ -215,7 +215,12 @@ pub(super) fn refuse_limits(args: &BuildArgs) -> Result<(), Diagnostic> {
 const ENTITLEMENTS: &[&str] = &["network.host", "security.insecure", "device"];
 
 fn entitlements(args: &BuildArgs) -> Result<Vec<String>, Diagnostic> {
-    let mut granted = args.allow.clone();
+    // A grant of a device has commas of its own.
+    let split = |value: &String| match value.starts_with("device=") {
+        true => vec![value.clone()],
+        false => value.split(',').map(str::to_owned).collect(),
+    };
+    let mut granted: Vec<String> = args.allow.iter().flat_map(split).collect();
     Grants::among(granted.iter().map(String::as_str)).map_err(|error| {
         usage(error.to_string()).hinted("write `--allow device`, or `--allow device=VENDOR/CLASS=NAME`")
     })?;

@@ -12,7 +12,6 @@ use crate::checksum::{ChecksumError, Entry, Selector};
 use crate::digest::Digest;
 use crate::exec::Executor;
 use crate::image::Platform;
-use crate::llb::CdiDevice;
 use crate::progress::{Event, Log, Sink, Stream};
 use crate::secrets::{Agent, Secret};
 use crate::snapshot::{Chain, LayerId, Snapshots};
@@ -128,13 +127,7 @@ impl Worker {
         }
     }
 
-    /// Returns the devices a step is to have, and says in its log which optional ones are not there.
-    pub(super) fn granted_devices(&self, vertex: &Digest, wanted: &[CdiDevice]) -> Result<Vec<CdiDevice>, OpsError> {
-        let granted = self.devices.granted(wanted)?;
-        self.tell_missing(vertex, &granted.missing);
-        Ok(granted.devices)
-    }
-
+    /// Says in the log of a step which optional devices are not there.
     pub(super) fn tell_missing(&self, vertex: &Digest, missing: &[String]) {
         for name in missing {
             let text = format!("the optional device {name} is not registered, the step does without it\n");

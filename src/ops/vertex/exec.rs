@@ -34,6 +34,8 @@ pub(super) struct ExecVertex {
     pub(super) name: String,
     pub(super) op: ExecOp,
     pub(super) key: OpKey,
+    /// Names of optional devices that are not there.
+    pub(super) missing: Vec<String>,
 }
 
 /// A step that is ready to run.
@@ -98,6 +100,7 @@ impl ExecVertex {
         })
         .await?;
         let Prepared { spec, kept } = prepared;
+        self.worker.tell_missing(&self.digest, &self.missing);
         self.worker.tell_missing(&self.digest, &missing);
         let command = spec.args.join(" ");
         let outcome = self.worker.executor.run(spec, &|stream, data| self.log(stream, data), cancel).await?;

@@ -39,9 +39,10 @@ pub fn op_of(
             worker.executor.allows(op.network, op.security)?;
             // The key names the devices that are given, as BuildKit's does.
             let mut op = (**op).clone();
-            op.cdi_devices = worker.granted_devices(&digest, &op.cdi_devices)?;
+            let granted = worker.devices.granted(&op.cdi_devices)?;
+            op.cdi_devices = granted.devices;
             let key = keys::exec(&op, &platform, inputs);
-            Arc::new(exec::ExecVertex { worker, digest, name, op, key })
+            Arc::new(exec::ExecVertex { worker, digest, name, op, key, missing: granted.missing })
         }
         Some(OpKind::File(op)) => Arc::new(file::FileVertex::new(worker, digest, name, op.clone(), inputs)),
         Some(OpKind::Source(op)) => source::op_of(worker, digest, op, platform)?,
