@@ -146,6 +146,7 @@ smoke!(
     tar_apply,
     tar_read,
     tar_roundtrip,
+    usage_log,
     www_authenticate,
 );
 
