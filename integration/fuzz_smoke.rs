@@ -149,6 +149,7 @@ smoke!(
     tar_apply,
     tar_read,
     tar_roundtrip,
+    usage_log,
     www_authenticate,
 );
 

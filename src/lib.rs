@@ -15,6 +15,7 @@
 //! | path | owner | what |
 //! | --- | --- | --- |
 //! | `lock`, `tmp/` | [`store`] | who uses the root, and what each process is working on |
+//! | `usage.log`, `usage.lock` | [`store::usage`] | when and how often what was used |
 //! | `blobs/` | [`store`] | layers, manifests and configs by digest, as they travel |
 //! | `records/` | [`store::records`] | cache keys and the layers they lead to |
 //! | `snapshots/`, `chains/` | [`snapshot`] | layers unpacked, in overlay's format, and their chain ids |
