@@ -119,6 +119,7 @@ smoke!(
     buildkitd_toml,
     cache_config,
     cache_spec,
+    cdi_spec,
     content_disposition,
     csv_size_duration,
     decompress,
