@@ -74,7 +74,7 @@ fn a_step_that_nobody_waits_for_any_more_is_killed() {
     });
     let start = Instant::now();
     while processes_with("99903") > 0 || rootfs.path("etc/hosts").exists() {
-        assert!(start.elapsed() < Duration::from_secs(20));
+        assert!(start.elapsed() < Duration::from_secs(2));
         std::thread::sleep(Duration::from_millis(10));
     }
 }

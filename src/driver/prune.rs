@@ -89,6 +89,9 @@ pub fn prune(root: &Path, policy: &Policy, patience: Duration, waiting: impl FnO
     let Inventory { items, places } = heap.list(&sizes, busy).map_err(failed)?;
     let (gone, taken) = heap.remove(&items, &places, policy).map_err(failed)?;
     heap.tidy(&items, &gone, !busy);
+    if !busy && policy.takes_everything() {
+        crate::store::explain::clear(&heap.store).map_err(failed)?;
+    }
     drop(lock);
     heap.delete(taken);
     let held = held(&items, policy, heap.store.disk(), gone.len());

@@ -29,6 +29,18 @@ const BYTES: u64 = 64 << 20;
 /// Longer files are none of ours.
 const LONGEST: u64 = 64 << 20;
 
+/// Removes all of it; only for who has the state directory alone.
+///
+/// # Errors
+///
+/// Those of the file system.
+pub fn clear(store: &Store) -> io::Result<()> {
+    match store.root_dir().remove_all(OsStr::new(FOLDER)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// The folder.
 #[derive(Debug)]
 pub struct Explanations {

@@ -70,6 +70,11 @@ enum Test {
 pub struct Filter(Vec<Vec<(Field, Test)>>);
 
 impl Filter {
+    /// Returns whether every item is meant, as no text was given.
+    pub fn is_for_all(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Reads the texts of a filter, one of which must hold.
     ///
     /// # Errors

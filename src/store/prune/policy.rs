@@ -71,6 +71,12 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// Returns whether nothing is to stay, notes included.
+    pub fn takes_everything(&self) -> bool {
+        let unlimited = [self.reserved, self.max_used, self.min_free].iter().all(|space| *space == Space::Bytes(0));
+        self.all && self.filter.is_for_all() && self.keep_duration == 0 && unlimited
+    }
+
     /// Returns how many bytes may stay of `total`; none where no limit of space is set.
     pub fn keep_bytes(&self, total: u64, disk: Disk) -> Option<u64> {
         let (reserved, max, free) = (self.reserved.bytes(disk), self.max_used.bytes(disk), self.min_free.bytes(disk));
