@@ -270,7 +270,7 @@ impl Lowering<'_> {
             if !triggers.is_empty() {
                 let lines = self.stages.get(id).source.lines.clone();
                 let added = self.add_triggers(id, &triggers);
-                more |= added.map_err(|p| Problem { ranges: lines, ..p })?;
+                more |= added.map_err(|p| p.only_at(lines))?;
             }
         }
         Ok(more)

@@ -150,7 +150,8 @@ impl<'a> Lowering<'a> {
         let lines = command.instruction.source.lines.clone();
         command.sources = match &command.instruction.kind {
             InstructionKind::Copy(copy) if !copy.from.is_empty() => {
-                vec![self.copy_source(&copy.from, &command.instruction).map_err(|p| p.at(&lines))?]
+                let source = self.copy_source(&copy.from, &command.instruction);
+                vec![source.map_err(|p| p.at(&lines).unplaced_upstream())?]
             }
             InstructionKind::Run(run) => self.mount_sources(run),
             _ => Vec::new(),
