@@ -68,17 +68,17 @@ impl<'a> Reader<'a> {
 
     fn next_line(&mut self) -> Result<Option<&'a str>, ParseError> {
         let Some(line) = self.lines.next() else { return Ok(None) };
-        self.number += 1;
         if line.strip_suffix('\n').unwrap_or(line).len() > MAX_LINE {
             // Where the instruction would go on cannot be known, so nothing behind it is read.
             self.lines = "".split_inclusive('\n');
             let error = ParseError::new(format!("dockerfile line greater than max allowed size of {MAX_LINE}"))
-                .at(&line_ranges(self.number, self.number))
+                .at(&line_ranges(self.number + 1, self.number + 1))
                 .named_upstream(UpstreamLines::Before)
                 .hinted("move the content to a file and COPY it");
             // BuildKit's reader ends there as at the end of the file.
             return Err(if self.begun { error } else { error.said_upstream(NO_INSTRUCTIONS) });
         }
+        self.number += 1;
         Ok(Some(line))
     }
 
