@@ -64,6 +64,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("liblzma", &["layer"]),
     ("clap", &["cli"]),
     ("toml", &["config"]),
+    ("serde_saphyr", &["cdi"]),
     ("anyhow", &["main"]),
 ];
 
