@@ -63,6 +63,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("liblzma", &["layer"]),
     ("clap", &["cli"]),
     ("toml", &["config"]),
+    ("serde_saphyr", &["cdi"]),
     ("oci_spec", &["image", "source"]),
 ];
 
