@@ -17,6 +17,7 @@ mod http;
 mod image;
 mod language;
 mod mounts;
+mod nested;
 mod outputs;
 mod privileges;
 mod progress;

@@ -12,7 +12,9 @@
 //! ROOT/tmp/NAME/N/{fs,work}     a layer in progress
 //! ```
 //!
-//! Where the kernel refuses overlay, trees are made by copying and layers by comparing; all else is the same.
+//! Where the kernel refuses overlay, trees are made by copying and layers by comparing; all else is the same, but that a socket of mode
+//! 07000 stands for what is removed where overlay's device cannot be made, as in a container, whose file system is an overlay. Layers of
+//! the one form are not used where the other holds.
 
 mod active;
 mod adopt;
@@ -43,6 +45,7 @@ use crate::digest::{ChainId, DiffId, HashingReader};
 use crate::layer::ahead::read_ahead;
 use crate::layer::apply::{ApplyOptions, Unmapped, apply};
 use crate::layer::compare::{Found, copy_diff, extract_diff, normalize, prune};
+use crate::layer::place::make_device_whiteout;
 use crate::layer::{BlobInfo, PackOptions, pack};
 use crate::store::Store;
 use crate::sys::dir::Dir;
@@ -57,6 +60,8 @@ use work::Work;
 const SNAPSHOTS: &str = "snapshots";
 const CHAINS: &str = "chains";
 const FS: &str = "fs";
+/// Added to the note on owners of layers in which sockets are whiteouts.
+const SOCKETS: &str = "; sockets are whiteouts";
 
 /// How stacks of layers become trees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,7 +96,7 @@ pub struct Snapshots {
     trees: Trees,
     skeletons: Skeletons,
     next: AtomicU64,
-    /// What owners on disk mean here.
+    /// What owners on disk mean here, and whether whiteouts are not overlay's.
     owners: String,
     /// Held while the notes of a layer are read, changed and replaced.
     notes: Mutex<()>,
@@ -110,7 +115,10 @@ impl Snapshots {
         let failed = |source| SnapshotError::Open { path: store.path().join(SNAPSHOTS), source };
         let mounter = choose(&store, &dir, options.kind)?.map(Arc::new);
         let next = AtomicU64::new(highest(&dir).map_err(failed)? + 1);
-        let owners = idmap::own().map_err(failed)?;
+        let mut owners = idmap::own().map_err(failed)?;
+        if mounter.is_none() && !makes_device_whiteouts(&store).map_err(failed)? {
+            owners.push_str(SOCKETS);
+        }
         let (trees, skeletons, notes, touched) = Default::default();
         Ok(Arc::new(Self { store, dir, chains, options, mounter, trees, skeletons, next, owners, notes, touched }))
     }
@@ -448,6 +456,18 @@ fn choose(store: &Store, snapshots: &Dir, kind: SnapshotKind) -> Result<Option<M
             tracing::info!(%error, "no overlay mounts here: trees will be copied");
             Ok(None)
         }
+    }
+}
+
+/// Tries whether overlay's whiteouts can be made where `store` is.
+fn makes_device_whiteouts(store: &Store) -> io::Result<bool> {
+    let scratch = store.scratch();
+    let (name, dir) = scratch.make_dir()?;
+    let made = make_device_whiteout(&dir, OsStr::new("removed"));
+    scratch.dir().remove_all(&name)?;
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        result => result.map(|()| true),
     }
 }
 
