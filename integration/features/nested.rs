@@ -39,7 +39,8 @@ fn files_are_removed_by_steps_and_by_layers() {
             "RUN mkdir -p /d/e && touch /d/a /d/b /d/e/c && ln /d/a /d/link\nRUN rm -r /d/a /d/e && mkdir /d/e\n";
         let check = "RUN test \"$(ls -R /d)\" = \"$(printf '/d:\\nb\\ne\\nlink\\n\\n/d/e:')\"\n";
         project.file("Dockerfile", format!("{BASE}{steps}{check}"));
-        let _ = project.build(&[&busybox()[..], &["-o", "type=oci,tar=false,dest=image"]].concat()).success();
+        let output = project.build(&[&busybox()[..], &["-o", "type=oci,tar=false,dest=image"]].concat()).success();
+        assert_eq!(output.count("every step copies its base"), 1, "{}", output.stderr);
         // Unpacked where nothing is known of it, the layers say the same.
         project.file("Dockerfile", format!("FROM made\n{check}"));
         let mut prune = project.command(binary());
