@@ -50,6 +50,7 @@ fn prune(project: &Project, args: &[&str]) -> Command {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "only a test that fails shows it")]
 fn whatever_is_killed_leaves_a_sound_state() {
     let registry = Registry::start();
     for user in BOTH {
