@@ -27,7 +27,7 @@ mod tar_reader;
 pub(crate) mod tar_writer;
 mod times;
 
-pub use error::LayerError;
+pub use error::{LayerError, more_ids};
 pub use pack::{PackOptions, pack};
 
 use crate::digest::{DiffId, Digest};

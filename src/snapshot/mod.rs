@@ -12,13 +12,16 @@
 //! ROOT/tmp/NAME/N/{fs,work}     a layer in progress
 //! ```
 //!
-//! Where the kernel refuses overlay, trees are made by copying and layers by comparing; all else is the same.
+//! Where the kernel refuses overlay, trees are made by copying and layers by comparing; all else is the same, but that a socket of mode
+//! 07000 stands for what is removed where overlay's device cannot be made, as in a container, whose file system is an overlay. Layers of
+//! the one form are not used where the other holds.
 
 mod active;
 mod adopt;
 mod blobs;
 mod chain;
 mod error;
+mod manner;
 mod meta;
 mod native;
 mod overlay;
@@ -46,10 +49,10 @@ use crate::layer::compare::{Found, copy_diff, extract_diff, normalize, prune};
 use crate::layer::{BlobInfo, PackOptions, pack};
 use crate::store::Store;
 use crate::sys::dir::Dir;
-use crate::sys::idmap;
+use manner::Trial;
 use meta::StoredBlob;
 use native::Trees;
-use overlay::{MAX_LAYERS, Mounter, Stack};
+use overlay::{MAX_LAYERS, Stack};
 use skeleton::Skeletons;
 use stored::Touched;
 use work::Work;
@@ -86,13 +89,11 @@ pub struct Snapshots {
     dir: Dir,
     chains: Dir,
     options: SnapshotOptions,
-    /// None where trees are copies.
-    mounter: Option<Arc<Mounter>>,
+    /// How trees are made.
+    trial: Trial,
     trees: Trees,
     skeletons: Skeletons,
     next: AtomicU64,
-    /// What owners on disk mean here.
-    owners: String,
     /// Held while the notes of a layer are read, changed and replaced.
     notes: Mutex<()>,
     touched: Mutex<Touched>,
@@ -108,11 +109,10 @@ impl Snapshots {
     pub fn with_store(store: Arc<Store>, options: SnapshotOptions) -> Result<Arc<Self>, SnapshotError> {
         let (dir, chains) = (store.folder(SNAPSHOTS)?, store.folder(CHAINS)?);
         let failed = |source| SnapshotError::Open { path: store.path().join(SNAPSHOTS), source };
-        let mounter = choose(&store, &dir, options.kind)?.map(Arc::new);
+        let trial = Trial::start(&store, &dir, options.kind)?;
         let next = AtomicU64::new(highest(&dir).map_err(failed)? + 1);
-        let owners = idmap::own().map_err(failed)?;
         let (trees, skeletons, notes, touched) = Default::default();
-        Ok(Arc::new(Self { store, dir, chains, options, mounter, trees, skeletons, next, owners, notes, touched }))
+        Ok(Arc::new(Self { store, dir, chains, options, trial, trees, skeletons, next, notes, touched }))
     }
 
     /// Returns the store of the same state root.
@@ -122,7 +122,7 @@ impl Snapshots {
 
     /// Returns how stacks become trees here, never [`SnapshotKind::Auto`].
     pub fn kind(&self) -> SnapshotKind {
-        if self.mounter.is_some() { SnapshotKind::Overlay } else { SnapshotKind::Native }
+        if self.trial.manner().mounter.is_some() { SnapshotKind::Overlay } else { SnapshotKind::Native }
     }
 
     /// Starts a tree that can be changed, equal to `parent`.
@@ -137,7 +137,7 @@ impl Snapshots {
         if parent.is_empty() {
             return Ok(Active::plain(parent.clone(), work, fs));
         }
-        let Some(mounter) = &self.mounter else {
+        let Some(mounter) = &self.trial.manner().mounter else {
             let lower = self.tree(parent)?;
             crate::layer::copy::tree(lower.dir(), &fs).map_err(failed)?;
             return Ok(Active::copied(parent.clone(), work, fs, lower));
@@ -162,7 +162,7 @@ impl Snapshots {
             size: found.size,
             hides: found.hides,
             parent: parent.clone(),
-            owners: self.owners.clone(),
+            owners: self.trial.manner().owners.clone(),
             ..LayerInfo::default()
         };
         info.create(work.dir()).map_err(failed)?;
@@ -205,7 +205,7 @@ impl Snapshots {
     pub fn view(&self, chain: &Chain) -> Result<View, SnapshotError> {
         let chain = &chain.distinct();
         let failed = |source| SnapshotError::Mount { count: chain.layers().len(), source };
-        let Some(mounter) = self.mounter.as_ref().filter(|_| !chain.is_empty()) else {
+        let Some(mounter) = self.trial.manner().mounter.as_ref().filter(|_| !chain.is_empty()) else {
             return View::copied(self.tree(chain)?).map_err(failed);
         };
         if let [only] = chain.layers()
@@ -251,7 +251,7 @@ impl Snapshots {
             size: found.size,
             hides: found.hides,
             chain_id,
-            owners: self.owners.clone(),
+            owners: self.trial.manner().owners.clone(),
             squashed: unpacked.applied.squashed,
             devices: unpacked.applied.devices,
             ..origin.info(parent, expect)
@@ -375,7 +375,7 @@ impl Snapshots {
     /// belong to others now, or to root where there was but one id.
     fn usable(&self, layer: LayerId) -> Option<LayerInfo> {
         let info = self.info(layer).ok()?;
-        (info.owners == self.owners && self.fs(layer).is_ok()).then_some(info)
+        (info.owners == self.trial.manner().owners && self.fs(layer).is_ok()).then_some(info)
     }
 
     /// Gives no new layer the id of one of `chain`: where layers were deleted by hand, others may still speak of them.
@@ -431,24 +431,6 @@ impl Snapshots {
 
 fn poisoned(layer: LayerId) -> SnapshotError {
     SnapshotError::Missing { layer, source: io::Error::other("poisoned lock") }
-}
-
-fn choose(store: &Store, snapshots: &Dir, kind: SnapshotKind) -> Result<Option<Mounter>, SnapshotError> {
-    if kind == SnapshotKind::Native {
-        return Ok(None);
-    }
-    let started = snapshots.reopen().and_then(Mounter::start);
-    let tried = started.and_then(|mounter| mounter.probe(store).map(|()| mounter));
-    match tried {
-        Ok(mounter) => Ok(Some(mounter)),
-        Err(source) if kind == SnapshotKind::Overlay => {
-            Err(SnapshotError::Overlay { path: store.path().to_owned(), source })
-        }
-        Err(error) => {
-            tracing::info!(%error, "no overlay mounts here: trees will be copied");
-            Ok(None)
-        }
-    }
 }
 
 fn highest(dir: &Dir) -> io::Result<u64> {
