@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -52,6 +52,7 @@ impl Workshop {
     pub(crate) fn change(&mut self, change: &Value) {
         let text = |key: &str| change[key].as_str().unwrap_or_else(|| panic!("{change}")).to_owned();
         let place = || self.project.context().join(text("path"));
+        let owner = fs::metadata(self.project.context()).unwrap();
         match text("op").as_str() {
             "write" => {
                 if let Some(parent) = place().parent() {
@@ -83,8 +84,11 @@ impl Workshop {
             "secret" => self.inputs.secret.extend(set(change)),
             other => panic!("unknown change {other}"),
         }
-        if self.user == User::Rootless {
-            self.project.own(&self.project.context());
+        // Only what is new: a change of owner takes special bits off.
+        if self.user == User::Rootless && matches!(change["op"].as_str(), Some("write" | "symlink")) {
+            let (place, context) = (place(), self.project.context());
+            let new = place.ancestors().take_while(|path| *path != context);
+            new.for_each(|path| std::os::unix::fs::lchown(path, Some(owner.uid()), Some(owner.gid())).unwrap());
         }
     }
 
