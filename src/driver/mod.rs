@@ -164,6 +164,9 @@ async fn run(
         outcome => outcome.map_err(Failure::into_diagnostic),
     };
     *over = prune::note(snapshots, &work.worker.caches, &build.setup.limits);
+    if let Err(error) = snapshots.settle() {
+        tracing::info!(%error, "layers of this build will be made again if the machine starts anew");
+    }
     outcome
 }
 

@@ -131,6 +131,12 @@ pub fn make_dumpable() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?)
 }
 
+/// Returns which start of the machine this is: a number the kernel makes up each time.
+pub fn boot_id() -> Option<u128> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    u128::from_str_radix(&text.trim_end().replace('-', ""), 16).ok()
+}
+
 /// Starts a new session, without a terminal.
 pub fn new_session() -> io::Result<()> {
     rustix::process::setsid()?;
