@@ -17,6 +17,7 @@ mod call;
 mod contexts;
 pub mod explain;
 mod graph;
+mod held;
 mod imports;
 mod outputs;
 mod packer;
@@ -50,6 +51,7 @@ use blobs::BuildBlobs;
 use bridge::DriverBridge;
 use caches::Caches;
 use contexts::Inputs;
+use held::{Extent, Held};
 use imports::Imports;
 use outputs::Solved;
 use packer::{Packer, Wanted};
@@ -90,6 +92,8 @@ struct Build {
     dockerfile: (String, Arc<str>),
     /// Keeps what steps are made of; none where that cannot be kept.
     recorder: Option<Arc<explain::Recorder>>,
+    /// What lies where caches will be written.
+    held: Vec<Option<Held>>,
 }
 
 /// Builds.
@@ -220,7 +224,7 @@ impl Work<'_> {
         let trees = match trees {
             Ok(trees) => trees,
             Err(diagnostic) => {
-                self.salvage(&records, (&blobs, &origins), cancel).await;
+                self.salvage((&records, Extent::Partial), (&blobs, &origins), cancel).await;
                 return Err(Failure::Final(diagnostic));
             }
         };
@@ -229,12 +233,12 @@ impl Work<'_> {
             Ok(outcome) => outcome,
             Err(diagnostic) if need == Need::Handle && blobs.is_lost() => return Err(Failure::Lost(diagnostic)),
             Err(diagnostic) => {
-                self.salvage(&solved.records, (&blobs, &solved.origins), cancel).await;
+                self.salvage((&solved.records, Extent::Whole), (&blobs, &solved.origins), cancel).await;
                 return Err(Failure::Final(diagnostic));
             }
         };
         let grace = if self.build.setup.cache_failed { CACHE_GRACE } else { CLEAN_UP };
-        match self.caches(&solved.records, (&blobs, &solved.origins), (cancel, grace)).await {
+        match self.caches((&solved.records, Extent::Whole), (&blobs, &solved.origins), (cancel, grace)).await {
             Some(Ok(())) => Ok(outcome),
             Some(Err(diagnostic)) if need == Need::Handle && blobs.is_lost() => Err(Failure::Lost(diagnostic)),
             Some(Err(diagnostic)) => Err(Failure::Final(diagnostic)),
@@ -269,7 +273,7 @@ impl Work<'_> {
     /// Writes the caches of what finished before the build failed or was stopped; what goes wrong then is no longer of interest.
     async fn salvage(
         &self,
-        records: &Exported<Tree>,
+        records: (&Exported<Tree>, Extent),
         (blobs, origins): (&Arc<BuildBlobs>, &BTreeMap<Digest, Vec<Reference>>),
         cancel: &CancellationToken,
     ) {
@@ -297,12 +301,12 @@ impl Work<'_> {
     /// Writes the caches; none if that did not end within `grace` after the build was cancelled.
     async fn caches(
         &self,
-        records: &Exported<Tree>,
+        (records, extent): (&Exported<Tree>, Extent),
         (blobs, origins): (&Arc<BuildBlobs>, &BTreeMap<Digest, Vec<Reference>>),
         (cancel, grace): (&CancellationToken, Duration),
     ) -> Option<Result<(), Diagnostic>> {
         let stop = Stop::new();
-        let caches = Caches { build: self.build, records, packer: &self.packer, blobs, origins, stop: &stop };
+        let caches = Caches { build: self.build, records, packer: &self.packer, blobs, origins, stop: &stop, extent };
         let late = async {
             cancel.cancelled().await;
             tokio::time::sleep(grace).await;
@@ -375,7 +379,8 @@ async fn open(
     let sources = Sources::open(&setup, &request, &stations)?;
     let dockerfile = (String::new(), "".into());
     let recorder = explain::Recorder::open(&stations, &request, &*sink);
-    let mut build = Build { setup, request, stations, sources, sink, steps, dockerfile, recorder };
+    let held = Held::start(&setup.caches_to, &stations.client);
+    let mut build = Build { setup, request, stations, sources, sink, steps, dockerfile, recorder, held };
     let fetched = build.fetch_context().await?;
     let name = build.request.options.get("filename").map_or("Dockerfile", String::as_str);
     let title = format!("[internal] load build definition from {name}");

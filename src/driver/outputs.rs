@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::blobs::BuildBlobs;
 use super::caches::Caches;
+use super::held::Extent;
 use super::packer::{Packer, Packing};
 use super::steps::{Shown, Step};
 use super::{Build, Outcome, Setup};
@@ -329,7 +330,7 @@ impl Exporter<'_> {
         }
         let Solved { records, origins, .. } = self.solved;
         let (build, packer, blobs, stop) = (self.build, self.packer, self.own, &self.stop);
-        let caches = Caches { build, records, packer, blobs, origins, stop };
+        let caches = Caches { build, records, packer, blobs, origins, stop, extent: Extent::Whole };
         let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest.clone()).collect();
         caches.inline(tree_at, &digests, packing).await.unwrap_or_else(|diagnostic| {
             let text = format!("the image carries no cache: {}", diagnostic.message);
