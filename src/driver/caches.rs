@@ -22,6 +22,7 @@ use crate::export::stop::Stop;
 use crate::export::{Blobs, ExportLayer, ExportSpec, Image};
 use crate::image::media::Compression;
 use crate::image::{Descriptor, Platform, Reference};
+use crate::layer::Toc;
 use crate::ops::Tree;
 use crate::progress::{Event, Warning};
 use crate::remotecache::manifest::{self, Form};
@@ -210,7 +211,10 @@ impl Caches<'_> {
         let Some(blob) = blob else { return Ok(None) };
         let info = self.build.stations.snapshots.info(layer).map_err(|error| Diagnostic::from_error(&error))?;
         Ok(Some(RemoteLayer {
-            descriptor: Descriptor::new(blob.compression.oci_layer(), blob.digest, blob.size),
+            descriptor: Descriptor {
+                annotations: blob.toc.iter().flat_map(Toc::annotations).collect(),
+                ..Descriptor::new(blob.compression.oci_layer(), blob.digest, blob.size)
+            },
             diff_id: blob.diff_id,
             created: info.created,
             description: info.description,
@@ -243,6 +247,7 @@ impl Caches<'_> {
             created: layer.created,
             description: layer.description,
             origins,
+            toc: Toc::read(&layer.descriptor.annotations),
         };
         (layer.descriptor, export)
     }

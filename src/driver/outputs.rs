@@ -31,6 +31,7 @@ use crate::export::{checked, files, layout, tree, treetar};
 use crate::frontend::{Lowered, PlatformResult};
 use crate::image::media::Compression;
 use crate::image::{Platform, Reference};
+use crate::layer::Toc;
 use crate::ops::Tree;
 use crate::progress::{Event, Warning};
 use crate::remotecache::{Place, RemoteLayer, spec};
@@ -350,6 +351,7 @@ impl Exporter<'_> {
             created: layer.created.clone(),
             description: layer.description.clone(),
             origins,
+            toc: Toc::read(&layer.descriptor.annotations),
         }
     }
 
@@ -364,6 +366,7 @@ impl Exporter<'_> {
             compression: blob.compression,
             created: info.created,
             description: info.description,
+            toc: blob.toc,
             origins,
         })
     }
