@@ -32,14 +32,45 @@ pub fn write(image: &Image, names: &[Reference], blobs: &dyn Blobs, dest: &Path)
     write_entries(image, archive::named(image, names), blobs, dest)
 }
 
-/// Writes what has the shape of an image under a bare tag, in place of the former of that tag.
-pub fn write_tagged(image: &Image, tag: &str, blobs: &dyn Blobs, dest: &Path) -> Result<(), ExportError> {
+/// What must lie under a tag for it to be replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Over {
+    /// Anything.
+    Any,
+    /// This, or nothing at all.
+    Only(Option<Digest>),
+}
+
+/// Writes what has the shape of an image under a bare tag, in place of the former of that tag. Returns whether it was: it is
+/// not where something else than `over` lies there, such as what another process wrote meanwhile.
+pub fn write_tagged(
+    image: &Image,
+    (tag, over): (&str, &Over),
+    blobs: &dyn Blobs,
+    dest: &Path,
+) -> Result<bool, ExportError> {
     let mut entry = image.root.descriptor.clone();
     entry.annotations.insert(REF_NAME.into(), tag.to_owned());
-    write_entries(image, vec![entry], blobs, dest)
+    let as_expected = |index: &Index| match over {
+        Over::Any => true,
+        Over::Only(digest) => {
+            let tagged = |entry: &&Descriptor| entry.annotations.get(REF_NAME).is_some_and(|name| name == tag);
+            index.manifests.iter().rfind(tagged).map(|entry| &entry.digest) == digest.as_ref()
+        }
+    };
+    write_when(image, vec![entry], (blobs, dest), as_expected)
 }
 
 fn write_entries(image: &Image, entries: Vec<Descriptor>, blobs: &dyn Blobs, dest: &Path) -> Result<(), ExportError> {
+    write_when(image, entries, (blobs, dest), |_| true).map(drop)
+}
+
+fn write_when(
+    image: &Image,
+    entries: Vec<Descriptor>,
+    (blobs, dest): (&dyn Blobs, &Path),
+    as_expected: impl FnOnce(&Index) -> bool,
+) -> Result<bool, ExportError> {
     let root = destination::open_directory(dest, Missing::Create)?;
     let layout = Layout { root: &root, dest };
     for (layer, _) in image.layers() {
@@ -52,10 +83,13 @@ fn write_entries(image: &Image, entries: Vec<Descriptor>, blobs: &dyn Blobs, des
     if root.try_stat(OsStr::new("oci-layout")).map_err(ExportError::write(dest))?.is_none() {
         layout.replace(MARKER, MARKER_CONTENT)?;
     }
-    let index = merged(layout.read_index()?, entries);
-    layout.replace("index.json", &canonical::to_vec(&index))?;
+    let index = layout.read_index()?;
+    let is_expected = as_expected(&index);
+    if is_expected {
+        layout.replace("index.json", &canonical::to_vec(&merged(index, entries)))?;
+    }
     drop(lock);
-    Ok(())
+    Ok(is_expected)
 }
 
 /// Adds entries, in place of those of the same name, or of the same content where they have none.

@@ -35,6 +35,8 @@ pub enum Compression {
     /// gzip (RFC 1952).
     #[default]
     Gzip,
+    /// gzip whose files can be read one by one. No media type states it: it is named where layers are made, and read as gzip.
+    Estargz,
     /// zstd (RFC 8878).
     Zstd,
 }
@@ -44,7 +46,7 @@ impl Compression {
     pub fn oci_layer(self) -> &'static str {
         match self {
             Compression::Uncompressed => OCI_LAYER,
-            Compression::Gzip => OCI_LAYER_GZIP,
+            Compression::Gzip | Compression::Estargz => OCI_LAYER_GZIP,
             Compression::Zstd => OCI_LAYER_ZSTD,
         }
     }
@@ -53,7 +55,7 @@ impl Compression {
     pub fn docker_layer(self) -> &'static str {
         match self {
             Compression::Uncompressed => DOCKER_LAYER,
-            Compression::Gzip => DOCKER_LAYER_GZIP,
+            Compression::Gzip | Compression::Estargz => DOCKER_LAYER_GZIP,
             Compression::Zstd => DOCKER_LAYER_ZSTD,
         }
     }

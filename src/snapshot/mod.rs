@@ -49,7 +49,7 @@ use crate::digest::{ChainId, DiffId, HashingReader};
 use crate::layer::ahead::read_ahead;
 use crate::layer::apply::{ApplyOptions, Unmapped, apply};
 use crate::layer::compare::{Found, copy_diff, extract_diff, normalize, prune};
-use crate::layer::{BlobInfo, PackOptions, pack};
+use crate::layer::{BlobInfo, PackOptions, Packed, pack};
 use crate::store::Store;
 use crate::sys::dir::Dir;
 use durable::Durable;
@@ -324,9 +324,9 @@ impl Snapshots {
         if let Some(known) = self.known_blob(layer, options)? {
             return Ok(known);
         }
-        let (writer, diff_id) = pack(&self.fs(layer)?, options, self.store.writer()?)?;
-        let (digest, size) = writer.commit(None)?;
-        let blob = BlobInfo { diff_id, digest, size, compression: options.compression };
+        let Packed { out, diff_id, toc } = pack(&self.fs(layer)?, options, self.store.writer()?)?;
+        let (digest, size) = out.commit(None)?;
+        let blob = BlobInfo { diff_id, digest, size, compression: options.compression, toc };
         if options.latest.is_none() {
             self.note_blob(layer, &blob, options.level())?;
         }
