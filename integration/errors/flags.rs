@@ -2,27 +2,27 @@
 
 use crate::support::build::{Project, User, binary, run};
 
-/// Flags, the message, and a hint; all end with exit code 2.
-const WRONG: [(&[&str], &str, &str); 47] = [
+/// Flags, the message, and what helps; all end with exit code 2.
+const WRONG: [(&[&str], &str, &str); 48] = [
     (&["--taget=x"], "unknown flag --taget", "did you mean `--target`?"),
     (&["--frobnicate"], "unknown flag --frobnicate", "rbuild --help"),
     (&["--progress", "plian"], "invalid value of --progress: \"plian\"", "`--progress plain`"),
-    (&["--network", "bridge"], "\"bridge\" is none of default, host, none", ""),
+    (&["--network", "bridge"], "invalid value of --network: \"bridge\"", "none of default, host, none"),
     (&["--platform", "linux/amd46"], "unknown architecture \"amd46\"", "did you mean `linux/amd64`?"),
     (&["--platform", "linxu/amd64"], "unknown operating system \"linxu\"", "did you mean `linux/amd64`?"),
     (&["--platform", "foo"], "invalid value of --platform", "`--platform linux/amd64`"),
     (&["--platform", "a/b/c/d"], "invalid value of --platform", "`--platform linux/amd64`"),
     (&["--build-arg", "=x"], "invalid value of --build-arg: the name is missing", "`--build-arg NAME=VALUE`"),
-    (&["--label", "=x"], "invalid value of --label", ""),
-    (&["--annotation", "x"], "invalid value of --annotation: \"x\": expected NAME=VALUE", ""),
+    (&["--label", "=x"], "invalid value of --label: \"=x\"", "expected NAME=VALUE"),
+    (&["--annotation", "x"], "invalid value of --annotation: \"x\"", "expected NAME=VALUE"),
     (&["--ulimit", "nofile"], "invalid ulimit argument: nofile", "NAME=SOFT[:HARD]"),
     (&["--ulimit", "nofle=1"], "invalid ulimit type: nofle", "nofile"),
     (&["--ulimit", "nofile=a"], "invalid ulimit value \"a\"", "NAME=SOFT[:HARD]"),
-    (&["--ulimit", "nofile=9:1"], "less than or equal to hard limit", ""),
+    (&["--ulimit", "nofile=9:1"], "less than or equal to hard limit", "NAME=SOFT[:HARD]"),
     (&["--shm-size", "much"], "invalid value of --shm-size", "`--shm-size 64m`"),
     (&["--shm-size=-1"], "invalid value of --shm-size", "`--shm-size 64m`"),
-    (&["--add-host", "db"], "invalid value of --add-host: \"db\": expected NAME:IP", ""),
-    (&["--add-host", "db:there"], "\"there\" is no address", ""),
+    (&["--add-host", "db"], "invalid value of --add-host: \"db\"", "expected NAME:IP"),
+    (&["--add-host", "db:there"], "\"there\" is no address", "expected NAME:IP"),
     (&["--add-host", "db:host-gateway"], "\"host-gateway\" is no address", "`--add-host db:127.0.0.1`"),
     (&["-o", "type=iamge"], "unknown type \"iamge\"", "did you mean type=image?"),
     (&["-o", "type=oci,dst=x"], "unknown attribute \"dst\" for type=oci", "did you mean dest=?"),
@@ -33,10 +33,18 @@ const WRONG: [(&[&str], &str, &str); 47] = [
     (&["--secret", "id=a,src=/nonexistent"], "failed to read secret a from /nonexistent: No such file", "id=a,src="),
     (&["--secret", "id=a,env=NOPE"], "the variable NOPE is not set", "set the variable"),
     (&["--ssh", "default"], "the variable SSH_AUTH_SOCK is not set", "ssh-agent"),
-    (&["--build-context", "x"], "invalid value of --build-context: \"x\": expected NAME=VALUE", ""),
-    (&["--build-context", "x=/nonexistent"], "failed to open \"/nonexistent\": No such file", ""),
-    (&["--build-context", "x=ftp://h.invalid"], "write a directory, a URL, a git repository", ""),
-    (&["--build-context", "x=docker-image://A:1"], "invalid reference format", ""),
+    (&["--build-context", "x"], "invalid value of --build-context: \"x\"", "expected NAME=VALUE"),
+    (
+        &["--build-context", "x=/nonexistent"],
+        "invalid value of --build-context: \"x=/nonexistent\"",
+        "failed to open \"/nonexistent\": No such file",
+    ),
+    (
+        &["--build-context", "x=ftp://h.invalid"],
+        "invalid value of --build-context: \"x=ftp://h.invalid\"",
+        "write a directory, a URL, a git repository",
+    ),
+    (&["--build-context", "x=docker-image://A:1"], "invalid reference format", "must be lowercase"),
     (&["--cache-from", "type=gha"], "--cache-from: no cache backend of type `gha` is there", "registry, local, inline"),
     (
         &["--cache-from", "type=lokal,src=x"],
@@ -45,14 +53,19 @@ const WRONG: [(&[&str], &str, &str); 47] = [
     ),
     (&["--cache-to", "type=local,dst=x"], "--cache-to: dest= is missing", "add dest=DIRECTORY"),
     (&["--cache-to", "type=local,dest=x,mod=max"], "unknown attribute \"mod\"", "did you mean mode=?"),
-    (&["--cache-to", "type=registry,ref=A"], "--cache-to: invalid reference format", ""),
-    (&["--cache-to", "mode=max"], "`type=` is missing", ""),
+    (&["--cache-to", "type=registry,ref=A"], "--cache-to: invalid reference format", "must be lowercase"),
+    (&["--cache-to", "mode=max"], "`type=` is missing", "registry, local, inline"),
     (&["--allow", "network.hots"], "unknown entitlement \"network.hots\"", "did you mean `network.host`?"),
     (&["-t", "App:1"], "invalid value of --tag", "lower case"),
-    (&["--sbom=true"], "`--sbom` is refused", ""),
-    (&["--provenance=mode=max"], "`--provenance` is refused", ""),
+    (&["--sbom=true"], "`--sbom` is refused", "leave it out or say `false`"),
+    (&["--provenance=mode=max"], "`--provenance` is refused", "leave it out or say `false`"),
     (&["--check", "--call=outline"], "ask for different things", "leave out one"),
-    (&["--builder", "x"], "`--builder` is refused", ""),
+    (
+        &["--no-cache", "--no-cache-filter", "a"],
+        "`--no-cache` and `--no-cache-filter` ask for different things",
+        "leave out one",
+    ),
+    (&["--builder", "x"], "`--builder` is refused", "leave it out"),
     (&["--config", "/nonexistent"], "failed to read configuration file /nonexistent", "`--config FILE`"),
     (&["second"], "unexpected", "quote"),
 ];
@@ -61,6 +74,7 @@ const WRONG: [(&[&str], &str, &str); 47] = [
 fn each_wrong_flag_is_named_with_what_to_type() {
     let project = Project::with(User::Rootless, "FROM scratch\nCOPY Dockerfile /\n");
     for (flags, message, hint) in WRONG {
+        assert!(!hint.is_empty(), "{flags:?} has no remedy");
         let _ = project.build(flags).complains(2, message, hint);
     }
     assert!(project.build(&["-o", "type=local"]).complains(2, "dest= is missing", "add dest=").stdout.is_empty());

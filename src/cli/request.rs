@@ -354,6 +354,10 @@ fn options(args: &BuildArgs, environment: &Environment) -> Result<BTreeMap<Strin
         }
         set("platform", args.platforms.join(","));
     }
+    if args.no_cache && !args.no_cache_filter.is_empty() {
+        let text = "`--no-cache` and `--no-cache-filter` ask for different things".to_owned();
+        return Err(usage(text).hinted("leave out one of them"));
+    }
     if args.no_cache {
         set("no-cache", String::new());
     } else if !args.no_cache_filter.is_empty() {
