@@ -14,9 +14,9 @@ use crate::compare;
 
 /// Inputs of a case, and where its outputs are.
 pub(crate) struct Case {
-    path: PathBuf,
-    request: Request,
-    table: Table,
+    pub(crate) path: PathBuf,
+    pub(crate) request: Request,
+    pub(crate) table: Table,
 }
 
 impl Case {

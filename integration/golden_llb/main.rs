@@ -2,9 +2,10 @@
 //!
 //! `RBUILD_GOLDEN_LLB=DIR` picks another folder than `testdata/golden/llb` and `testdata/golden/corners`; arguments pick
 //! cases by a part of their name.
-//! Every case of the folder is run, and must not differ at all.
+//! Every case of the folder is run, and must not differ at all. The answers to calls in `testdata/golden/calls` are compared as well.
 
 mod bridge;
+mod calls;
 mod case;
 mod compare;
 mod decode;
@@ -17,17 +18,20 @@ use case::Case;
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
     let mut count = Count::default();
-    for folder in folders() {
+    for (folder, compare) in folders() {
         let names = case_names(&folder);
         assert!(!names.is_empty(), "no cases in {}", folder.display());
         for name in names.iter().filter(|n| wanted.is_empty() || wanted.iter().any(|w| n.contains(w.as_str()))) {
-            count.add(&folder, name);
+            count.add(&folder, name, compare);
         }
     }
     let Count { passed, bad } = count;
     report(&format!("golden llb: {passed} passed, {bad} failed"), &[]);
     if bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
+
+/// Runs a case of a folder and returns what differs.
+type Compare = fn(&Path, &str) -> Vec<String>;
 
 /// How many cases passed and failed.
 #[derive(Default)]
@@ -37,8 +41,10 @@ struct Count {
 }
 
 impl Count {
-    fn add(&mut self, folder: &Path, name: &str) {
-        let differences = differences(folder, name);
+    /// A panic is a difference too, and the other cases still run.
+    fn add(&mut self, folder: &Path, name: &str, compare: Compare) {
+        let differences = std::panic::catch_unwind(|| compare(folder, name));
+        let differences = differences.unwrap_or_else(|_| vec!["panicked".to_owned()]);
         if differences.is_empty() {
             self.passed += 1;
         } else {
@@ -48,17 +54,18 @@ impl Count {
     }
 }
 
-/// A panic is a difference too, and the other cases still run.
-fn differences(folder: &Path, name: &str) -> Vec<String> {
-    let run = || Case::read(folder, name).run();
-    std::panic::catch_unwind(run).unwrap_or_else(|_| vec!["panicked".to_owned()])
+fn lowering(folder: &Path, name: &str) -> Vec<String> {
+    Case::read(folder, name).run()
 }
 
-fn folders() -> Vec<PathBuf> {
+fn folders() -> Vec<(PathBuf, Compare)> {
     #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
     let given = std::env::var_os("RBUILD_GOLDEN_LLB");
     let own = |name| Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/golden").join(name);
-    given.map_or_else(|| vec![own("llb"), own("corners")], |given| vec![PathBuf::from(given)])
+    match given {
+        Some(given) => vec![(PathBuf::from(given), lowering)],
+        None => vec![(own("llb"), lowering), (own("corners"), lowering), (own("calls"), calls::differences)],
+    }
 }
 
 fn case_names(folder: &Path) -> Vec<String> {

@@ -19,7 +19,7 @@ pub struct ParseError {
     /// What the user can do.
     pub hint: Option<String>,
     /// Where BuildKit tells it otherwise.
-    pub upstream: Upstream,
+    pub upstream: Option<Box<Upstream>>,
 }
 
 /// How BuildKit tells a mistake where it does not tell it as we do: a kind of mistake has one of these.
@@ -49,6 +49,11 @@ pub enum UpstreamLines {
 }
 
 impl Upstream {
+    /// Another message about the same lines.
+    pub fn saying(message: String) -> Box<Self> {
+        Box::new(Self { message: Some(message), ..Self::default() })
+    }
+
     /// Returns the numbers BuildKit gives, in order and each once, where we name `own`.
     pub fn numbers(&self, own: &[LineRange]) -> Vec<u32> {
         let all = |ranges: &[LineRange]| -> BTreeSet<u32> { ranges.iter().flat_map(|r| r.start..=r.end).collect() };
@@ -65,7 +70,7 @@ impl Upstream {
 impl ParseError {
     /// Builds an error about the file as a whole.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), ranges: Vec::new(), mark: None, hint: None, upstream: Upstream::default() }
+        Self { message: message.into(), ranges: Vec::new(), mark: None, hint: None, upstream: None }
     }
 
     /// Sets the lines meant.
@@ -92,14 +97,14 @@ impl ParseError {
     /// Sets which lines BuildKit names.
     #[must_use]
     pub fn named_upstream(mut self, lines: UpstreamLines) -> Self {
-        self.upstream.lines = lines;
+        self.upstream.get_or_insert_default().lines = lines;
         self
     }
 
     /// Sets what BuildKit says.
     #[must_use]
     pub fn said_upstream(mut self, message: impl Into<String>) -> Self {
-        self.upstream.message = Some(message.into());
+        self.upstream.get_or_insert_default().message = Some(message.into());
         self
     }
 
@@ -169,8 +174,7 @@ impl Problem {
             true => format!("dockerfile parse error on line {line}: {}", self.message),
             false => self.message,
         };
-        let upstream = Upstream::default();
-        ParseError { message, ranges: ranges.to_vec(), mark: self.mark, hint: self.hint, upstream }
+        ParseError { message, ranges: ranges.to_vec(), mark: self.mark, hint: self.hint, upstream: None }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 pub use super::directive::{Directive, syntax_directive};
 pub use super::error::ParseError;
-use super::error::{Problem, Upstream, UpstreamLines, line_ranges};
+use super::error::{Problem, UpstreamLines, line_ranges};
 use super::goquote::quote;
 use super::heredoc;
 use super::instruction::{Dockerfile, Instruction, InstructionKind, SourceLine, Stage};
@@ -58,7 +58,7 @@ pub fn parse_onbuild(trigger: &str, from: &SourceLine, lint: &mut Linter) -> Res
         mark: None,
         hint: hint.clone(),
         message: error.message,
-        upstream: Upstream::default(),
+        upstream: None,
     };
     let Some(line) = reader.next_instruction().map_err(elsewhere)? else { return Err(single_expression(from)) };
     let (raw, mut source) = line_to_source(&mut reader, line).map_err(elsewhere)?;

@@ -40,7 +40,7 @@ pub struct Problem {
     /// What the user can do.
     pub hints: Vec<String>,
     /// Where BuildKit tells it otherwise.
-    pub upstream: Upstream,
+    pub upstream: Option<Box<Upstream>>,
 }
 
 impl Problem {
@@ -52,7 +52,7 @@ impl Problem {
             ranges: Vec::new(),
             mark: None,
             hints: Vec::new(),
-            upstream: Upstream::default(),
+            upstream: None,
         }
     }
 
@@ -72,7 +72,7 @@ impl Problem {
     #[must_use]
     pub fn only_at(mut self, ranges: Vec<LineRange>) -> Self {
         self.ranges = ranges;
-        self.upstream.lines = UpstreamLines::Same;
+        self.upstream.get_or_insert_default().lines = UpstreamLines::Same;
         self
     }
 
@@ -92,18 +92,18 @@ impl Problem {
     /// Says that BuildKit names no line for it.
     #[must_use]
     pub fn unplaced_upstream(mut self) -> Self {
-        self.upstream.lines = UpstreamLines::None;
+        self.upstream.get_or_insert_default().lines = UpstreamLines::None;
         self
     }
 
     /// Returns the numbers of the lines BuildKit names for it.
     pub fn buildkit_lines(&self) -> Vec<u32> {
-        self.upstream.numbers(&self.ranges)
+        self.upstream.clone().unwrap_or_default().numbers(&self.ranges)
     }
 
     /// Returns the message BuildKit has for it.
     pub fn buildkit_message(&self) -> &str {
-        self.upstream.message.as_deref().unwrap_or(&self.message)
+        self.upstream.as_ref().and_then(|upstream| upstream.message.as_deref()).unwrap_or(&self.message)
     }
 
     /// Adds a hint.
@@ -129,7 +129,7 @@ impl From<ParseError> for Problem {
 
 impl From<WordError> for Problem {
     fn from(error: WordError) -> Self {
-        let upstream = Upstream { message: error.buildkit_message(), ..Upstream::default() };
+        let upstream = error.buildkit_message().map(Upstream::saying);
         Self { hints: error.hints(), mark: Some(error.input.clone()), upstream, ..Self::new(error.to_string()) }
     }
 }
@@ -137,7 +137,7 @@ impl From<WordError> for Problem {
 impl From<PatternError> for Problem {
     fn from(error: PatternError) -> Self {
         let unnamed = matches!(error, PatternError::Syntax { .. }).then(|| BadPattern.to_string());
-        let upstream = Upstream { message: unnamed, ..Upstream::default() };
+        let upstream = unnamed.map(Upstream::saying);
         Self { upstream, ..Self::new(error.to_string()) }
     }
 }
