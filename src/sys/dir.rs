@@ -253,6 +253,16 @@ impl Dir {
         Ok(File::from(fs::openat(&self.0, name, flags, Mode::from_raw_mode(permissions))?))
     }
 
+    /// Takes the directory that is standard input.
+    pub fn standard_input() -> io::Result<Self> {
+        Ok(Self(io::stdin().as_fd().try_clone_to_owned()?))
+    }
+
+    /// Waits until all that was written to the file system the directory is on is on disk.
+    pub fn sync_file_system(&self) -> io::Result<()> {
+        Ok(fs::syncfs(&self.0)?)
+    }
+
     /// Returns the size of the file system the directory is on, and how much of it this user may still fill, in bytes.
     pub fn disk_space(&self) -> io::Result<(u64, u64)> {
         let disk = fs::fstatvfs(&self.0)?;
