@@ -45,7 +45,7 @@ fn targets_arguments_and_labels() {
 }
 
 #[test]
-fn an_argument_the_dockerfile_does_not_have_is_told_and_a_predefined_one_is_not() {
+fn an_argument_the_dockerfile_does_not_have_and_a_predefined_one_change_nothing() {
     let project = Project::with(User::Root, "FROM scratch\nCOPY a /\n");
     project.file("a", "");
     let layout =

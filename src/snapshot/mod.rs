@@ -7,6 +7,7 @@
 //! ```text
 //! ROOT/snapshots/ID/fs          a layer in overlay's form: char device 0:0 = removed, user.overlay.opaque=y = hides all below
 //! ROOT/snapshots/ID/meta.json   its LayerInfo
+//! ROOT/snapshots/settled        which layers outlive a power cut, see `durable`
 //! ROOT/snapshots/ID             an empty folder: layers above and below it were removed, and ids start above it
 //! ROOT/chains/HEX               a link whose text is the ID of the layer on top of the stack with that chain id
 //! ROOT/tmp/NAME/N/{fs,work}     a layer in progress
@@ -20,6 +21,7 @@ mod active;
 mod adopt;
 mod blobs;
 mod chain;
+mod durable;
 mod error;
 mod manner;
 mod meta;
@@ -38,6 +40,7 @@ use std::sync::{Arc, Mutex};
 pub use active::{Active, View};
 pub use adopt::{Origin, Unpacked};
 pub use chain::{Chain, LayerId};
+pub use durable::{ROLE as SETTLE, settle_main};
 pub use error::SnapshotError;
 pub use meta::LayerInfo;
 pub use stored::StoredLayer;
@@ -46,9 +49,10 @@ use crate::digest::{ChainId, DiffId, HashingReader};
 use crate::layer::ahead::read_ahead;
 use crate::layer::apply::{ApplyOptions, Unmapped, apply};
 use crate::layer::compare::{Found, copy_diff, extract_diff, normalize, prune};
-use crate::layer::{BlobInfo, PackOptions, pack};
+use crate::layer::{BlobInfo, PackOptions, Packed, pack};
 use crate::store::Store;
 use crate::sys::dir::Dir;
+use durable::Durable;
 use manner::Trial;
 use meta::StoredBlob;
 use native::Trees;
@@ -80,6 +84,8 @@ pub struct SnapshotOptions {
     pub kind: SnapshotKind,
     /// What to do about owners in layers that this user namespace does not map.
     pub unmapped: Unmapped,
+    /// Which start of the machine this is; none to ask the kernel.
+    pub boot: Option<u128>,
 }
 
 /// The layers of one state root.
@@ -97,6 +103,7 @@ pub struct Snapshots {
     /// Held while the notes of a layer are read, changed and replaced.
     notes: Mutex<()>,
     touched: Mutex<Touched>,
+    durable: Durable,
 }
 
 impl Snapshots {
@@ -112,7 +119,9 @@ impl Snapshots {
         let trial = Trial::start(&store, &dir, options.kind)?;
         let next = AtomicU64::new(highest(&dir).map_err(failed)? + 1);
         let (trees, skeletons, notes, touched) = Default::default();
-        Ok(Arc::new(Self { store, dir, chains, options, trial, trees, skeletons, next, notes, touched }))
+        let durable = Durable::new(options.boot);
+        let this = Self { store, dir, chains, options, trial, trees, skeletons, next, notes, touched, durable };
+        Ok(Arc::new(this))
     }
 
     /// Returns the store of the same state root.
@@ -163,6 +172,7 @@ impl Snapshots {
             hides: found.hides,
             parent: parent.clone(),
             owners: self.trial.manner().owners.clone(),
+            boot: self.durable.boot(),
             ..LayerInfo::default()
         };
         info.create(work.dir()).map_err(failed)?;
@@ -252,6 +262,7 @@ impl Snapshots {
             hides: found.hides,
             chain_id,
             owners: self.trial.manner().owners.clone(),
+            boot: self.durable.boot(),
             squashed: unpacked.applied.squashed,
             devices: unpacked.applied.devices,
             ..origin.info(parent, expect)
@@ -313,9 +324,9 @@ impl Snapshots {
         if let Some(known) = self.known_blob(layer, options)? {
             return Ok(known);
         }
-        let (writer, diff_id) = pack(&self.fs(layer)?, options, self.store.writer()?)?;
-        let (digest, size) = writer.commit(None)?;
-        let blob = BlobInfo { diff_id, digest, size, compression: options.compression };
+        let Packed { out, diff_id, toc } = pack(&self.fs(layer)?, options, self.store.writer()?)?;
+        let (digest, size) = out.commit(None)?;
+        let blob = BlobInfo { diff_id, digest, size, compression: options.compression, toc };
         if options.latest.is_none() {
             self.note_blob(layer, &blob, options.level())?;
         }
@@ -372,10 +383,11 @@ impl Snapshots {
     }
 
     /// Returns what is known of a layer that is whole. One that was made while users were mapped otherwise counts as gone: its files
-    /// belong to others now, or to root where there was but one id.
+    /// belong to others now, or to root where there was but one id. So does one that a power cut may have damaged.
     fn usable(&self, layer: LayerId) -> Option<LayerInfo> {
         let info = self.info(layer).ok()?;
-        (info.owners == self.trial.manner().owners && self.fs(layer).is_ok()).then_some(info)
+        let whole = info.owners == self.trial.manner().owners && self.durable.trusts(&self.dir, layer, &info);
+        (whole && self.fs(layer).is_ok()).then_some(info)
     }
 
     /// Gives no new layer the id of one of `chain`: where layers were deleted by hand, others may still speak of them.

@@ -113,12 +113,7 @@ impl Store {
         FileLock::shared(&self.root, OsStr::new(LOCK)).map_err(|source| self.lock_error(source))
     }
 
-    /// Waits until nobody builds; hold it while removing what is stored.
-    pub fn lock_exclusive(&self) -> Result<FileLock, StoreError> {
-        FileLock::exclusive(&self.root, OsStr::new(LOCK)).map_err(|source| self.lock_error(source))
-    }
-
-    /// Takes the lock alone if nobody builds now, else returns none.
+    /// Takes the lock alone if nobody builds now, else returns none; hold it while removing what is stored.
     pub fn try_lock_exclusive(&self) -> Result<Option<FileLock>, StoreError> {
         FileLock::try_exclusive(&self.root, OsStr::new(LOCK)).map_err(|source| self.lock_error(source))
     }

@@ -396,18 +396,20 @@ fn f4_a_writer_never_gets_another_content_through() {
     let scene = Scene::new();
     scene.put("f", &"a".repeat(5000));
     let path = scene.source.join("f");
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = tokio_util::sync::CancellationToken::new();
     let mut copied = 0;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for turn in 0.. {
-                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                if stop.is_cancelled() {
                     return;
                 }
                 fs::write(&path, if turn % 2 == 0 { "b" } else { "a" }.repeat(5000)).expect("write");
                 std::thread::sleep(std::time::Duration::from_micros(300));
             }
         });
+        // However this ends, the writer does.
+        let _stop = stop.clone().drop_guard();
         for _ in 0..300 {
             let source = Dir::open(&scene.source).expect("open");
             let tree = Tree::new(&source, None, Ids::Root);
@@ -420,7 +422,6 @@ fn f4_a_writer_never_gets_another_content_through() {
                 assert_eq!(content_digest(&Tree::new(&dest, None, Ids::Root), &[]).expect("digest"), hashed);
             }
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert!(copied > 0, "the writer won every time");
 }
