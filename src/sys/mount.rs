@@ -51,10 +51,15 @@ fn explain(context: &OwnedFd, errno: rustix::io::Errno) -> io::Error {
         if !text.is_empty() {
             text.push_str("; ");
         }
-        text.push_str(String::from_utf8_lossy(&buffer[..count]).trim());
+        text.push_str(told(&String::from_utf8_lossy(&buffer[..count])));
     }
     let error = io::Error::from(errno);
     if text.is_empty() { error } else { io::Error::new(error.kind(), format!("{error} ({text})")) }
+}
+
+/// Takes off the letter for error, warning or information that a message begins with.
+fn told(message: &str) -> &str {
+    ["e ", "w ", "i "].iter().find_map(|level| message.strip_prefix(level)).unwrap_or(message).trim()
 }
 
 /// Makes a detached copy of the mount that `tree` is in, rooted at `tree`; with all mounts below it if `recursive`.
@@ -120,4 +125,18 @@ fn overlay_in_own_namespace(cwd: &Path, options: &OsStr, attributes: MsFlags) ->
     nix::mount::mount(Some("overlay"), "/proc", Some("overlay"), attributes, Some(options))?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     Ok(mount::open_tree(rustix::fs::CWD, c"/proc", flags)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_says_is_passed_on_without_its_level() {
+        assert_eq!(told("e VFS: Mount too revealing\n"), "VFS: Mount too revealing");
+        assert_eq!(told("exfat: no"), "exfat: no");
+        let wrong = [Option::Flag("no-such-option")];
+        let error = new_filesystem("tmpfs", &wrong, MountAttrFlags::empty()).expect_err("no such option").to_string();
+        assert!(error.contains("(tmpfs: Unknown parameter 'no-such-option')"), "{error}");
+    }
 }
