@@ -65,7 +65,7 @@ impl Layers {
         self.blobs.insert(digest.clone(), blob);
         let created = Some("2026-01-02T03:04:05Z".into());
         let description = format!("COPY {name}");
-        ExportLayer { diff_id, digest, size, compression, created, description, origins: Vec::new() }
+        ExportLayer { diff_id, digest, size, compression, created, description, origins: Vec::new(), toc: None }
     }
 
     fn result(&mut self, platform: &str, text: &str) -> ImageResult {

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::images::{Image, Pulls};
 use super::{Running, in_progress, names, state_is_good, wait_for};
-use crate::support::build::{BASE, BOTH, Project, busybox};
+use crate::support::build::{BASE, BOTH, Project, User, busybox};
 use crate::support::image::RawTar;
+use crate::support::registry::Registry;
 
 const BOTH_SIGNALS: [(&str, i32); 2] = [("INT", 130), ("TERM", 143)];
 
@@ -191,4 +192,73 @@ fn in_a_file_that_takes_long_to_read() {
         }
         works(&project);
     }
+}
+
+/// Steps that finish, and one that does not end; busybox is three more.
+const FINISHED: &str = "RUN echo one >/one\nRUN echo two >/two\n";
+
+/// Builds with an empty state directory and counts the cached steps of [`BASE`] and [`FINISHED`].
+fn cached_of_finished(project: &Project, from: &str) -> usize {
+    project.file("Dockerfile", format!("{BASE}{FINISHED}"));
+    let _ = fs::remove_dir_all(project.state());
+    let output = project.build(&[&busybox()[..], &["--cache-from", from]].concat()).success();
+    let _ = fs::remove_dir_all(project.state());
+    output.count("CACHED")
+}
+
+#[test]
+fn what_finished_is_exported_as_cache() {
+    let registry = Registry::start();
+    for user in BOTH {
+        let project = Project::new(user);
+        for (signal, code) in BOTH_SIGNALS {
+            let directory = project.home().join(signal);
+            let tag = format!("{}/{user:?}:{signal}", registry.host).to_lowercase();
+            let local = format!("type=local,mode=max,dest={}", directory.display());
+            let remote = format!("type=registry,mode=max,ref={tag}");
+            let caches = [&busybox()[..], &["--cache-to", &local, "--cache-to", &remote]].concat();
+            let dockerfile = format!("{BASE}{FINISHED}RUN echo be''gun; sleep 1000\n");
+            project.file("Dockerfile", &dockerfile);
+            let mut refused = Running::start(&project, &[&caches[..], &["--cache-failed=false"]].concat());
+            refused.until("begun");
+            let _ = refused.interrupt(signal, code);
+            assert!(!directory.exists());
+            let mut running = Running::start(&project, &caches);
+            running.until("begun");
+            let said = running.interrupt(signal, code);
+            assert!(said.contains("the cache of the steps that finished is exported first"), "{said}");
+            for from in [format!("type=local,src={}", directory.display()), tag.clone()] {
+                assert_eq!(cached_of_finished(&project, &from), 4, "{from}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_push_that_stands_still_keeps_no_cache_from_being_exported() {
+    let project = Project::with(User::Rootless, &format!("{BASE}{FINISHED}"));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let push = format!("type=image,name={}/app,push=true", silent.local_addr().unwrap());
+    let cache = project.home().join("cache");
+    let to = format!("type=local,mode=max,dest={}", cache.display());
+    let mut running = Running::start(&project, &[&busybox()[..], &["-o", &push, "--cache-to", &to]].concat());
+    running.until("pushing");
+    let _ = running.interrupt("TERM", 143);
+    assert_eq!(cached_of_finished(&project, &format!("type=local,src={}", cache.display())), 4);
+}
+
+#[test]
+fn a_second_signal_ends_the_export_of_the_cache() {
+    let project = Project::with(User::Rootless, &format!("{BASE}{FINISHED}RUN echo be''gun; sleep 1000\n"));
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("type=registry,mode=max,ref={}/a:b", silent.local_addr().unwrap());
+    let mut running = Running::start(&project, &[&busybox()[..], &["--cache-to", &to]].concat());
+    running.until("begun");
+    running.signal("INT");
+    running.until("exporting cache to registry");
+    let begin = Instant::now();
+    running.signal("TERM");
+    assert_eq!(running.end().code(), Some(143), "{}", running.said());
+    assert!(begin.elapsed() < Duration::from_secs(4));
+    works(&project);
 }

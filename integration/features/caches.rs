@@ -193,15 +193,42 @@ fn twenty_processes_share_one_directory_and_one_tag() {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
         assert!(!project.home().join("cache/index.json.lock").exists());
-        for source in [from, reference] {
-            // Builds until the one that was the last has its own steps too.
-            let complete = (0..COUNT).any(|number| {
-                project.file("a", number.to_string());
-                let found = fresh(&project, &["--cache-from", &source]).count("CACHED");
-                assert!(found >= 2, "the common steps are there for all: {found}");
-                found == ALL
-            });
-            assert!(complete, "{source}: nobody was the last");
+        let found = |source: &str, number: usize| {
+            project.file("a", number.to_string());
+            let found = fresh(&project, &["--cache-from", source]).count("CACHED");
+            assert!(found >= 2, "the common steps are there for all: {found}");
+            found == ALL
+        };
+        // A directory can be locked, so it has the steps of all; of a registry's tag that is likely, but only one is certain.
+        assert!((0..COUNT).step_by(6).all(|number| found(&from, number)));
+        assert!((0..COUNT).any(|number| found(&reference, number)), "nobody was the last");
+    }
+}
+
+#[test]
+fn a_failed_build_keeps_what_the_tag_held() {
+    let registry = Registry::start();
+    for user in BOTH {
+        let project = project(user);
+        let dockerfile = fs::read_to_string(project.context().join("Dockerfile")).unwrap();
+        let tag = format!("{}/kept-{user:?}:c", registry.host).to_lowercase();
+        let (to, from) = (local(&project, "cache", "dest"), local(&project, "cache", "src"));
+        let all = [format!("{to},mode=max"), format!("type=registry,ref={tag},mode=max")];
+        let to: Vec<&str> = all.iter().flat_map(|to| ["--cache-to", to]).collect();
+        let _ = fresh(&project, &to);
+        project.file("a", "two").file("Dockerfile", format!("{dockerfile}RUN exit 7\n"));
+        forget(&project);
+        let _ = project.build(&[&to[..], &busybox()].concat()).failure(1);
+        project.file("Dockerfile", &dockerfile);
+        for content in ["one", "two"] {
+            project.file("a", content);
+            for source in [&from, &tag] {
+                assert_eq!(fresh(&project, &["--cache-from", source]).count("CACHED"), ALL, "{source} {content}");
+            }
         }
+        // One that goes well replaces it, so that a tag does not grow for ever.
+        let _ = fresh(&project, &to);
+        project.file("a", "one");
+        assert_eq!(fresh(&project, &["--cache-from", &from]).count("CACHED"), 2);
     }
 }

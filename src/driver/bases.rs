@@ -86,7 +86,7 @@ fn layers_of(image: &Arc<ResolvedImage>, from_layout: bool) -> Vec<(ChainId, Bas
     let base = |(chain_id, (descriptor, diff_id)): (ChainId, (&Descriptor, _))| {
         let compression = Compression::of_layer(&descriptor.media_type).unwrap_or_default();
         let (digest, size) = (descriptor.digest.clone(), descriptor.size);
-        let blob = BlobInfo { diff_id: crate::digest::DiffId::clone(diff_id), digest, size, compression };
+        let blob = BlobInfo { diff_id: crate::digest::DiffId::clone(diff_id), digest, size, compression, toc: None };
         (chain_id, Base { blob, descriptor: descriptor.clone(), image: Arc::clone(image), from_layout })
     };
     layers.map(base).collect()

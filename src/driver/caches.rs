@@ -10,19 +10,23 @@ use std::sync::Arc;
 
 use super::Build;
 use super::blobs::BuildBlobs;
+use super::held::{Extent, Held, Others};
 use super::packer::{Packer, Packing};
 use super::steps::{Shown, Step};
 use crate::diag::{Diagnostic, Kind};
 use crate::digest::Digest;
 use crate::export::image::{Document, PlatformImage};
+use crate::export::layout::{self, Over};
 use crate::export::push::{Naming, Pusher};
 use crate::export::stop::Stop;
-use crate::export::{Blobs, ExportLayer, ExportSpec, Image, layout};
+use crate::export::{Blobs, ExportLayer, ExportSpec, Image};
 use crate::image::media::Compression;
 use crate::image::{Descriptor, Platform, Reference};
+use crate::layer::Toc;
 use crate::ops::Tree;
 use crate::progress::{Event, Warning};
 use crate::remotecache::manifest::{self, Form};
+use crate::remotecache::merge;
 use crate::remotecache::spec::{LayerChoice, Store};
 use crate::remotecache::write::{self, Written};
 use crate::remotecache::{ExportTarget, Mode, RemoteLayer, config, inline};
@@ -31,6 +35,9 @@ use crate::solver::{Exported, ItemId, RecordGraph};
 
 /// Larger configs are refused by BuildKit.
 const BUILDKIT_LIMIT: usize = 1 << 20;
+
+/// Writers of one directory that may be quicker, one after the other, before it is written over what they wrote.
+const WRITERS: usize = 64;
 
 /// The records of a build, ready to be written.
 pub(super) struct Caches<'a> {
@@ -41,6 +48,8 @@ pub(super) struct Caches<'a> {
     /// Repositories that hold layers, for mounting on push.
     pub(super) origins: &'a BTreeMap<Digest, Vec<Reference>>,
     pub(super) stop: &'a Stop,
+    /// Whether that is all there is to tell.
+    pub(super) extent: Extent,
 }
 
 impl From<LayerChoice> for Packing {
@@ -66,9 +75,9 @@ impl Caches<'_> {
     ///
     /// That of a cache whose failure the user wants to know as one of the build.
     pub(super) async fn write_all(&self) -> Result<(), Diagnostic> {
-        for target in &self.build.setup.caches_to {
-            let Some((name, part)) = titles(&target.store) else { continue };
-            let work = |step: Step| async move { step.part(&part, self.write(target)).await };
+        for (target, held) in self.build.setup.caches_to.iter().zip(&self.build.held) {
+            let (Some((name, part)), Some(held)) = (titles(&target.store), held) else { continue };
+            let work = |step: Step| async move { step.part(&part, self.write(target, held)).await };
             let Err(Shown(diagnostic)) = self.build.steps.run(&name, work).await else { continue };
             if self.build.setup.cache_strict || target.ignore_error == Some(false) {
                 return Err(diagnostic.while_doing("failed to export the cache"));
@@ -82,23 +91,52 @@ impl Caches<'_> {
         self.build.sink.send(Event::Warning(Warning::notice(text)));
     }
 
-    async fn write(&self, target: &ExportTarget) -> Result<(), Shown> {
+    async fn write(&self, target: &ExportTarget, held: &Held) -> Result<(), Shown> {
         let graph = self.layers(self.records.graph.clone(), target.mode, target.layers.into()).await.map_err(Shown)?;
-        let written = write::write(&graph);
-        if written.layers.is_empty() {
+        let own = write::write(&graph);
+        if own.layers.is_empty() {
             // What little a failed build leaves is no news.
             if self.records.targets.iter().any(|items| !items.is_empty()) {
                 self.warn("no cache was exported: no step has a result to keep".into());
             }
             return Ok(());
         }
+        for _ in 0..WRITERS {
+            let others = held.others(self.extent).await;
+            let merged = merged(&graph, &own, &others);
+            if let Some(is_written) = self.written(target, merged, &others).await.map_err(Shown)? {
+                return if is_written { Ok(()) } else { continue };
+            }
+            break;
+        }
+        self.send(target, own, &Over::Any).await.map(drop).map_err(Shown)
+    }
+
+    /// Writes what is merged; none if it cannot be had in whole, as layers that another build has written may be gone.
+    async fn written(
+        &self,
+        target: &ExportTarget,
+        (written, is_merged): (Written, bool),
+        others: &Others,
+    ) -> Result<Option<bool>, Diagnostic> {
+        match self.send(target, written, &Over::Only(others.digest.clone())).await {
+            Err(diagnostic) if is_merged => {
+                tracing::debug!("what another build wrote is not merged: {}", diagnostic.message);
+                Ok(None)
+            }
+            sent => sent.map(Some),
+        }
+    }
+
+    /// Returns whether it was written: it is not where another build has just written something else.
+    async fn send(&self, target: &ExportTarget, written: Written, over: &Over) -> Result<bool, Diagnostic> {
         let image = Arc::new(self.image(target.form, written));
-        let written = match &target.store {
-            Store::Inline => Ok(()),
-            Store::Local { dest, tag } => self.local(image, dest, tag).await,
-            Store::Registry { reference, .. } => self.push(image, reference).await,
-        };
-        written.map_err(Shown)
+        match &target.store {
+            Store::Inline => Ok(true),
+            Store::Local { dest, tag } => self.local(image, dest, (tag, over)).await,
+            // A registry replaces whatever there is.
+            Store::Registry { reference, .. } => self.push(image, reference).await.map(|()| true),
+        }
     }
 
     /// Returns the records for an image to carry: of one target, and only those whose layers the image has.
@@ -173,7 +211,10 @@ impl Caches<'_> {
         let Some(blob) = blob else { return Ok(None) };
         let info = self.build.stations.snapshots.info(layer).map_err(|error| Diagnostic::from_error(&error))?;
         Ok(Some(RemoteLayer {
-            descriptor: Descriptor::new(blob.compression.oci_layer(), blob.digest, blob.size),
+            descriptor: Descriptor {
+                annotations: blob.toc.iter().flat_map(Toc::annotations).collect(),
+                ..Descriptor::new(blob.compression.oci_layer(), blob.digest, blob.size)
+            },
             diff_id: blob.diff_id,
             created: info.created,
             description: info.description,
@@ -206,6 +247,7 @@ impl Caches<'_> {
             created: layer.created,
             description: layer.description,
             origins,
+            toc: Toc::read(&layer.descriptor.annotations),
         };
         (layer.descriptor, export)
     }
@@ -222,9 +264,9 @@ impl Caches<'_> {
         Arc::new(self.stop.blobs(Arc::clone(self.blobs)))
     }
 
-    async fn local(&self, image: Arc<Image>, dest: &Path, tag: &str) -> Result<(), Diagnostic> {
-        let (dest, tag, blobs) = (dest.to_owned(), tag.to_owned(), self.readable());
-        let work = move || layout::write_tagged(&image, &tag, &*blobs, &dest);
+    async fn local(&self, image: Arc<Image>, dest: &Path, (tag, over): (&str, &Over)) -> Result<bool, Diagnostic> {
+        let (dest, tag, over, blobs) = (dest.to_owned(), tag.to_owned(), over.clone(), self.readable());
+        let work = move || layout::write_tagged(&image, (&tag, &over), &*blobs, &dest);
         match tokio::task::spawn_blocking(work).await {
             Ok(written) => written.map_err(|error| Diagnostic::from_error(&error)),
             Err(error) => Err(Diagnostic::new(Kind::Build, format!("an exporting thread ended unexpectedly: {error}"))),
@@ -237,6 +279,17 @@ impl Caches<'_> {
         let pushed = pusher.push(&image, std::slice::from_ref(reference), Naming::Tags).await;
         pushed.map_err(|error| Diagnostic::from_error(&error))
     }
+}
+
+/// Adds what others wrote, and says whether there was any; where the whole would be too large for BuildKit it stays out.
+fn merged(graph: &RecordGraph<Vec<RemoteLayer>>, own: &Written, others: &Others) -> (Written, bool) {
+    if others.caches.is_empty() {
+        return (own.clone(), false);
+    }
+    let mut graph = graph.clone();
+    others.caches.iter().for_each(|cache| merge::merge(&mut graph, cache));
+    let written = write::write(&graph);
+    if written.config.encode().len() > BUILDKIT_LIMIT { (own.clone(), false) } else { (written, true) }
 }
 
 /// The step and its part, as BuildKit words them; none for what is no step of its own.

@@ -88,6 +88,6 @@ fn place(spec: &ImportSpec, client: &Arc<Client>) -> Arc<dyn Place> {
     }
 }
 
-fn absolute(path: &Path) -> std::path::PathBuf {
+pub(super) fn absolute(path: &Path) -> std::path::PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

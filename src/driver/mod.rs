@@ -17,6 +17,7 @@ mod call;
 mod contexts;
 pub mod explain;
 mod graph;
+mod held;
 mod imports;
 mod outputs;
 mod packer;
@@ -44,12 +45,14 @@ use crate::image::{Platform, Reference};
 use crate::llb::json;
 use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
 use crate::progress::{Event, Sink, Warning};
+use crate::snapshot::SnapshotKind;
 use crate::solver::{self, CacheStore, Exported, Graph, Need, SolveError};
 use bases::Bases;
 use blobs::BuildBlobs;
 use bridge::DriverBridge;
 use caches::Caches;
 use contexts::Inputs;
+use held::{Extent, Held};
 use imports::Imports;
 use outputs::Solved;
 use packer::{Packer, Wanted};
@@ -64,6 +67,10 @@ pub use setup::Setup;
 
 /// How long exports that are stopped may take to remove what they began.
 const CLEAN_UP: Duration = Duration::from_secs(3);
+
+/// How long the cache of a build that is stopped may take to be exported. CI services kill a job 10 to 30 seconds after they
+/// asked it to stop, and some send a second signal before, which ends this too.
+const CACHE_GRACE: Duration = Duration::from_secs(20);
 
 /// What BuildKit says before whatever stopped a build, and what people search logs for.
 const SOLVE: &str = "failed to solve";
@@ -86,6 +93,8 @@ struct Build {
     dockerfile: (String, Arc<str>),
     /// Keeps what steps are made of; none where that cannot be kept.
     recorder: Option<Arc<explain::Recorder>>,
+    /// What lies where caches will be written.
+    held: Vec<Option<Held>>,
 }
 
 /// Builds.
@@ -140,6 +149,7 @@ async fn run(
         () = cancel.cancelled() => return Err(canceled()),
     };
     let Stations { client, store, snapshots, .. } = &*build.stations;
+    build.warn_of_copies();
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
     let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
     let ahead = (build.wanted(&lowered), outputs::packings(&build.setup));
@@ -219,16 +229,39 @@ impl Work<'_> {
         let trees = match trees {
             Ok(trees) => trees,
             Err(diagnostic) => {
-                if self.build.setup.cache_failed && !cancel.is_cancelled() {
-                    self.salvage(&records, (&blobs, &origins), cancel).await;
-                }
+                self.salvage((&records, Extent::Partial), (&blobs, &origins), cancel).await;
                 return Err(Failure::Final(diagnostic));
             }
         };
         let solved = Solved { trees, records, origins };
+        let outcome = match self.outputs(&solved, &blobs, cancel).await {
+            Ok(outcome) => outcome,
+            Err(diagnostic) if need == Need::Handle && blobs.is_lost() => return Err(Failure::Lost(diagnostic)),
+            Err(diagnostic) => {
+                self.salvage((&solved.records, Extent::Whole), (&blobs, &solved.origins), cancel).await;
+                return Err(Failure::Final(diagnostic));
+            }
+        };
+        let grace = if self.build.setup.cache_failed { CACHE_GRACE } else { CLEAN_UP };
+        match self.caches((&solved.records, Extent::Whole), (&blobs, &solved.origins), (cancel, grace)).await {
+            Some(Ok(())) => Ok(outcome),
+            Some(Err(diagnostic)) if need == Need::Handle && blobs.is_lost() => Err(Failure::Lost(diagnostic)),
+            Some(Err(diagnostic)) => Err(Failure::Final(diagnostic)),
+            None => Err(Failure::Final(canceled())),
+        }
+    }
+
+    /// Writes the outputs; when the build is cancelled, they have cleaned up when this returns.
+    async fn outputs(
+        &self,
+        solved: &Solved,
+        blobs: &Arc<BuildBlobs>,
+        cancel: &CancellationToken,
+    ) -> Result<Outcome, Diagnostic> {
         let stop = Stop::new();
-        let mut export = std::pin::pin!(self.export(&solved, &blobs, stop.clone()));
-        let outcome = tokio::select! {
+        let mut export =
+            std::pin::pin!(outputs::export(self.build, self.lowered, solved, (&self.packer, blobs), stop.clone()));
+        tokio::select! {
             outcome = &mut export => outcome,
             () = cancel.cancelled() => {
                 stop.request();
@@ -236,40 +269,63 @@ impl Work<'_> {
                     // It was quicker than the signal, and all is written.
                     Ok(Ok(outcome)) => Ok(outcome),
                     // What it says no longer matters; that it has cleaned up does.
-                    _ => return Err(Failure::Final(canceled())),
+                    _ => Err(canceled()),
                 }
             }
-        };
-        outcome.map_err(|diagnostic| match need == Need::Handle && blobs.is_lost() {
-            true => Failure::Lost(diagnostic),
-            false => Failure::Final(diagnostic),
-        })
-    }
-
-    /// Writes the caches of what finished before a step failed; what goes wrong then is no longer of interest.
-    async fn salvage(
-        &self,
-        records: &Exported<Tree>,
-        (blobs, origins): (&Arc<BuildBlobs>, &BTreeMap<Digest, Vec<Reference>>),
-        cancel: &CancellationToken,
-    ) {
-        let stop = Stop::new();
-        let caches = Caches { build: self.build, records, packer: &self.packer, blobs, origins, stop: &stop };
-        tokio::select! {
-            written = caches.write_all() => if let Err(diagnostic) = written {
-                tracing::debug!(error = %diagnostic.message, "the cache was not exported");
-            },
-            () = cancel.cancelled() => stop.request(),
         }
     }
 
-    /// Writes the outputs, and then the caches, which matter less.
-    async fn export(&self, solved: &Solved, blobs: &Arc<BuildBlobs>, stop: Stop) -> Result<Outcome, Diagnostic> {
-        let (build, packer) = (self.build, &self.packer);
-        let outcome = outputs::export(build, self.lowered, solved, (packer, blobs), stop.clone()).await?;
-        let Solved { records, origins, .. } = solved;
-        Caches { build, records, packer, blobs, origins, stop: &stop }.write_all().await?;
-        Ok(outcome)
+    /// Writes the caches of what finished before the build failed or was stopped; what goes wrong then is no longer of interest.
+    async fn salvage(
+        &self,
+        records: (&Exported<Tree>, Extent),
+        (blobs, origins): (&Arc<BuildBlobs>, &BTreeMap<Digest, Vec<Reference>>),
+        cancel: &CancellationToken,
+    ) {
+        let Setup { cache_failed, caches_to, .. } = &self.build.setup;
+        if !cache_failed || caches_to.is_empty() {
+            return;
+        }
+        if cancel.is_cancelled() {
+            let seconds = CACHE_GRACE.as_secs();
+            let text = format!(
+                "stopping; the cache of the steps that finished is exported first, for at most {seconds} seconds: a second signal ends that"
+            );
+            self.build.sink.send(Event::Warning(Warning::notice(text)));
+        }
+        match self.caches(records, (blobs, origins), (cancel, CACHE_GRACE)).await {
+            Some(Err(diagnostic)) => tracing::debug!(error = %diagnostic.message, "the cache was not exported"),
+            Some(Ok(())) => {}
+            None => {
+                let text = "the cache was not exported: there was no more time".to_owned();
+                self.build.sink.send(Event::Warning(Warning::notice(text)));
+            }
+        }
+    }
+
+    /// Writes the caches; none if that did not end within `grace` after the build was cancelled.
+    async fn caches(
+        &self,
+        (records, extent): (&Exported<Tree>, Extent),
+        (blobs, origins): (&Arc<BuildBlobs>, &BTreeMap<Digest, Vec<Reference>>),
+        (cancel, grace): (&CancellationToken, Duration),
+    ) -> Option<Result<(), Diagnostic>> {
+        let stop = Stop::new();
+        let caches = Caches { build: self.build, records, packer: &self.packer, blobs, origins, stop: &stop, extent };
+        let late = async {
+            cancel.cancelled().await;
+            tokio::time::sleep(grace).await;
+        };
+        let mut written = std::pin::pin!(caches.write_all());
+        tokio::select! {
+            written = &mut written => Some(written),
+            () = late => {
+                stop.request();
+                // Files that were begun are removed; a registry that does not answer is left.
+                let _ = tokio::time::timeout(CLEAN_UP, written).await;
+                None
+            }
+        }
     }
 }
 
@@ -328,7 +384,8 @@ async fn open(
     let sources = Sources::open(&setup, &request, &stations)?;
     let dockerfile = (String::new(), "".into());
     let recorder = explain::Recorder::open(&stations, &request, &*sink);
-    let mut build = Build { setup, request, stations, sources, sink, steps, dockerfile, recorder };
+    let held = Held::start(&setup.caches_to, &stations.client);
+    let mut build = Build { setup, request, stations, sources, sink, steps, dockerfile, recorder, held };
     let fetched = build.fetch_context().await?;
     let name = build.request.options.get("filename").map_or("Dockerfile", String::as_str);
     let title = format!("[internal] load build definition from {name}");
@@ -375,6 +432,18 @@ impl Build {
         let build_arg = request.options.get("build-arg:BUILDKIT_SYNTAX").map(String::as_str);
         if let Some(notice) = frontend::syntax_notice(&request.dockerfile, build_arg) {
             self.sink.send(Event::Warning(self.warning(notice.message, &notice.lines)));
+        }
+    }
+
+    /// Says why everything takes longer than it should.
+    fn warn_of_copies(&self) {
+        if self.stations.snapshots.kind() == SnapshotKind::Native {
+            let text = format!(
+                "no overlay mounts on the file system of {}: every step copies its base; a state directory elsewhere, such as \
+                 on a volume of the container, is faster: --root DIR",
+                self.setup.root.display()
+            );
+            self.sink.send(Event::Warning(Warning::notice(text)));
         }
     }
 

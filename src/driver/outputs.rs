@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::blobs::BuildBlobs;
 use super::caches::Caches;
+use super::held::Extent;
 use super::packer::{Packer, Packing};
 use super::steps::{Shown, Step};
 use super::{Build, Outcome, Setup};
@@ -30,6 +31,7 @@ use crate::export::{checked, files, layout, tree, treetar};
 use crate::frontend::{Lowered, PlatformResult};
 use crate::image::media::Compression;
 use crate::image::{Platform, Reference};
+use crate::layer::Toc;
 use crate::ops::Tree;
 use crate::progress::{Event, Warning};
 use crate::remotecache::{Place, RemoteLayer, spec};
@@ -329,7 +331,7 @@ impl Exporter<'_> {
         }
         let Solved { records, origins, .. } = self.solved;
         let (build, packer, blobs, stop) = (self.build, self.packer, self.own, &self.stop);
-        let caches = Caches { build, records, packer, blobs, origins, stop };
+        let caches = Caches { build, records, packer, blobs, origins, stop, extent: Extent::Whole };
         let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest.clone()).collect();
         caches.inline(tree_at, &digests, packing).await.unwrap_or_else(|diagnostic| {
             let text = format!("the image carries no cache: {}", diagnostic.message);
@@ -349,6 +351,7 @@ impl Exporter<'_> {
             created: layer.created.clone(),
             description: layer.description.clone(),
             origins,
+            toc: Toc::read(&layer.descriptor.annotations),
         }
     }
 
@@ -363,6 +366,7 @@ impl Exporter<'_> {
             compression: blob.compression,
             created: info.created,
             description: info.description,
+            toc: blob.toc,
             origins,
         })
     }

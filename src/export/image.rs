@@ -12,6 +12,7 @@ use super::{ExportError, ExportLayer, ImageResult, complete};
 use crate::digest::Digest;
 use crate::image::media::{self, Compression};
 use crate::image::{Descriptor, Index, Manifest, Platform};
+use crate::layer::Toc;
 
 /// Which family of media types documents and layers get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +131,7 @@ impl Image {
     pub fn described(&self) -> Descriptor {
         let mut descriptor = self.root.descriptor.clone();
         if let Some(created) = &self.created {
-            let key = "org.opencontainers.image.created".to_owned();
+            let key = crate::image::layout::CREATED.to_owned();
             descriptor.annotations.entry(key).or_insert_with(|| created.clone());
         }
         descriptor
@@ -153,7 +154,9 @@ pub fn assemble(
     default_types: MediaTypes,
     options: &ImageOptions,
 ) -> Result<Image, ExportError> {
-    let types = options.media_types.unwrap_or(default_types);
+    // What is to be said of an eStargz layer is said in annotations, which only the OCI's documents have.
+    let is_estargz = options.compression.kind == Some(Compression::Estargz);
+    let types = options.media_types.unwrap_or(if is_estargz { MediaTypes::Oci } else { default_types });
     let platforms: Vec<Platform> = results.iter().map(|result| result.platform.clone()).collect();
     annotations::check(&options.annotations, &platforms, types == MediaTypes::Oci, shape == Shape::Multi)?;
     if shape == Shape::Single && results.len() != 1 {
@@ -185,13 +188,8 @@ fn platform_image(
     };
     let bytes = complete::complete(result, options.epoch.resolve(result.epoch))?;
     let config = Document { descriptor: Descriptor::of(config_type, &bytes), bytes };
-    let layers: Vec<(Descriptor, ExportLayer)> = result
-        .layers
-        .iter()
-        .map(|layer| {
-            (Descriptor::new(layer_type(layer.compression, types), layer.digest.clone(), layer.size), layer.clone())
-        })
-        .collect();
+    let layers: Vec<(Descriptor, ExportLayer)> =
+        result.layers.iter().map(|layer| (described(layer, types), layer.clone())).collect();
     let platform = Some(&result.platform);
     let manifest = Manifest {
         schema_version: 2,
@@ -205,6 +203,13 @@ fn platform_image(
     descriptor.annotations = annotations::select(&options.annotations, Target::ManifestDescriptor, platform);
     descriptor.platform = Some(result.platform.clone());
     Ok(PlatformImage { platform: result.platform.clone(), config, manifest: Document { descriptor, bytes }, layers })
+}
+
+fn described(layer: &ExportLayer, types: MediaTypes) -> Descriptor {
+    let descriptor = Descriptor::new(layer_type(layer.compression, types), layer.digest.clone(), layer.size);
+    // Docker's documents know no annotations.
+    let toc = layer.toc.as_ref().filter(|_| types == MediaTypes::Oci);
+    Descriptor { annotations: toc.into_iter().flat_map(Toc::annotations).collect(), ..descriptor }
 }
 
 fn index(images: &[PlatformImage], types: MediaTypes, list: &[Annotation]) -> Document {
@@ -265,6 +270,7 @@ pub(super) mod tests {
             created,
             description: String::new(),
             origins: Vec::new(),
+            toc: None,
         });
         let layers = layers.collect();
         config.created = None;
@@ -291,6 +297,7 @@ pub(super) mod tests {
             created: Some("2026-01-02T03:04:05.600Z".into()),
             description: "COPY".into(),
             origins: Vec::new(),
+            toc: None,
         };
         let platform = Platform::new("linux", "amd64");
         ImageResult { platform, config, base_config: None, layers: vec![layer], epoch: None, inline_cache: None }

@@ -15,11 +15,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use super::archive::{self, IMAGE_NAME, OCI_LAYOUT, REF_NAME, Verified};
+use super::archive::{self, Verified};
 use super::destination::{self, Missing, OutputFile};
 use super::image::Image;
 use super::{Blobs, ExportError, tarball};
 use crate::digest::Digest;
+use crate::image::layout::{IMAGE_NAME, MARKER, MARKER_CONTENT, REF_NAME};
 use crate::image::{Descriptor, Index, Reference, canonical, media};
 use crate::sys::dir::{self, Dir, Kind};
 
@@ -31,14 +32,45 @@ pub fn write(image: &Image, names: &[Reference], blobs: &dyn Blobs, dest: &Path)
     write_entries(image, archive::named(image, names), blobs, dest)
 }
 
-/// Writes what has the shape of an image under a bare tag, in place of the former of that tag.
-pub fn write_tagged(image: &Image, tag: &str, blobs: &dyn Blobs, dest: &Path) -> Result<(), ExportError> {
+/// What must lie under a tag for it to be replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Over {
+    /// Anything.
+    Any,
+    /// This, or nothing at all.
+    Only(Option<Digest>),
+}
+
+/// Writes what has the shape of an image under a bare tag, in place of the former of that tag. Returns whether it was: it is
+/// not where something else than `over` lies there, such as what another process wrote meanwhile.
+pub fn write_tagged(
+    image: &Image,
+    (tag, over): (&str, &Over),
+    blobs: &dyn Blobs,
+    dest: &Path,
+) -> Result<bool, ExportError> {
     let mut entry = image.root.descriptor.clone();
     entry.annotations.insert(REF_NAME.into(), tag.to_owned());
-    write_entries(image, vec![entry], blobs, dest)
+    let as_expected = |index: &Index| match over {
+        Over::Any => true,
+        Over::Only(digest) => {
+            let tagged = |entry: &&Descriptor| entry.annotations.get(REF_NAME).is_some_and(|name| name == tag);
+            index.manifests.iter().rfind(tagged).map(|entry| &entry.digest) == digest.as_ref()
+        }
+    };
+    write_when(image, vec![entry], (blobs, dest), as_expected)
 }
 
 fn write_entries(image: &Image, entries: Vec<Descriptor>, blobs: &dyn Blobs, dest: &Path) -> Result<(), ExportError> {
+    write_when(image, entries, (blobs, dest), |_| true).map(drop)
+}
+
+fn write_when(
+    image: &Image,
+    entries: Vec<Descriptor>,
+    (blobs, dest): (&dyn Blobs, &Path),
+    as_expected: impl FnOnce(&Index) -> bool,
+) -> Result<bool, ExportError> {
     let root = destination::open_directory(dest, Missing::Create)?;
     let layout = Layout { root: &root, dest };
     for (layer, _) in image.layers() {
@@ -49,12 +81,15 @@ fn write_entries(image: &Image, entries: Vec<Descriptor>, blobs: &dyn Blobs, des
     }
     let lock = Lock::take(&layout)?;
     if root.try_stat(OsStr::new("oci-layout")).map_err(ExportError::write(dest))?.is_none() {
-        layout.replace("oci-layout", OCI_LAYOUT)?;
+        layout.replace(MARKER, MARKER_CONTENT)?;
     }
-    let index = merged(layout.read_index()?, entries);
-    layout.replace("index.json", &canonical::to_vec(&index))?;
+    let index = layout.read_index()?;
+    let is_expected = as_expected(&index);
+    if is_expected {
+        layout.replace("index.json", &canonical::to_vec(&merged(index, entries)))?;
+    }
     drop(lock);
-    Ok(())
+    Ok(is_expected)
 }
 
 /// Adds entries, in place of those of the same name, or of the same content where they have none.

@@ -38,6 +38,7 @@ use std::sync::Arc;
 use crate::digest::{DiffId, Digest};
 use crate::image::media::Compression;
 use crate::image::{ImageConfig, Platform, Reference};
+use crate::layer::Toc;
 
 pub use error::ExportError;
 pub use image::{Image, ImageOptions, MediaTypes, assemble};
@@ -77,6 +78,8 @@ pub struct ExportLayer {
     pub description: String,
     /// Repositories that are known to hold the blob, for mounting on push.
     pub origins: Vec<Reference>,
+    /// What its descriptor says of its table of contents, if it has one.
+    pub toc: Option<Toc>,
 }
 
 /// Gives the bytes of layer blobs. Called from blocking threads; may fetch what is not here yet.

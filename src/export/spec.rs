@@ -317,8 +317,14 @@ impl Attributes {
         let media_types =
             self.flag("oci-mediatypes")?.map(|oci| if oci { MediaTypes::Oci } else { MediaTypes::Docker });
         let compression = self.compression()?;
-        if compression.kind == Some(Compression::Zstd) && media_types == Some(MediaTypes::Docker) {
-            return problem("compression=zstd conflicts with oci-mediatypes=false");
+        match compression.kind {
+            Some(Compression::Zstd) if media_types == Some(MediaTypes::Docker) => {
+                return problem("compression=zstd conflicts with oci-mediatypes=false");
+            }
+            Some(Compression::Estargz) if media_types == Some(MediaTypes::Docker) => {
+                return problem("compression=estargz conflicts with oci-mediatypes=false");
+            }
+            _ => {}
         }
         let epoch = self.epoch()?;
         self.refuse_flag("rewrite-timestamp", "files keep their times; only the image configuration takes the epoch")?;
@@ -347,8 +353,9 @@ impl Attributes {
             Some("uncompressed") => Some(Compression::Uncompressed),
             Some("gzip") => Some(Compression::Gzip),
             Some("zstd") => Some(Compression::Zstd),
+            Some("estargz") => Some(Compression::Estargz),
             Some(other) => {
-                let hint = Some("choose uncompressed, gzip or zstd".into());
+                let hint = Some("choose uncompressed, gzip, estargz or zstd".into());
                 return Err((format!("unsupported compression {other:?}"), hint));
             }
         };
@@ -464,7 +471,9 @@ mod tests {
             "type=image,push=maybe",
             "type=image,unpack=true",
             "type=image,name=UPPER",
-            "type=image,compression=estargz",
+            "type=image,compression=lz4",
+            "type=image,compression=estargz,oci-mediatypes=false",
+            "type=image,compression=estargz,compression-level=10",
             "type=image,compression=gzip,compression-level=10",
             "type=image,compression=zstd,oci-mediatypes=false",
             "type=image,rewrite-timestamp=true",

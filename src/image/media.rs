@@ -1,5 +1,7 @@
 //! Media types of manifests, configs and layers (OCI image-spec 1.1, media-types.md; Docker image manifest v2.2).
 
+use oci_spec::image::MediaType;
+
 /// An OCI image manifest.
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// An OCI image index.
@@ -33,6 +35,8 @@ pub enum Compression {
     /// gzip (RFC 1952).
     #[default]
     Gzip,
+    /// gzip whose files can be read one by one. No media type states it: it is named where layers are made, and read as gzip.
+    Estargz,
     /// zstd (RFC 8878).
     Zstd,
 }
@@ -42,7 +46,7 @@ impl Compression {
     pub fn oci_layer(self) -> &'static str {
         match self {
             Compression::Uncompressed => OCI_LAYER,
-            Compression::Gzip => OCI_LAYER_GZIP,
+            Compression::Gzip | Compression::Estargz => OCI_LAYER_GZIP,
             Compression::Zstd => OCI_LAYER_ZSTD,
         }
     }
@@ -51,29 +55,30 @@ impl Compression {
     pub fn docker_layer(self) -> &'static str {
         match self {
             Compression::Uncompressed => DOCKER_LAYER,
-            Compression::Gzip => DOCKER_LAYER_GZIP,
+            Compression::Gzip | Compression::Estargz => DOCKER_LAYER_GZIP,
             Compression::Zstd => DOCKER_LAYER_ZSTD,
         }
     }
 
     /// Returns the compression a layer media type states, or none for a type that is no layer.
+    ///
+    /// Non-distributable layers, deprecated by the specification, are read like ordinary ones; their `urls` are ignored.
     pub fn of_layer(media_type: &str) -> Option<Self> {
-        match media_type {
-            OCI_LAYER | DOCKER_LAYER => Some(Compression::Uncompressed),
-            OCI_LAYER_GZIP | DOCKER_LAYER_GZIP => Some(Compression::Gzip),
-            OCI_LAYER_ZSTD | DOCKER_LAYER_ZSTD => Some(Compression::Zstd),
-            _ => foreign_layer(media_type),
+        match MediaType::from(media_type) {
+            MediaType::ImageLayer | MediaType::ImageLayerNonDistributable => Some(Compression::Uncompressed),
+            MediaType::ImageLayerGzip | MediaType::ImageLayerNonDistributableGzip => Some(Compression::Gzip),
+            MediaType::ImageLayerZstd | MediaType::ImageLayerNonDistributableZstd => Some(Compression::Zstd),
+            MediaType::Other(other) => docker_layer(&other),
+            _ => None,
         }
     }
 }
 
-/// Non-distributable layers, deprecated by the specification, are read like ordinary ones; their `urls` are ignored.
-fn foreign_layer(media_type: &str) -> Option<Compression> {
+fn docker_layer(media_type: &str) -> Option<Compression> {
     match media_type {
-        "application/vnd.oci.image.layer.nondistributable.v1.tar" => Some(Compression::Uncompressed),
-        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
-        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(Compression::Gzip),
-        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd" => Some(Compression::Zstd),
+        DOCKER_LAYER => Some(Compression::Uncompressed),
+        DOCKER_LAYER_GZIP | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(Compression::Gzip),
+        DOCKER_LAYER_ZSTD => Some(Compression::Zstd),
         _ => None,
     }
 }

@@ -22,7 +22,7 @@ pub const GZIP_LEVEL: i32 = 3;
 pub fn default_level(compression: Compression) -> i32 {
     match compression {
         Compression::Uncompressed => 0,
-        Compression::Gzip => GZIP_LEVEL,
+        Compression::Gzip | Compression::Estargz => GZIP_LEVEL,
         Compression::Zstd => ZSTD_LEVEL,
     }
 }
@@ -61,6 +61,8 @@ impl<W: Write> Compressor<W> {
     pub fn new(out: W, compression: Compression, level: i32, threads: usize) -> io::Result<Self> {
         Ok(match compression {
             Compression::Uncompressed => Self::Plain(out),
+            // Its members are those of the tar, so it has a writer of its own.
+            Compression::Estargz => return Err(io::ErrorKind::Unsupported.into()),
             Compression::Gzip => {
                 let level = u32::try_from(level).unwrap_or(0).min(9);
                 Self::Gzip(GzipStream(GzipWriter::new(out, level, threads)?))

@@ -98,6 +98,16 @@ impl<W: Write> Write for GzipWriter<W> {
     }
 }
 
+/// Returns a whole member that holds `data`.
+pub(super) fn member(data: Vec<u8>, level: u32) -> io::Result<Vec<u8>> {
+    let piece = compress(Chunk { data: Arc::new(data), before: None, last: true, level })?;
+    let mut member = HEADER.to_vec();
+    member.extend_from_slice(&piece.bytes);
+    member.extend_from_slice(&piece.crc.sum().to_le_bytes());
+    member.extend_from_slice(&piece.crc.amount().to_le_bytes());
+    Ok(member)
+}
+
 fn compress(chunk: Chunk) -> io::Result<Piece> {
     let mut crc = Crc::new();
     crc.update(&chunk.data);

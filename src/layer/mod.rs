@@ -17,6 +17,7 @@ pub mod decompress;
 pub mod diff;
 pub(crate) mod entry;
 mod error;
+mod estargz;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gzip;
@@ -27,8 +28,9 @@ mod tar_reader;
 pub(crate) mod tar_writer;
 mod times;
 
-pub use error::LayerError;
-pub use pack::{PackOptions, pack};
+pub use error::{LayerError, more_ids};
+pub use estargz::Toc;
+pub use pack::{PackOptions, Packed, convert, pack};
 
 use crate::digest::{DiffId, Digest};
 use crate::image::media::Compression;
@@ -51,6 +53,8 @@ pub struct BlobInfo {
     pub size: u64,
     /// How the tar is compressed in the blob.
     pub compression: Compression,
+    /// What is to be said of its table of contents, if it has one.
+    pub toc: Option<Toc>,
 }
 
 #[cfg(test)]

@@ -3,14 +3,15 @@
 //! In: a layer's directory. Out: bytes, and the tar's digest. Invariant: memory does not depend on the size of the layer. Three kinds of threads
 //! share the work: this one walks and writes, one hashes the tar, all cores compress; a small layer starts none of them.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use super::LayerError;
 use super::compress::{Compressor, default_level, threads};
 use super::diff::write_tar;
-use crate::digest::{DiffId, Digest, Hasher};
+use super::estargz::{EstargzWriter, Finished, Toc};
+use crate::digest::{DiffId, Digest, Hasher, HashingReader};
 use crate::image::media::Compression;
 use crate::sys::dir::Dir;
 
@@ -38,16 +39,55 @@ impl PackOptions {
     pub fn level(&self) -> i32 {
         self.level.unwrap_or_else(|| default_level(self.compression))
     }
+
+    fn gzip_level(&self) -> u32 {
+        u32::try_from(self.level()).unwrap_or(0).min(9)
+    }
 }
 
-/// Packs the layer in `root` into `out` and returns `out` and the digest of the tar.
-pub fn pack<W: Write>(root: &Dir, options: PackOptions, out: W) -> Result<(W, DiffId), LayerError> {
+/// A blob that was written.
+#[derive(Debug)]
+pub struct Packed<W> {
+    /// What it was written to.
+    pub out: W,
+    /// Digest of the tar in it.
+    pub diff_id: DiffId,
+    /// What is to be said of its table of contents, if it has one.
+    pub toc: Option<Toc>,
+}
+
+/// Packs the layer in `root` into `out`.
+pub fn pack<W: Write>(root: &Dir, options: PackOptions, out: W) -> Result<Packed<W>, LayerError> {
     let failed = |source| LayerError::Pack { source };
+    if options.compression == Compression::Estargz {
+        let mut writer = EstargzWriter::new(out, options.gzip_level(), threads());
+        write_tar(root, options.latest, &mut writer)?;
+        return Ok(writer.finish().map_err(failed)?.into());
+    }
     let compressor = Compressor::new(out, options.compression, options.level(), threads()).map_err(failed)?;
     let mut tee = Tee::new(compressor);
     write_tar(root, options.latest, &mut tee)?;
     let (compressor, diff_id) = tee.finish().map_err(failed)?;
-    Ok((compressor.finish().map_err(failed)?, DiffId(diff_id)))
+    Ok(Packed { out: compressor.finish().map_err(failed)?, diff_id: DiffId(diff_id), toc: None })
+}
+
+/// Compresses a tar into `out`; of one that ends in eStargz's table of contents, that is made anew for eStargz and else kept.
+pub fn convert<W: Write>(tar: &mut impl Read, options: PackOptions, out: W) -> io::Result<Packed<W>> {
+    if options.compression == Compression::Estargz {
+        let mut writer = EstargzWriter::new(out, options.gzip_level(), threads());
+        io::copy(tar, &mut writer)?;
+        return Ok(writer.finish()?.into());
+    }
+    let mut tar = HashingReader::new(tar);
+    let mut out = Compressor::new(out, options.compression, options.level(), threads())?;
+    io::copy(&mut tar, &mut out)?;
+    Ok(Packed { out: out.finish()?, diff_id: DiffId(tar.finish().0), toc: None })
+}
+
+impl<W> From<Finished<W>> for Packed<W> {
+    fn from(finished: Finished<W>) -> Self {
+        Self { out: finished.out, diff_id: finished.diff_id, toc: Some(finished.toc) }
+    }
 }
 
 /// Writes to `out` and hashes: on another thread once there is more than one chunk.

@@ -12,6 +12,7 @@ use super::read::RemoteLayer;
 use crate::digest::{DiffId, Digest};
 use crate::image::media::{self, Compression};
 use crate::image::{Descriptor, Index, Manifest, canonical};
+use crate::layer::Toc;
 use crate::registry::{Document, document};
 
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
@@ -58,7 +59,9 @@ pub fn encode(form: Form, layers: &[RemoteLayer], config: &Descriptor) -> (&'sta
 }
 
 fn descriptor(form: Form, layer: &RemoteLayer) -> Descriptor {
-    let mut descriptor = Descriptor { annotations: BTreeMap::new(), platform: None, ..layer.descriptor.clone() };
+    let toc = Toc::read(&layer.descriptor.annotations);
+    let annotations = toc.iter().flat_map(Toc::annotations).collect();
+    let mut descriptor = Descriptor { annotations, platform: None, ..layer.descriptor.clone() };
     if let Some(compression) = Compression::of_layer(&descriptor.media_type).filter(|_| form == Form::DockerList) {
         descriptor.media_type = compression.docker_layer().into();
     }
@@ -117,7 +120,10 @@ fn layer(descriptor: &Descriptor) -> Option<RemoteLayer> {
         None => return None,
     };
     Some(RemoteLayer {
-        descriptor: Descriptor::new(compression.oci_layer(), descriptor.digest.clone(), descriptor.size),
+        descriptor: Descriptor {
+            annotations: Toc::read(&descriptor.annotations).iter().flat_map(Toc::annotations).collect(),
+            ..Descriptor::new(compression.oci_layer(), descriptor.digest.clone(), descriptor.size)
+        },
         diff_id: DiffId(diff_id),
         created: note(CREATED).filter(|text| is_time(text)),
         description: note(DESCRIPTION).unwrap_or_default(),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! --cache-from text ─▶ spec ─▶ Place (local, repository) ─▶ manifest ─▶ config ─▶ read::Imported ─▶ solver's stores (ops)
-//! solver's records with layers ─▶ write::Written ─▶ manifest::encode ─▶ directory or repository (driver, export)
+//! solver's records with layers (+ merge: what another writer left) ─▶ write::Written ─▶ manifest::encode ─▶ directory or repository (driver, export)
 //!                                              └──▶ inline::encode ─▶ an image's configuration
 //! ```
 //!
@@ -19,6 +19,7 @@ mod import;
 pub mod inline;
 pub mod local;
 pub mod manifest;
+pub mod merge;
 pub mod place;
 pub mod read;
 pub mod repository;

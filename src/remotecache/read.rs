@@ -108,6 +108,11 @@ impl Imported {
         self.records.get(number)
     }
 
+    /// Returns the numbers of all records, each after those it is linked to.
+    pub fn order(&self) -> Vec<usize> {
+        ordered(&self.records)
+    }
+
     /// Returns how many records there are.
     pub fn len(&self) -> usize {
         self.records.len()
@@ -266,24 +271,31 @@ fn results(record: &CacheRecord, layers: &[Layer]) -> Result<Vec<ImportedResult>
     Ok(results)
 }
 
-/// Takes records without open parents away until none is left.
-fn no_circle(records: &[ImportedRecord]) -> Result<(), RemoteCacheError> {
+/// Lists the records so that each comes after those it is linked to; those of a circle are left out.
+fn ordered(records: &[ImportedRecord]) -> Vec<usize> {
     let mut open: Vec<usize> = records.iter().map(|record| record.inputs.iter().map(Vec::len).sum()).collect();
     let mut children: Vec<Vec<u32>> = vec![Vec::new(); records.len()];
     for (number, record) in records.iter().enumerate() {
         record.inputs.iter().flatten().for_each(|(_, parent)| children[*parent].push(number as u32));
     }
-    let mut ready: Vec<usize> = (0..records.len()).filter(|number| open[*number] == 0).collect();
+    let mut order: Vec<usize> = (0..records.len()).filter(|number| open[*number] == 0).collect();
     let mut taken = 0;
-    while let Some(number) = ready.pop() {
+    while let Some(number) = order.get(taken).copied() {
         taken += 1;
         for child in &children[number] {
             let child = *child as usize;
             open[child] -= 1;
             if open[child] == 0 {
-                ready.push(child);
+                order.push(child);
             }
         }
     }
-    if taken == records.len() { Ok(()) } else { Err(RemoteCacheError::invalid("its records lead in a circle")) }
+    order
+}
+
+fn no_circle(records: &[ImportedRecord]) -> Result<(), RemoteCacheError> {
+    if ordered(records).len() == records.len() {
+        return Ok(());
+    }
+    Err(RemoteCacheError::invalid("its records lead in a circle"))
 }

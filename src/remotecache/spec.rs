@@ -261,13 +261,10 @@ impl Attributes {
             Some("uncompressed") => Some(Compression::Uncompressed),
             Some("gzip") => Some(Compression::Gzip),
             Some("zstd") => Some(Compression::Zstd),
-            Some("estargz") => {
-                return Err(
-                    self.hinted("compression=estargz is not there in this version", "write compression=zstd".into())
-                );
-            }
+            Some("estargz") => Some(Compression::Estargz),
             Some(_) => {
-                return Err(self.hinted("the compression is not known", "choose uncompressed, gzip or zstd".into()));
+                let hint = "choose uncompressed, gzip, estargz or zstd".into();
+                return Err(self.hinted("the compression is not known", hint));
             }
         };
         let level = self.take("compression-level").map(|text| text.parse::<i32>()).transpose();

@@ -7,9 +7,8 @@ use std::io;
 
 use super::{LayerId, LayerInfo, SnapshotError, Snapshots, poisoned};
 use crate::digest::{DiffId, HashingReader};
-use crate::layer::compress::{Compressor, threads};
 use crate::layer::decompress::Decoder;
-use crate::layer::{BlobInfo, LayerError, PackOptions};
+use crate::layer::{BlobInfo, LayerError, PackOptions, Packed, convert};
 
 impl Snapshots {
     /// Returns whether a blob is here, as far as its size tells.
@@ -38,15 +37,13 @@ impl Snapshots {
             return Err(failed(io::ErrorKind::NotFound.into()));
         };
         let mut tar = HashingReader::new(Decoder::new(file).map_err(failed)?);
-        let writer = self.store.writer()?;
-        let mut out = Compressor::new(writer, options.compression, options.level(), threads()).map_err(failed)?;
-        io::copy(&mut tar, &mut out).map_err(failed)?;
-        let diff_id = DiffId(tar.finish().0);
-        if diff_id != from.diff_id {
-            return Err(SnapshotError::Mismatch { expected: from.diff_id.clone(), found: diff_id });
+        let Packed { out, diff_id, toc } = convert(&mut tar, options, self.store.writer()?).map_err(failed)?;
+        let found = DiffId(tar.finish().0);
+        if found != from.diff_id {
+            return Err(SnapshotError::Mismatch { expected: from.diff_id.clone(), found });
         }
-        let (digest, size) = out.finish().map_err(failed)?.commit(None)?;
-        Ok(BlobInfo { diff_id, digest, size, compression: options.compression })
+        let (digest, size) = out.commit(None)?;
+        Ok(BlobInfo { diff_id, digest, size, compression: options.compression, toc })
     }
 
     /// Notes that a layer was packed into a blob.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Chain;
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::image::media::Compression;
-use crate::layer::BlobInfo;
+use crate::layer::{BlobInfo, Toc};
 use crate::store::Scratch;
 use crate::sys::dir::Dir;
 
@@ -58,17 +58,29 @@ pub(super) struct StoredBlob {
     media_type: String,
     /// How it was packed; none for one that was pulled.
     pub level: Option<i32>,
+    /// What is to be said of its table of contents, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    toc: Option<Toc>,
 }
 
 impl StoredBlob {
     pub(super) fn new(blob: &BlobInfo, level: Option<i32>) -> Self {
         let media_type = blob.compression.oci_layer().to_owned();
-        Self { diff_id: blob.diff_id.clone(), digest: blob.digest.clone(), size: blob.size, media_type, level }
+        Self {
+            diff_id: blob.diff_id.clone(),
+            digest: blob.digest.clone(),
+            size: blob.size,
+            media_type,
+            level,
+            toc: blob.toc.clone(),
+        }
     }
 
     pub(super) fn info(&self) -> Option<BlobInfo> {
-        let compression = Compression::of_layer(&self.media_type)?;
-        Some(BlobInfo { diff_id: self.diff_id.clone(), digest: self.digest.clone(), size: self.size, compression })
+        let toc = self.toc.clone();
+        let compression = if toc.is_some() { Compression::Estargz } else { Compression::of_layer(&self.media_type)? };
+        let (diff_id, digest) = (self.diff_id.clone(), self.digest.clone());
+        Some(BlobInfo { diff_id, digest, size: self.size, compression, toc })
     }
 }
 

@@ -13,7 +13,9 @@
 //! ROOT/tmp/NAME/N/{fs,work}     a layer in progress
 //! ```
 //!
-//! Where the kernel refuses overlay, trees are made by copying and layers by comparing; all else is the same.
+//! Where the kernel refuses overlay, trees are made by copying and layers by comparing; all else is the same, but that a socket of mode
+//! 07000 stands for what is removed where overlay's device cannot be made, as in a container, whose file system is an overlay. Layers of
+//! the one form are not used where the other holds.
 
 mod active;
 mod adopt;
@@ -21,6 +23,7 @@ mod blobs;
 mod chain;
 mod durable;
 mod error;
+mod manner;
 mod meta;
 mod native;
 mod overlay;
@@ -46,14 +49,14 @@ use crate::digest::{ChainId, DiffId, HashingReader};
 use crate::layer::ahead::read_ahead;
 use crate::layer::apply::{ApplyOptions, Unmapped, apply};
 use crate::layer::compare::{Found, copy_diff, extract_diff, normalize, prune};
-use crate::layer::{BlobInfo, PackOptions, pack};
+use crate::layer::{BlobInfo, PackOptions, Packed, pack};
 use crate::store::Store;
 use crate::sys::dir::Dir;
-use crate::sys::idmap;
 use durable::Durable;
+use manner::Trial;
 use meta::StoredBlob;
 use native::Trees;
-use overlay::{MAX_LAYERS, Mounter, Stack};
+use overlay::{MAX_LAYERS, Stack};
 use skeleton::Skeletons;
 use stored::Touched;
 use work::Work;
@@ -92,13 +95,11 @@ pub struct Snapshots {
     dir: Dir,
     chains: Dir,
     options: SnapshotOptions,
-    /// None where trees are copies.
-    mounter: Option<Arc<Mounter>>,
+    /// How trees are made.
+    trial: Trial,
     trees: Trees,
     skeletons: Skeletons,
     next: AtomicU64,
-    /// What owners on disk mean here.
-    owners: String,
     /// Held while the notes of a layer are read, changed and replaced.
     notes: Mutex<()>,
     touched: Mutex<Touched>,
@@ -115,13 +116,11 @@ impl Snapshots {
     pub fn with_store(store: Arc<Store>, options: SnapshotOptions) -> Result<Arc<Self>, SnapshotError> {
         let (dir, chains) = (store.folder(SNAPSHOTS)?, store.folder(CHAINS)?);
         let failed = |source| SnapshotError::Open { path: store.path().join(SNAPSHOTS), source };
-        let mounter = choose(&store, &dir, options.kind)?.map(Arc::new);
+        let trial = Trial::start(&store, &dir, options.kind)?;
         let next = AtomicU64::new(highest(&dir).map_err(failed)? + 1);
-        let owners = idmap::own().map_err(failed)?;
         let (trees, skeletons, notes, touched) = Default::default();
         let durable = Durable::new(options.boot);
-        let this =
-            Self { store, dir, chains, options, mounter, trees, skeletons, next, owners, notes, touched, durable };
+        let this = Self { store, dir, chains, options, trial, trees, skeletons, next, notes, touched, durable };
         Ok(Arc::new(this))
     }
 
@@ -132,7 +131,7 @@ impl Snapshots {
 
     /// Returns how stacks become trees here, never [`SnapshotKind::Auto`].
     pub fn kind(&self) -> SnapshotKind {
-        if self.mounter.is_some() { SnapshotKind::Overlay } else { SnapshotKind::Native }
+        if self.trial.manner().mounter.is_some() { SnapshotKind::Overlay } else { SnapshotKind::Native }
     }
 
     /// Starts a tree that can be changed, equal to `parent`.
@@ -147,7 +146,7 @@ impl Snapshots {
         if parent.is_empty() {
             return Ok(Active::plain(parent.clone(), work, fs));
         }
-        let Some(mounter) = &self.mounter else {
+        let Some(mounter) = &self.trial.manner().mounter else {
             let lower = self.tree(parent)?;
             crate::layer::copy::tree(lower.dir(), &fs).map_err(failed)?;
             return Ok(Active::copied(parent.clone(), work, fs, lower));
@@ -172,7 +171,7 @@ impl Snapshots {
             size: found.size,
             hides: found.hides,
             parent: parent.clone(),
-            owners: self.owners.clone(),
+            owners: self.trial.manner().owners.clone(),
             boot: self.durable.boot(),
             ..LayerInfo::default()
         };
@@ -216,7 +215,7 @@ impl Snapshots {
     pub fn view(&self, chain: &Chain) -> Result<View, SnapshotError> {
         let chain = &chain.distinct();
         let failed = |source| SnapshotError::Mount { count: chain.layers().len(), source };
-        let Some(mounter) = self.mounter.as_ref().filter(|_| !chain.is_empty()) else {
+        let Some(mounter) = self.trial.manner().mounter.as_ref().filter(|_| !chain.is_empty()) else {
             return View::copied(self.tree(chain)?).map_err(failed);
         };
         if let [only] = chain.layers()
@@ -262,7 +261,7 @@ impl Snapshots {
             size: found.size,
             hides: found.hides,
             chain_id,
-            owners: self.owners.clone(),
+            owners: self.trial.manner().owners.clone(),
             boot: self.durable.boot(),
             squashed: unpacked.applied.squashed,
             devices: unpacked.applied.devices,
@@ -325,9 +324,9 @@ impl Snapshots {
         if let Some(known) = self.known_blob(layer, options)? {
             return Ok(known);
         }
-        let (writer, diff_id) = pack(&self.fs(layer)?, options, self.store.writer()?)?;
-        let (digest, size) = writer.commit(None)?;
-        let blob = BlobInfo { diff_id, digest, size, compression: options.compression };
+        let Packed { out, diff_id, toc } = pack(&self.fs(layer)?, options, self.store.writer()?)?;
+        let (digest, size) = out.commit(None)?;
+        let blob = BlobInfo { diff_id, digest, size, compression: options.compression, toc };
         if options.latest.is_none() {
             self.note_blob(layer, &blob, options.level())?;
         }
@@ -387,7 +386,7 @@ impl Snapshots {
     /// belong to others now, or to root where there was but one id. So does one that a power cut may have damaged.
     fn usable(&self, layer: LayerId) -> Option<LayerInfo> {
         let info = self.info(layer).ok()?;
-        let whole = info.owners == self.owners && self.durable.trusts(&self.dir, layer, &info);
+        let whole = info.owners == self.trial.manner().owners && self.durable.trusts(&self.dir, layer, &info);
         (whole && self.fs(layer).is_ok()).then_some(info)
     }
 
@@ -444,24 +443,6 @@ impl Snapshots {
 
 fn poisoned(layer: LayerId) -> SnapshotError {
     SnapshotError::Missing { layer, source: io::Error::other("poisoned lock") }
-}
-
-fn choose(store: &Store, snapshots: &Dir, kind: SnapshotKind) -> Result<Option<Mounter>, SnapshotError> {
-    if kind == SnapshotKind::Native {
-        return Ok(None);
-    }
-    let started = snapshots.reopen().and_then(Mounter::start);
-    let tried = started.and_then(|mounter| mounter.probe(store).map(|()| mounter));
-    match tried {
-        Ok(mounter) => Ok(Some(mounter)),
-        Err(source) if kind == SnapshotKind::Overlay => {
-            Err(SnapshotError::Overlay { path: store.path().to_owned(), source })
-        }
-        Err(error) => {
-            tracing::info!(%error, "no overlay mounts here: trees will be copied");
-            Ok(None)
-        }
-    }
 }
 
 fn highest(dir: &Dir) -> io::Result<u64> {

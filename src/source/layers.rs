@@ -28,8 +28,8 @@ use super::select::{Contents, ResolvedImage};
 use crate::digest::{ChainId, DiffId, Digest};
 use crate::image::media::Compression;
 use crate::image::{Descriptor, History};
-use crate::layer::BlobInfo;
 use crate::layer::decompress::Decoder;
+use crate::layer::{BlobInfo, Toc};
 use crate::progress::{Event, Sink, Status};
 use crate::snapshot::{Chain, LayerId, Origin, Snapshots, Unpacked};
 use crate::store::{Store, StoreError, VerifiedBlobWriter};
@@ -134,11 +134,14 @@ impl Layer {
     }
 
     fn blob_info(&self) -> BlobInfo {
+        let toc = Toc::read(&self.descriptor.annotations);
+        let stated = Compression::of_layer(&self.descriptor.media_type).unwrap_or_default();
         BlobInfo {
             diff_id: self.diff_id.clone(),
             digest: self.descriptor.digest.clone(),
             size: self.descriptor.size,
-            compression: Compression::of_layer(&self.descriptor.media_type).unwrap_or_default(),
+            compression: if toc.is_some() { Compression::Estargz } else { stated },
+            toc,
         }
     }
 
