@@ -15,7 +15,7 @@ mod targets;
 fn mutations(target: &str) -> usize {
     match target {
         "decompress" | "stdin_context" => 200,
-        "tar_apply" | "resolve_in_root" | "records_log" => 400,
+        "tar_apply" | "resolve_in_root" | "records_log" | "explain_annotation" => 400,
         "llb_encode" | "image_config" => 400,
         _ => 4000,
     }
@@ -138,6 +138,7 @@ smoke!(
     mount_spec,
     passwd_user,
     records_log,
+    explain_annotation,
     explain_record,
     redact,
     reference,

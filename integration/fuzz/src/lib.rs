@@ -48,6 +48,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("mount_spec", text::mount_spec),
     ("passwd_user", kernel::passwd_user),
     ("records_log", state::records_log),
+    ("explain_annotation", state::explain_annotation),
     ("explain_record", state::explain_record),
     ("redact", network::redact),
     ("reference", image::reference),
