@@ -15,7 +15,7 @@ mod targets;
 fn mutations(target: &str) -> usize {
     match target {
         "decompress" | "stdin_context" | "overlay_layers" => 200,
-        "tar_apply" | "resolve_in_root" | "records_log" => 400,
+        "tar_apply" | "resolve_in_root" | "records_log" | "explain_annotation" => 400,
         "llb_encode" | "image_config" => 400,
         _ => 4000,
     }
@@ -139,6 +139,7 @@ smoke!(
     overlay_layers,
     passwd_user,
     records_log,
+    explain_annotation,
     explain_record,
     redact,
     reference,

@@ -232,3 +232,129 @@ fn a_failed_build_keeps_what_the_tag_held() {
         assert_eq!(fresh(&project, &["--cache-from", &from]).count("CACHED"), 2);
     }
 }
+
+/// The manifest of the last entry of a cache's directory, and a way to its blobs.
+fn manifest(cache: &Path) -> (Value, impl Fn(&Value) -> Vec<u8>) {
+    let folder = cache.join("blobs/sha256");
+    let blob = move |descriptor: &Value| {
+        fs::read(folder.join(&descriptor["digest"].as_str().unwrap()["sha256:".len()..])).unwrap()
+    };
+    let index: Value = serde_json::from_slice(&fs::read(cache.join("index.json")).unwrap()).unwrap();
+    let manifest = serde_json::from_slice(&blob(index["manifests"].as_array().unwrap().last().unwrap())).unwrap();
+    (manifest, blob)
+}
+
+#[test]
+fn every_option_of_an_export_has_its_effect() {
+    const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    const DOCKER: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    let project = project(User::Rootless);
+    let cache = project.home().join("cache");
+    // One build writes all, so that layers are packed in many ways beside each other.
+    let cases: [(&str, &str, &str, &[u8]); 8] = [
+        ("compression=gzip", "image.manifest", GZIP, &[0x1f, 0x8b]),
+        ("compression=estargz", "image.manifest", GZIP, &[0x1f, 0x8b]),
+        (
+            "compression=zstd",
+            "image.manifest",
+            "application/vnd.oci.image.layer.v1.tar+zstd",
+            &[0x28, 0xb5, 0x2f, 0xfd],
+        ),
+        ("compression=uncompressed", "image.manifest", "application/vnd.oci.image.layer.v1.tar", b"bin/"),
+        ("compression=gzip,compression-level=0", "image.manifest", GZIP, &[0x1f, 0x8b]),
+        ("compression=gzip,compression-level=9", "image.manifest", GZIP, &[0x1f, 0x8b]),
+        ("image-manifest=false", "image.index", GZIP, &[0x1f, 0x8b]),
+        ("oci-mediatypes=false", "distribution.manifest.list", DOCKER, &[0x1f, 0x8b]),
+    ];
+    let to =
+        |number: usize, options: &str| format!("{},{options},mode=max,tag=t{number}", local(&project, "cache", "dest"));
+    let targets: Vec<String> = cases.iter().enumerate().map(|(number, case)| to(number, case.0)).collect();
+    let _ = fresh(&project, &targets.iter().flat_map(|to| ["--cache-to", to]).collect::<Vec<_>>());
+    let mut sizes = Vec::new();
+    for (number, (options, form, kind, magic)) in cases.into_iter().enumerate() {
+        let from = format!("{},tag=t{number}", local(&project, "cache", "src"));
+        let output = fresh(&project, &["--cache-from", &from, "-o", &format!("out-{number}")]);
+        assert_eq!(output.count("CACHED"), ALL, "{options}: {}", output.stderr);
+        assert_eq!(fs::read_to_string(project.home().join(format!("out-{number}/c"))).unwrap(), "one");
+        assert!(!project.home().join(format!("out-{number}/stargz.index.json")).exists());
+        let index: Value = serde_json::from_slice(&fs::read(cache.join("index.json")).unwrap()).unwrap();
+        let name = "org.opencontainers.image.ref.name";
+        let tagged = |entry: &&Value| entry["annotations"][name] == format!("t{number}");
+        let entry = index["manifests"].as_array().unwrap().iter().find(tagged).unwrap();
+        let (_, blob) = manifest(&cache);
+        let manifest: Value = serde_json::from_slice(&blob(entry)).unwrap();
+        assert!(manifest["mediaType"].as_str().unwrap().contains(form), "{options}: {manifest}");
+        let list = manifest["layers"].as_array().or(manifest["manifests"].as_array()).unwrap();
+        let layers: Vec<&Value> = list.iter().filter(|layer| layer["mediaType"] == kind).collect();
+        assert_eq!(layers.len(), ALL, "{options}: {manifest}");
+        for layer in &layers {
+            let bytes = blob(layer);
+            let is_tar = magic == b"bin/" && bytes.len().is_multiple_of(512);
+            assert!(bytes.starts_with(magic) || is_tar, "{options}");
+            let toc = layer["annotations"]["containerd.io/snapshot/stargz/toc.digest"].is_string();
+            let footer = bytes.len() > 51 && bytes[bytes.len() - 51..].windows(6).any(|part| part == b"STARGZ");
+            assert_eq!((toc, footer), (options.contains("estargz"), options.contains("estargz")), "{options}");
+        }
+        sizes.push(layers.iter().map(|layer| layer["size"].as_u64().unwrap()).sum::<u64>());
+    }
+    assert!(sizes[5] < sizes[0] && sizes[0] < sizes[4], "levels 9, default, 0: {sizes:?}");
+}
+
+#[test]
+fn force_compression_converts_what_was_pulled() {
+    let registry = Registry::start();
+    for user in BOTH {
+        let base = project(user);
+        let name = format!("{}/base-{user:?}:1", registry.host).to_lowercase();
+        let _ = fresh(&base, &["-t", &name, "--push"]);
+        let project = Project::with(user, &format!("FROM {name}\nRUN echo new > /new\n"));
+        let of = |kind: &str, force: &str| {
+            let to = format!("{},mode=max,compression={kind}{force}", local(&project, "cache", "dest"));
+            let image = format!("type=oci,tar=false,dest=image,compression={kind}{force}");
+            let _ = fs::remove_dir_all(project.home().join("cache"));
+            let _ = fs::remove_dir_all(project.home().join("image"));
+            forget(&project);
+            let _ = project.build(&["--cache-to", &to, "-o", &image]).success();
+            ["cache", "image"].map(|name| manifest(&project.home().join(name)).0["layers"].as_array().unwrap().clone())
+        };
+        for (kind, converted) in [("zstd", "+zstd"), ("estargz", "+gzip")] {
+            for (force, expected) in [("", 1), (",force-compression=true", ALL + 1)] {
+                for layers in of(kind, force) {
+                    assert_eq!(layers.len(), ALL + 1);
+                    let is_new = |layer: &&Value| {
+                        let toc = &layer["annotations"]["containerd.io/snapshot/stargz/toc.digest"];
+                        layer["mediaType"].as_str().unwrap().ends_with(converted)
+                            && toc.is_string() == (kind == "estargz")
+                    };
+                    assert_eq!(layers.iter().filter(is_new).count(), expected, "{kind}{force}: {layers:#?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn modes_digests_and_resets_of_a_directory() {
+    for user in BOTH {
+        let project =
+            with_base(user, "FROM base AS made\nRUN echo made > /made\nFROM base\nCOPY --from=made /made /other\n");
+        let cache = project.home().join("cache");
+        let (to, from) = (local(&project, "cache", "dest"), local(&project, "cache", "src"));
+        let _ = fresh(&project, &["--cache-to", &format!("{to},mode=min")]);
+        let few = layers(&cache).len();
+        let index: Value = serde_json::from_slice(&fs::read(cache.join("index.json")).unwrap()).unwrap();
+        let digest = index["manifests"][0]["digest"].as_str().unwrap().to_owned();
+        let _ = fresh(&project, &["--cache-to", &format!("{to},mode=max")]);
+        assert_eq!((few, layers(&cache).len()), (3, 4), "min has the layers of the result only");
+        // The first one lost its tag, and has its digest still.
+        let old = format!("{from},digest={digest}");
+        let _ = fresh(&project, &["--cache-from", &old]).silent_about("building without the cache");
+        let blobs = || fs::read_dir(cache.join("blobs/sha256")).unwrap().count();
+        let before = blobs();
+        let _ = fresh(&project, &["--cache-from", &from, "--cache-to", &format!("{to},mode=max,reset=true")]);
+        assert!(blobs() < before, "{} of {before}", blobs());
+        assert_eq!(blobs(), layers(&cache).len() + 2, "layers, configuration and manifest");
+        let _ = fresh(&project, &["--cache-from", &old]).says("building without the cache");
+        assert_eq!(fresh(&project, &["--cache-from", &from]).count("CACHED"), 4);
+    }
+}

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{text, tool, with_base};
 use crate::support::build::{BOTH, Output, Project, User, binary, busybox, run};
+use crate::support::registry::Registry;
 
 /// Builds and explains.
 fn explained(project: &Project, args: &[&str]) -> Output {
@@ -140,4 +141,77 @@ fn a_record_that_is_damaged_is_none() {
     }
     project.file("a", "two");
     let _ = explained(&project, &[]).says("COPY a /a ran: not in any cache (first build here");
+}
+
+/// Builds with an empty state directory, as in CI.
+fn in_ci(project: &Project, args: &[&str]) -> Output {
+    super::caches::forget(project);
+    explained(project, args)
+}
+
+#[test]
+fn with_an_empty_state_directory_a_cache_is_what_is_compared_with() {
+    let registry = Registry::start();
+    for user in BOTH {
+        let project = with_base(user, "ARG VERSION=1\nARG API_TOKEN=none\nRUN echo a\nCOPY c/ /c/\nRUN true\n");
+        project.file("c/src/version.txt", "1").file("c/run.sh", "x");
+        let tag = format!("{}/explained-{user:?}:c", registry.host).to_lowercase();
+        let cache = project.home().join("cache");
+        let places = [
+            (format!("type=local,dest={}", cache.display()), format!("type=local,src={}", cache.display())),
+            (format!("type=registry,image-manifest=false,ref={tag}"), tag),
+        ];
+        for (to, from) in &places {
+            project.file("c/src/version.txt", "1");
+            let secret = ["--build-arg", "API_TOKEN=hunter2"];
+            let _ = in_ci(&project, &[&secret[..], &["--cache-to", &format!("{to},mode=max")]].concat());
+            let same = in_ci(&project, &[&secret[..], &["--cache-from", from]].concat());
+            let _ = same.says("compared with build that wrote ").says("RUN true cached: from ");
+            project.file("c/src/version.txt", "2");
+            let _ = in_ci(&project, &[&secret[..], &["--cache-from", from]].concat())
+                .says("COPY c/ /c/ ran: c/src/version.txt changed")
+                .says("RUN true ran: an earlier step changed");
+            let version = ["--build-arg", "VERSION=2", "--cache-from", from];
+            let _ = in_ci(&project, &[&secret[..], &version].concat()).says("ARG VERSION \"1\" -> \"2\"");
+            let _ = in_ci(&project, &["--build-arg", "API_TOKEN=hunter3", "--cache-from", from])
+                .says("RUN echo a ran: ARG API_TOKEN changed")
+                .silent_about("hunter");
+            // Mode min tells nothing of steps it does not export.
+            let _ = in_ci(&project, &["--cache-to", to]);
+            let _ = in_ci(&project, &["--cache-from", from]).says("the first that is known");
+        }
+    }
+}
+
+#[test]
+fn what_a_cache_says_of_its_build_is_read_with_care() {
+    let project = with_base(User::Root, "COPY a /a\n");
+    project.file("a", "one");
+    let cache = project.home().join("cache");
+    let (to, from) =
+        (format!("type=local,mode=max,dest={}", cache.display()), format!("type=local,src={}", cache.display()));
+    let _ = in_ci(&project, &["--cache-to", &to]);
+    let read = |path: &std::path::Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+    let index = read(&cache.join("index.json"));
+    let blob = |digest: &str| cache.join("blobs/sha256").join(&digest["sha256:".len()..]);
+    let old = index["manifests"][0]["digest"].as_str().unwrap();
+    let mut manifest = read(&blob(old));
+    assert!(manifest["annotations"]["rbuild.explain.v1"].is_string());
+    for text in ["nonsense".to_owned(), "eA==".into(), "A".repeat(1 << 20)] {
+        manifest["annotations"]["rbuild.explain.v1"] = text.into();
+        let bytes = manifest.to_string();
+        let digest = rbuild::digest::Digest::compute(&bytes);
+        fs::write(blob(digest.as_str()), &bytes).unwrap();
+        let entry = serde_json::json!({
+            "mediaType": manifest["mediaType"], "digest": digest.as_str(), "size": bytes.len(),
+            "annotations": {"org.opencontainers.image.ref.name": "latest"},
+        });
+        fs::write(cache.join("index.json"), serde_json::json!({"schemaVersion": 2, "manifests": [entry]}).to_string())
+            .unwrap();
+        let output = in_ci(&project, &["--cache-from", &from]).says("nothing to compare with in the cache");
+        assert_eq!(output.count("CACHED"), 3, "it is a cache all the same: {}", output.stderr);
+        super::caches::forget(&project);
+        let all = [&busybox()[..], &["--cache-from", &from]].concat();
+        let _ = project.build(&all).success().silent_about("nothing to compare with");
+    }
 }

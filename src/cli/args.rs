@@ -252,7 +252,7 @@ pub struct BuildArgs {
     #[arg(long)]
     pub cache_strict: bool,
 
-    /// Write caches of the steps that finished though a later one failed: `true` or `false`
+    /// Write caches of the steps that finished though a later one failed or the build was stopped: `true` or `false`
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set, hide_possible_values = true)]
     pub cache_failed: bool,
 

@@ -25,7 +25,8 @@ use crate::image::{Descriptor, Platform, Reference};
 use crate::layer::Toc;
 use crate::ops::Tree;
 use crate::progress::{Event, Warning};
-use crate::remotecache::manifest::{self, Form};
+use crate::remotecache::explained;
+use crate::remotecache::manifest;
 use crate::remotecache::merge;
 use crate::remotecache::spec::{LayerChoice, Store};
 use crate::remotecache::write::{self, Written};
@@ -78,13 +79,29 @@ impl Caches<'_> {
         for (target, held) in self.build.setup.caches_to.iter().zip(&self.build.held) {
             let (Some((name, part)), Some(held)) = (titles(&target.store), held) else { continue };
             let work = |step: Step| async move { step.part(&part, self.write(target, held)).await };
-            let Err(Shown(diagnostic)) = self.build.steps.run(&name, work).await else { continue };
+            let Err(Shown(diagnostic)) = self.build.steps.run(&name, work).await else {
+                self.sweep(&target.store).await;
+                continue;
+            };
             if self.build.setup.cache_strict || target.ignore_error == Some(false) {
                 return Err(diagnostic.while_doing("failed to export the cache"));
             }
             self.warn(format!("the cache was not exported: {}", diagnostic.message));
         }
         Ok(())
+    }
+
+    /// Removes what the directory of a cache no longer needs, where that is asked for.
+    async fn sweep(&self, store: &Store) {
+        let Store::Local { dest, reset: true, .. } = store else { return };
+        let place = dest.clone();
+        let swept = match tokio::task::spawn_blocking(move || layout::sweep(&place)).await {
+            Ok(Ok(true)) => return,
+            Ok(Ok(false)) => "another build writes there".to_owned(),
+            Ok(Err(error)) => crate::diag::chain(&error),
+            Err(error) => error.to_string(),
+        };
+        self.warn(format!("nothing was removed from the cache {}: {swept}", dest.display()));
     }
 
     fn warn(&self, text: String) {
@@ -130,10 +147,10 @@ impl Caches<'_> {
 
     /// Returns whether it was written: it is not where another build has just written something else.
     async fn send(&self, target: &ExportTarget, written: Written, over: &Over) -> Result<bool, Diagnostic> {
-        let image = Arc::new(self.image(target.form, written));
+        let image = Arc::new(self.image(target, written));
         match &target.store {
             Store::Inline => Ok(true),
-            Store::Local { dest, tag } => self.local(image, dest, (tag, over)).await,
+            Store::Local { dest, tag, .. } => self.local(image, dest, (tag, over)).await,
             // A registry replaces whatever there is.
             Store::Registry { reference, .. } => self.push(image, reference).await.map(|()| true),
         }
@@ -222,17 +239,25 @@ impl Caches<'_> {
     }
 
     /// Gives a cache the shape of an image, for the exporters.
-    fn image(&self, form: Form, written: Written) -> Image {
+    fn image(&self, target: &ExportTarget, written: Written) -> Image {
         let bytes = written.config.encode();
         if bytes.len() > BUILDKIT_LIMIT {
             self.warn("the exported cache has so many records that BuildKit will not read it (over 1 MiB)".into());
         }
         let config = Document { descriptor: Descriptor::of(config::MEDIA_TYPE, &bytes), bytes };
-        let (media_type, bytes) = manifest::encode(form, &written.layers, &config.descriptor);
+        let (media_type, bytes) =
+            manifest::encode(target.form, &written.layers, &config.descriptor, self.annotations(target.mode));
         let manifest = Document { descriptor: Descriptor::of(media_type, &bytes), bytes };
         let layers = written.layers.into_iter().map(|layer| self.export_layer(layer)).collect();
         let platform = PlatformImage { platform: Platform::host(), config, manifest: manifest.clone(), layers };
         Image { root: manifest, platforms: vec![platform], created: None }
+    }
+
+    /// Mode min says nothing of steps whose results stay private, so nothing is said there of what they are made of.
+    fn annotations(&self, mode: Mode) -> BTreeMap<String, String> {
+        let recorder = self.build.recorder.as_ref().filter(|_| mode == Mode::Max);
+        let said = recorder.and_then(|recorder| recorder.said());
+        said.map(|text| (explained::ANNOTATION.to_owned(), text)).into_iter().collect()
     }
 
     fn export_layer(&self, layer: RemoteLayer) -> (Descriptor, ExportLayer) {

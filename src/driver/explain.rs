@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::graph;
+use super::imports::Said;
 use super::request::{ContextSource, DockerfileSource, Request};
 use super::setup::Stations;
 use super::{Build, Lowered};
@@ -26,6 +27,7 @@ use crate::image::Platform;
 use crate::llb::{OpKind, Vertex};
 use crate::ops::{ListFiles, Witness, Worker, keys};
 use crate::progress::{Event, Sink, Warning};
+use crate::remotecache::explained::BuildNote;
 use crate::solver::{Outcome, VertexReport};
 use crate::store::Store;
 use crate::store::explain::Explanations;
@@ -98,6 +100,10 @@ pub(super) struct Recorder {
     project: Project,
     before: Option<BuildRecord>,
     told: Mutex<Told>,
+    /// What a cache says of the build it is of.
+    foreign: OnceLock<BuildNote>,
+    /// What this build was made of, once that is known.
+    made: Mutex<Option<BuildRecord>>,
 }
 
 impl fmt::Debug for Recorder {
@@ -121,7 +127,15 @@ impl Recorder {
         };
         // One that another version wrote is none to compare with.
         let before = newest.and_then(|bytes| BuildRecord::read(&bytes).ok());
-        Some(Arc::new(Self { store, folder, project, before, told: Mutex::default() }))
+        Some(Arc::new(Self {
+            store,
+            folder,
+            project,
+            before,
+            told: Mutex::default(),
+            foreign: OnceLock::new(),
+            made: Mutex::default(),
+        }))
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
@@ -138,10 +152,12 @@ impl Recorder {
     ) {
         let mut record = self.record(build, lowered, worker, vertices);
         record.caches = caches.iter().map(|name| shown(name)).collect();
-        if let Some(before) = &self.before {
+        let before = self.before.as_ref().or(self.foreign.get().map(|foreign| &foreign.record));
+        if let Some(before) = before {
             explain::complete(&mut record, before);
         }
-        let report = explain::compare(&record, self.before.as_ref(), &|name| self.folder.list(name).ok().flatten());
+        let report = explain::compare(&record, before, &|name| self.list(name));
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some(record.clone());
         if let Some(explained) = &build.setup.explained {
             *explained.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
         }
@@ -152,6 +168,36 @@ impl Recorder {
         if let Some(fault) = self.told().faults.first() {
             notice(&*build.sink, fault);
         }
+    }
+
+    /// Compares with what a cache says where nothing of its own is known, as in CI; what cannot be read is told of if asked.
+    pub(super) fn compare_with(&self, said: &Said, asked: bool, sink: &dyn Sink) {
+        if self.before.is_some() {
+            return;
+        }
+        match BuildNote::decode(&said.text) {
+            Ok(mut foreign) => {
+                foreign.record.id = format!("that wrote {}", said.cache);
+                // It is asked once a build.
+                let _ = self.foreign.set(foreign);
+            }
+            Err(error) if asked => {
+                let text = format!("nothing to compare with in the cache {}: {}", said.cache, chain(&error));
+                sink.send(Event::Warning(Warning::notice(text)));
+            }
+            Err(error) => tracing::debug!("{}", chain(&error)),
+        }
+    }
+
+    fn list(&self, name: &str) -> Option<Vec<u8>> {
+        let foreign = || Some(self.foreign.get()?.lists.get(name)?.clone().into_bytes());
+        self.folder.list(name).ok().flatten().or_else(foreign)
+    }
+
+    /// Returns what is said of this build beside its cache.
+    pub(super) fn said(&self) -> Option<String> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        BuildNote::new(&made, |name| self.list(name)).encode()
     }
 
     fn save(&self, record: &BuildRecord) -> Result<(), String> {

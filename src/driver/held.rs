@@ -70,7 +70,7 @@ impl Held {
     fn of(store: &Store, client: &Arc<Client>) -> Option<Self> {
         let target = match store {
             Store::Inline => return None,
-            Store::Local { dest, tag } => Target::Local { dest: absolute(Path::new(dest)), tag: tag.clone() },
+            Store::Local { dest, tag, .. } => Target::Local { dest: absolute(Path::new(dest)), tag: tag.clone() },
             Store::Registry { reference, .. } => {
                 Target::Registry { client: Arc::clone(client), reference: reference.clone() }
             }

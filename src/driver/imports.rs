@@ -27,6 +27,15 @@ struct Asked {
     answer: JoinHandle<Result<Vec<Imported>, RemoteCacheError>>,
 }
 
+/// What a cache says of the build it is of.
+#[derive(Debug)]
+pub(super) struct Said {
+    /// The cache.
+    pub(super) cache: String,
+    /// Foreign text.
+    pub(super) text: String,
+}
+
 /// Caches that are being asked for.
 pub(super) struct Imports {
     asked: Vec<Asked>,
@@ -53,15 +62,21 @@ impl Imports {
     }
 
     /// Waits for the answers and returns what can be asked.
-    pub(super) async fn stores(mut self) -> Vec<Arc<dyn CacheStore<Tree>>> {
+    ///
+    /// With it comes what the first cache that says so says of the build it is of.
+    pub(super) async fn stores(mut self) -> (Vec<Arc<dyn CacheStore<Tree>>>, Option<Said>) {
         let mut stores: Vec<Arc<dyn CacheStore<Tree>>> = Vec::new();
+        let mut said = None;
         for Asked { place, answer } in std::mem::take(&mut self.asked) {
             let failed = match answer.await {
                 Ok(Ok(caches)) => {
                     if caches.is_empty() {
                         self.notice(&*place, "it has no cache");
                     }
-                    for cache in caches {
+                    for mut cache in caches {
+                        if let (None, Some(text)) = (&said, cache.explained.take()) {
+                            said = Some(Said { cache: place.name().to_owned(), text });
+                        }
                         let (place, snapshots) = (Arc::clone(&place), Arc::clone(&self.snapshots));
                         stores.push(Arc::new(ImportStore::new(cache, place, snapshots, Arc::clone(&self.sink))));
                     }
@@ -72,7 +87,7 @@ impl Imports {
             };
             self.notice(&*place, &failed);
         }
-        stores
+        (stores, said)
     }
 
     fn notice(&self, place: &dyn Place, why: &str) {

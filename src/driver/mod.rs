@@ -157,10 +157,13 @@ async fn run(
     let executor = executor.await.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
     let executor = executor.map_err(|error| Diagnostic::from_error(&error))?;
     let worker = Arc::new(build.worker(bridge, executor, Arc::new(packer.clone()))?);
-    let stores = tokio::select! {
+    let (stores, said) = tokio::select! {
         stores = imports.stores() => stores,
         () = cancel.cancelled() => return Err(canceled()),
     };
+    if let (Some(recorder), Some(said)) = (&build.recorder, said) {
+        recorder.compare_with(&said, build.setup.explained.is_some(), &*build.sink);
+    }
     let work = Work { build: &build, lowered: &lowered, worker, packer, stores };
     let need = if outputs::take_handles(&build.setup) { Need::Handle } else { Need::Bytes };
     let outcome = match work.once(need, &cancel).await {

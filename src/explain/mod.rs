@@ -25,6 +25,9 @@
 //! So a difference is only named where it is one of the key. What is compared with is a build, not the cache: a step that
 //! differs from the last build and is cached all the same is simply cached.
 //!
+//! Without a build of its own to compare with, a build is compared with that which wrote a cache it imports: what crosses is said
+//! in `remotecache::explained`.
+//!
 //! # JSON
 //!
 //! `build`, `against` (ids; `against` may be missing), `caches` (what was asked, in order) and `steps`; a step has `name`,

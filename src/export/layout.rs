@@ -18,6 +18,7 @@ use std::path::Path;
 use super::archive::{self, Verified};
 use super::destination::{self, Missing, OutputFile};
 use super::image::Image;
+use super::sweep::Writing;
 use super::{Blobs, ExportError, tarball};
 use crate::digest::Digest;
 use crate::image::layout::{IMAGE_NAME, MARKER, MARKER_CONTENT, REF_NAME};
@@ -61,6 +62,12 @@ pub fn write_tagged(
     write_when(image, vec![entry], (blobs, dest), as_expected)
 }
 
+/// Removes the blobs of a layout that its index does not lead to, unless somebody writes there; returns whether it did.
+pub fn sweep(dest: &Path) -> Result<bool, ExportError> {
+    let root = destination::open_directory(dest, Missing::Create)?;
+    Writing::start(dest)?.sweep(&root, dest)
+}
+
 fn write_entries(image: &Image, entries: Vec<Descriptor>, blobs: &dyn Blobs, dest: &Path) -> Result<(), ExportError> {
     write_when(image, entries, (blobs, dest), |_| true).map(drop)
 }
@@ -73,6 +80,7 @@ fn write_when(
 ) -> Result<bool, ExportError> {
     let root = destination::open_directory(dest, Missing::Create)?;
     let layout = Layout { root: &root, dest };
+    let _writing = Writing::start(dest)?;
     for (layer, _) in image.layers() {
         layout.put_layer(layer, blobs)?;
     }
@@ -267,6 +275,25 @@ mod tests {
         }
         let names = Dir::open(&dest).and_then(|dir| dir.names()).expect("names");
         assert_eq!(names, ["blobs", "index.json", "oci-layout"]);
+    }
+
+    #[test]
+    fn what_no_name_leads_to_is_swept_unless_somebody_writes() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let dest = temp.path();
+        let blobs = || Dir::open(&dest.join("blobs/sha256")).and_then(|dir| dir.names()).expect("names").len();
+        for (content, name) in [(b"one", "app:1"), (b"two", "app:1"), (b"six", "app:2")] {
+            export(dest, content, name).expect("export");
+        }
+        let all = blobs();
+        let writer = Writing::start(dest).expect("shared");
+        assert_eq!((sweep(dest).expect("sweep"), blobs()), (false, all));
+        drop(writer);
+        assert_eq!((sweep(dest).expect("sweep"), blobs()), (true, all - 3));
+        let (_, manifest) = entries(dest).remove(0);
+        std::fs::remove_file(dest.join(archive::blob_path(&manifest))).expect("remove");
+        assert!(sweep(dest).is_err());
+        assert_eq!(blobs(), all - 4, "what cannot be followed is no reason to remove");
     }
 
     #[test]

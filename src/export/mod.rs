@@ -28,6 +28,7 @@ pub mod metadata;
 pub mod push;
 pub mod spec;
 pub mod stop;
+mod sweep;
 mod tarball;
 pub mod tree;
 pub mod treetar;

@@ -27,6 +27,9 @@ pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 /// A zstd-compressed layer in a Docker manifest, as containerd names it.
 pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
 
+/// The records of BuildKit's build cache, in the place of a configuration.
+pub const CACHE_CONFIG: &str = "application/vnd.buildkit.cacheconfig.v0";
+
 /// How the bytes of a layer blob are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Compression {

@@ -19,6 +19,9 @@ pub const CONFIG_LIMIT: u64 = 8 << 20;
 /// Most layers of an image; overlayfs stacks 500.
 const LAYERS_LIMIT: usize = 1000;
 
+/// Most layers of a cache, which are not stacked all at once.
+const CACHE_LAYERS_LIMIT: usize = 10_000;
+
 /// A manifest or index that is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum DocumentError {
@@ -93,8 +96,10 @@ fn check(document: &Document) -> Result<(), DocumentError> {
         Document::Manifest(m) => std::iter::once(&m.config).chain(&m.layers).collect(),
         Document::Index(i) => i.manifests.iter().collect(),
     };
-    if descriptors.len() > LAYERS_LIMIT + 1 {
-        return Err(DocumentError::Count { what: "entries", count: descriptors.len(), limit: LAYERS_LIMIT });
+    let is_cache = descriptors.iter().any(|descriptor| descriptor.media_type == media::CACHE_CONFIG);
+    let limit = if is_cache { CACHE_LAYERS_LIMIT } else { LAYERS_LIMIT };
+    if descriptors.len() > limit + 1 {
+        return Err(DocumentError::Count { what: "entries", count: descriptors.len(), limit });
     }
     let impossible = |d: &&&Descriptor| i64::try_from(d.size).is_err();
     match descriptors.iter().find(impossible) {
@@ -309,6 +314,19 @@ mod tests {
         ] {
             assert!(parse(text.as_bytes(), None).is_err(), "{}", &text[..text.len().min(300)]);
         }
+    }
+
+    #[test]
+    fn a_cache_may_have_more_layers_than_an_image() {
+        let cache = |count: usize| {
+            let layers = vec![descriptor(media::OCI_LAYER_GZIP); count].join(",");
+            manifest(media::OCI_MANIFEST, &format!("[{layers}]")).replace(media::OCI_CONFIG, media::CACHE_CONFIG)
+        };
+        assert!(parse(cache(CACHE_LAYERS_LIMIT).as_bytes(), None).is_ok());
+        assert!(parse(cache(CACHE_LAYERS_LIMIT + 1).as_bytes(), None).is_err());
+        assert!(
+            parse(cache(LAYERS_LIMIT + 1).replace(media::CACHE_CONFIG, media::OCI_CONFIG).as_bytes(), None).is_err()
+        );
     }
 
     proptest! {

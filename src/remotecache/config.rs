@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::image::canonical;
 
 /// Media type of the document.
-pub const MEDIA_TYPE: &str = "application/vnd.buildkit.cacheconfig.v0";
+pub const MEDIA_TYPE: &str = crate::image::media::CACHE_CONFIG;
 
 /// Layers and records.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

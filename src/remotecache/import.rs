@@ -22,9 +22,11 @@ pub async fn import(place: &dyn Place) -> Result<Vec<Imported>, RemoteCacheError
     let (descriptor, bytes) = place.root().await?;
     let stated = Some(descriptor.media_type.as_str()).filter(|kind| !kind.is_empty());
     match manifest::decode(&bytes, stated)? {
-        Content::Cache { config, layers } => {
+        Content::Cache { config, layers, explained } => {
             let bytes = place.document(&config, CONFIG_LIMIT).await?;
-            Ok(vec![Imported::new(read::parse(&bytes)?, layers)?])
+            let mut imported = Imported::new(read::parse(&bytes)?, layers)?;
+            imported.explained = explained;
+            Ok(vec![imported])
         }
         Content::Image(manifest) => Ok(image(place, &manifest).await?.into_iter().collect()),
         Content::Images(entries) => images(place, entries).await,

@@ -16,6 +16,7 @@ use super::write::Written;
 use crate::digest::{DiffId, Digest};
 use crate::image::media::Compression;
 use crate::image::{Descriptor, ImageConfig, Manifest, canonical};
+use crate::layer::Toc;
 
 #[derive(Deserialize)]
 struct Carrier {
@@ -62,7 +63,10 @@ fn layer(
 ) -> Result<RemoteLayer, RemoteCacheError> {
     let unknown = || RemoteCacheError::invalid(format!("{:?} is no layer", descriptor.digest));
     let compression = Compression::of_layer(&descriptor.media_type).ok_or_else(unknown)?;
-    let descriptor = Descriptor::new(compression.oci_layer(), descriptor.digest.clone(), descriptor.size);
+    let descriptor = Descriptor {
+        annotations: Toc::read(&descriptor.annotations).iter().flat_map(Toc::annotations).collect(),
+        ..Descriptor::new(compression.oci_layer(), descriptor.digest.clone(), descriptor.size)
+    };
     Ok(RemoteLayer { descriptor, diff_id: diff_id.clone(), created, description })
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use super::RemoteCacheError;
 use super::config;
+use super::explained;
 use super::read::RemoteLayer;
 use crate::digest::{DiffId, Digest};
 use crate::image::media::{self, Compression};
@@ -32,7 +33,12 @@ pub enum Form {
 }
 
 /// Returns the manifest and its media type.
-pub fn encode(form: Form, layers: &[RemoteLayer], config: &Descriptor) -> (&'static str, Vec<u8>) {
+pub fn encode(
+    form: Form,
+    layers: &[RemoteLayer],
+    config: &Descriptor,
+    annotations: BTreeMap<String, String>,
+) -> (&'static str, Vec<u8>) {
     let descriptors = layers.iter().map(|layer| descriptor(form, layer));
     match form {
         Form::Image => {
@@ -41,7 +47,7 @@ pub fn encode(form: Form, layers: &[RemoteLayer], config: &Descriptor) -> (&'sta
                 media_type: Some(media::OCI_MANIFEST.into()),
                 config: config.clone(),
                 layers: descriptors.collect(),
-                annotations: BTreeMap::new(),
+                annotations,
             };
             (media::OCI_MANIFEST, canonical::to_vec(&manifest))
         }
@@ -51,7 +57,8 @@ pub fn encode(form: Form, layers: &[RemoteLayer], config: &Descriptor) -> (&'sta
                 schema_version: 2,
                 media_type: Some(media_type.into()),
                 manifests: descriptors.chain([config.clone()]).collect(),
-                annotations: BTreeMap::new(),
+                // Docker's list has none.
+                annotations: if form == Form::Index { annotations } else { BTreeMap::new() },
             };
             (media_type, canonical::to_vec(&index))
         }
@@ -81,6 +88,8 @@ pub enum Content {
         config: Descriptor,
         /// Layers by digest.
         layers: BTreeMap<Digest, RemoteLayer>,
+        /// What is said of the build it is of, unread.
+        explained: Option<String>,
     },
     /// An image.
     Image(Manifest),
@@ -93,13 +102,17 @@ pub fn decode(bytes: &[u8], stated: Option<&str>) -> Result<Content, RemoteCache
     let parsed = document::parse(bytes, stated).map_err(|source| RemoteCacheError::Document { source })?;
     match parsed.1 {
         Document::Manifest(manifest) if manifest.config.media_type == config::MEDIA_TYPE => {
-            Ok(Content::Cache { layers: layers(&manifest.layers), config: manifest.config })
+            let explained = manifest.annotations.get(explained::ANNOTATION).cloned();
+            Ok(Content::Cache { layers: layers(&manifest.layers), config: manifest.config, explained })
         }
         Document::Manifest(manifest) => Ok(Content::Image(manifest)),
         Document::Index(index) => {
             let found = index.manifests.iter().find(|entry| entry.media_type == config::MEDIA_TYPE).cloned();
             Ok(match found {
-                Some(config) => Content::Cache { layers: layers(&index.manifests), config },
+                Some(config) => {
+                    let explained = index.annotations.get(explained::ANNOTATION).cloned();
+                    Content::Cache { layers: layers(&index.manifests), config, explained }
+                }
                 None => Content::Images(index.manifests),
             })
         }
@@ -153,9 +166,12 @@ mod tests {
         let written = [sample(media::OCI_LAYER_GZIP, b"a"), sample(media::OCI_LAYER_ZSTD, b"b")];
         let own = Descriptor::of(config::MEDIA_TYPE, b"{}");
         for form in [Form::Image, Form::Index, Form::DockerList] {
-            let (media_type, bytes) = encode(form, &written, &own);
-            let Ok(Content::Cache { config, layers }) = decode(&bytes, Some(media_type)) else { panic!("{form:?}") };
+            let said = BTreeMap::from([(explained::ANNOTATION.to_owned(), "said".to_owned())]);
+            let (media_type, bytes) = encode(form, &written, &own, said);
+            let read = decode(&bytes, Some(media_type));
+            let Ok(Content::Cache { config, layers, explained }) = read else { panic!("{form:?}") };
             assert_eq!(config, own);
+            assert_eq!(explained.is_some(), form != Form::DockerList);
             assert!(written.iter().all(|layer| layers.get(&layer.descriptor.digest) == Some(layer)), "{form:?}");
         }
     }

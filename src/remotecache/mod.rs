@@ -15,6 +15,7 @@
 
 pub mod config;
 mod error;
+pub mod explained;
 mod import;
 pub mod inline;
 pub mod local;

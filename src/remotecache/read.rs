@@ -75,6 +75,8 @@ pub struct Imported {
     names: BTreeMap<Digest, u32>,
     /// Sorted.
     children: Vec<(LinkKey, u32)>,
+    /// What is said of the build it is of, unread.
+    pub explained: Option<String>,
 }
 
 /// Reads the bytes of a config.
@@ -93,7 +95,8 @@ impl Imported {
         let roots = roots(&config.records);
         let records = records(config.records, &layers, &roots)?;
         no_circle(&records)?;
-        let mut imported = Self { blobs, layers, records, roots, names: BTreeMap::new(), children: Vec::new() };
+        let mut imported =
+            Self { blobs, layers, records, roots, names: BTreeMap::new(), children: Vec::new(), explained: None };
         imported.index();
         Ok(imported)
     }

@@ -55,6 +55,8 @@ pub enum Store {
         dest: PathBuf,
         /// The tag.
         tag: String,
+        /// Whether blobs that no tag leads to are removed after it was written.
+        reset: bool,
     },
     /// Into a registry.
     Registry {
@@ -282,13 +284,9 @@ impl Attributes {
             "local" => {
                 let dest = self.need("dest", "add dest=DIRECTORY")?.into();
                 let tag = self.take("tag").filter(|tag| !tag.is_empty()).unwrap_or_else(|| "latest".into());
-                if self.flag("reset")? == Some(true) {
-                    return Err(
-                        self.hinted("reset=true is not there in this version", "remove the directory before".into())
-                    );
-                }
-                self.finish(&[LAYER_KEYS, &["dest", "tag"]].concat())?;
-                Ok(Store::Local { dest, tag })
+                let reset = self.flag("reset")?.unwrap_or_default();
+                self.finish(&[LAYER_KEYS, &["dest", "tag", "reset"]].concat())?;
+                Ok(Store::Local { dest, tag, reset })
             }
             "registry" => {
                 let (reference, insecure) = (self.reference()?, self.flag("registry.insecure")?.unwrap_or_default());

@@ -50,6 +50,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("overlay_layers", layers::overlay_layers),
     ("passwd_user", kernel::passwd_user),
     ("records_log", state::records_log),
+    ("explain_annotation", state::explain_annotation),
     ("explain_record", state::explain_record),
     ("redact", network::redact),
     ("reference", image::reference),

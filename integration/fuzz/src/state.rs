@@ -5,6 +5,8 @@ use std::error::Error;
 use std::fs;
 use std::io::{Cursor, Write as _};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rbuild::cdi;
 use rbuild::cli::fuzzing::looks_like_archive;
 use rbuild::config::{ConfigError, fuzzing::buildkitd};
@@ -17,6 +19,7 @@ use rbuild::layer::archive::is_archive;
 use rbuild::layer::compress::Compressor;
 use rbuild::layer::decompress::{Codec, detect};
 use rbuild::remotecache::config::CacheConfig;
+use rbuild::remotecache::explained::BuildNote;
 use rbuild::remotecache::{ExportTarget, ImportSpec, Imported, RemoteLayer, read, write};
 use rbuild::solver::{CacheStore as _, ItemId, LinkQuery, Parent, Record, RecordGraph};
 use rbuild::store::records::{Codec as RecordCodec, Records};
@@ -45,6 +48,23 @@ pub fn explain_record(data: &[u8]) {
     }
     if let Some(list) = List::read(data) {
         assert!(list.differences(&list).is_empty());
+    }
+}
+
+/// What a cache says of its build, with any damage, is refused or compared; what was read is written and read again.
+pub fn explain_annotation(data: &[u8]) {
+    let text = match std::str::from_utf8(data) {
+        Ok(text) if text.starts_with('{') => STANDARD.encode(data),
+        Ok(text) => text.trim_end().to_owned(),
+        Err(_) => STANDARD.encode(data),
+    };
+    let Ok(read) = BuildNote::decode(&text) else { return };
+    let list = |name: &str| read.lists.get(name).map(|list| list.clone().into_bytes());
+    let report = explain::compare(&read.record, Some(&read.record), &list);
+    assert_eq!(report.steps.len(), read.record.steps.len());
+    let own = BuildNote::new(&read.record, list);
+    if let Some(text) = own.encode() {
+        assert_eq!(BuildNote::decode(&text).expect("own").record, own.record);
     }
 }
 
