@@ -182,6 +182,11 @@ fn here_documents() {
 }
 
 #[test]
+fn capabilities_and_access_lists() {
+    compare("attributes", &BOTH, &[]);
+}
+
+#[test]
 fn devices_and_capabilities() {
     compare("devices", &[User::Root], &[]);
 }

@@ -133,22 +133,20 @@ impl Canary {
 
 #[test]
 fn as_user_all_of_this_again_without_root() {
-    if rootless::is_real_root() {
-        let (said, output) = rootless::rerun(User::WithSubids, &["exec::", "--skip", "as_user_", "--test-threads=2"]);
-        assert!(said.contains("mode: Subids, notices: [], max_id: 65536"), "{said}");
-        assert!(output.contains("test result: ok"), "{output}");
-        assert!(!output.contains("running 0 tests"), "{output}");
-    }
+    assert!(rootless::is_real_root(), "the tests run as root of the machine");
+    let (said, output) = rootless::rerun(User::WithSubids, &["exec::", "--skip", "as_user_", "--test-threads=2"]);
+    assert!(said.contains("mode: Subids, notices: [], max_id: 65536"), "{said}");
+    assert!(output.contains("test result: ok"), "{output}");
+    assert!(!output.contains("running 0 tests"), "{output}");
 }
 
 #[test]
 fn as_user_e5_with_one_id_the_groups_stay_and_it_is_said() {
-    if rootless::is_real_root() {
-        let name = "exec::identity::single_id_keeps_groups";
-        let (said, output) = rootless::rerun(User::WithoutSubids, &["--ignored", "--exact", name]);
-        assert!(said.contains("mode: SingleId"), "{said}");
-        assert!(said.contains("/etc/subuid has no line for rbuild-single"), "{said}");
-        assert!(said.contains("usermod --add-subuids"), "{said}");
-        assert!(output.contains("1 passed"), "{output}");
-    }
+    assert!(rootless::is_real_root(), "the tests run as root of the machine");
+    let name = "exec::identity::single_id_keeps_groups";
+    let (said, output) = rootless::rerun(User::WithoutSubids, &["--ignored", "--exact", name]);
+    assert!(said.contains("mode: SingleId"), "{said}");
+    assert!(said.contains("/etc/subuid has no line for rbuild-single"), "{said}");
+    assert!(said.contains("usermod --add-subuids"), "{said}");
+    assert!(output.contains("1 passed"), "{output}");
 }

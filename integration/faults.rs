@@ -6,12 +6,13 @@ mod images;
 mod kill;
 mod parallel;
 mod signals;
+mod soak;
 mod streams;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rbuild::digest::Digest;
@@ -48,9 +49,15 @@ impl Running {
 
     /// Starts a build of another context.
     fn start_in(project: &Project, context: &Path, args: &[&str]) -> Self {
-        let log = tempfile::Builder::new().prefix("log-").tempfile_in(project.home()).unwrap().keep().unwrap().1;
         let mut command = project.rbuild_command(args);
-        command.arg(context).stdout(Stdio::null()).stderr(File::create(&log).unwrap());
+        command.arg(context);
+        Self::start_command(project, command)
+    }
+
+    /// Starts any command of the project's user.
+    fn start_command(project: &Project, mut command: Command) -> Self {
+        let log = tempfile::Builder::new().prefix("log-").tempfile_in(project.home()).unwrap().keep().unwrap().1;
+        command.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         Self { child: command.spawn().unwrap(), log, home: project.home().to_owned() }
     }
 
@@ -73,7 +80,7 @@ impl Running {
     }
 
     fn signal(&self, signal: &str) {
-        let kill = std::process::Command::new("kill").args(["-s", signal, &self.id().to_string()]).status();
+        let kill = Command::new("kill").args(["-s", signal, &self.id().to_string()]).status();
         assert!(kill.unwrap().success());
     }
 
@@ -222,7 +229,7 @@ fn state_is_good(project: &Project) {
 
 /// Bytes of unfinished work in the state directory.
 fn in_progress(project: &Project) -> u64 {
-    let output = std::process::Command::new("du").arg("-sk").arg(project.state().join("tmp")).output().unwrap();
+    let output = Command::new("du").arg("-sk").arg(project.state().join("tmp")).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.split('\t').next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }

@@ -13,13 +13,16 @@ mod copying;
 mod devices;
 mod explain;
 mod git;
+mod git_ssh;
 mod http;
 mod image;
 mod language;
 mod mounts;
+mod nested;
 mod outputs;
 mod privileges;
 mod progress;
+mod proxies;
 mod prune;
 mod pushing;
 mod running;
@@ -32,6 +35,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::build::{BASE, Output, Project, User};
+
+/// Starts a server on loopback that says `here` to whoever connects, and returns its port.
+fn greeter() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            drop(connection.unwrap().write_all(b"here\n"));
+        }
+    });
+    port
+}
 
 /// Makes a project whose Dockerfile goes on from the stage `base`, which has busybox.
 fn with_base(user: User, rest: &str) -> Project {

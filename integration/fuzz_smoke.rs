@@ -14,7 +14,7 @@ mod targets;
 /// Mutations per target: those that touch the disk or compress get fewer.
 fn mutations(target: &str) -> usize {
     match target {
-        "decompress" | "stdin_context" => 200,
+        "decompress" | "stdin_context" | "overlay_layers" => 200,
         "tar_apply" | "resolve_in_root" | "records_log" | "explain_annotation" => 400,
         "llb_encode" | "image_config" => 400,
         _ => 4000,
@@ -136,6 +136,7 @@ smoke!(
     log_sanitize,
     manifest,
     mount_spec,
+    overlay_layers,
     passwd_user,
     records_log,
     explain_annotation,

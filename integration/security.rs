@@ -1,87 +1,18 @@
-//! The list of what has gone wrong in other builders, row by row: what must hold here before anybody builds a foreign
-//! Dockerfile, and which tests show it.
-//!
-//! Tests of this folder build with the real binary, as root and as a user without privilege, beside a [`HostCanary`]; those of
-//! `exec` (run for both users too) and `registry` drive a station; the others are unit tests under the code. A test is named after
-//! its row.
-//!
-//! | row | must hold | here | below |
-//! | --- | --- | --- | --- |
-//! | E1 | no step writes to a program of the host | `steps` | `exec::confinement`, `src/exec/launch` |
-//! | E2 | no working directory through a descriptor, no descriptor left open | `steps` | `exec::identity`, `src/exec/target` |
-//! | E3 | the caller's environment reaches no step | `steps` | `exec::identity`, `src/exec/process` |
-//! | E4 | no capability is inheritable or ambient | `steps` | `exec::identity` |
-//! | E5 | groups are the image's, never the caller's; with a single id they stay, and it is said | `steps` | `exec::identity`, `exec::as_user_e5…`, `src/exec/user` |
-//! | E6 | a user is exactly the one named | `steps` | `exec::identity`, `src/exec/user` |
-//! | E7 | `passwd` and `group` are read with bounds | `images` | `exec::identity`, `src/exec/user` |
-//! | E8 | `/proc` and `/sys` are real, or nothing runs | `images` | `exec::confinement` |
-//! | E9 | masks do not come from the image | `images` | `exec::confinement` |
-//! | E10 | `/dev` is ours | `images` | `exec::confinement` |
-//! | E11 | a working directory is made inside the image | `images` | `exec::identity` |
-//! | E12 | a privilege needs its entitlement, whoever asks | `filter` | `exec::confinement`, `src/exec/message` |
-//! | E13 | the filter is what its table says, for every number and entry | `filter` | `exec::confinement`, `src/sys/seccomp/tests` |
-//! | E16 | a step ends with its first process; output takes no memory | `steps` | `exec::streams` |
-//! | E17 | what an image says of itself changes nothing outside | `steps` | `src/export/image` |
-//! | E18 | no program or library of an image runs outside a step | `images`, `supply` | `exec::confinement` |
-//! | E19 | no process of the host is reached | `steps` | `exec::confinement` |
-//! | M1 | a mount target is resolved once | `mounts`, `races` | `exec::mounts`, `src/exec/target` |
-//! | M2 | a mount source is resolved once; an id is no path | `mounts`, `races` | `exec::mounts` |
-//! | M3 | only what was made for a mount is removed after it | `mounts`, `races` | `exec::mounts`, `src/exec/target` |
-//! | M4 | mount options are a closed list, nothing is propagated | `mounts` | `exec::mounts` |
-//! | M5 | the context is never written | `mounts` | |
-//! | M6 | what is read-only stays so, whatever a step does | `mounts` | `exec::mounts` |
-//! | M7 | nobody changes a tree that another one reads | `mounts` | the types of `src/snapshot`: to seal a tree takes it away |
-//! | M8 | `/etc/hosts` and `/etc/resolv.conf` are mounted inside the image | `images` | `exec::mounts` |
-//! | M9 | no mount over what the sandbox makes | `mounts` | `exec::mounts`, `src/exec/target` |
-//! | M10 | names of the state directory split no overlay option | `mounts` | `src/snapshot/tests`, `src/layer/tests/apply` |
-//! | M11 | the state directory is private, ours, and no link | `state` | `src/store/tests` |
-//! | M12 | devices from a layer or a step cannot be opened | `mounts` | `exec::mounts` |
-//! | T1–T4, T6, T9 | no member of a layer leads outside | `layers` | `src/layer/tests/apply`, `src/snapshot/tests` |
-//! | T5 | an archive of two meanings is refused | `layers` | `src/layer/tests/reader` |
-//! | T7 | what a layer expands to is bounded | `layers` | `src/layer/tests/limits` |
-//! | T8 | nothing is used that was not verified | `layers` | `registry::pull`, `src/store/tests`, `src/snapshot/tests`, `src/export/archive` |
-//! | F1 | `..` stays inside | `files` | `src/ops/file/tests` |
-//! | F2 | links of stages and of the context lead nowhere | `files` | `src/ops/file/tests` |
-//! | F3 | Dockerfile and ignore file are plain files, never quoted when they are not | `files` | `src/source/local` |
-//! | F4 | what is copied is what was hashed | `files` | `src/ops/file/tests` |
-//! | F5 | special files hang nothing, links of the context lead nowhere | `files` | `src/ops/file/tests`, `src/source/local` |
-//! | F6 | patterns take no time | `files` | `src/pattern/matcher_tests` |
-//! | F8 | what is removed is what was made, whatever its modes | `files` | `src/sys/dir`, `src/snapshot/tests` |
-//! | R1 | a password goes to the registry's own token server only | | `registry::security`, `src/registry/realm` |
-//! | R2 | a redirect to another origin carries no credential | | `registry::security` |
-//! | R3 | nor does an upload to another origin | | `registry::security` |
-//! | R4 | servers send us to no address of the machine or its cloud | | `registry::security`, `src/registry/address` |
-//! | R6 | a document has one meaning | | `registry::security`, `src/registry/document`, `src/source/select/tests` |
-//! | R7 | a digest is a digest before it is used | | `registry::security`, `src/registry/document`, `src/source/oci_layout` |
-//! | R8 | whatever a server sends is bounded | | `registry::security` |
-//! | G1 | no name of a ref, host or path is an option to git | `sources` | `src/source/git/spec`, `src/source/git/refs` |
-//! | G2 | a subdirectory of a repository is reached through no link | `sources` | |
-//! | G3 | no hook, filter or submodule of a repository runs anything or writes elsewhere | `sources` | `src/source/git/submodule` |
-//! | G4 | a token goes to its repository only | `sources` | `features::git`, `features::http`, `src/source/git/submodule` |
-//! | G5 | git is not run in a context; there is no provenance yet to ask for | `sources` | |
-//! | G6 | a ref called like a commit is not that commit | `sources` | |
-//! | G7 | a password in a URL is in no log, image or state | `sources` | `src/source/git/spec`, `src/driver/graph` |
-//! | G8 | what git and web servers send is bounded | `sources` | |
-//! | S1 | no byte of a secret stays anywhere | `secret` | `src/secrets/secret` |
-//! | S3 | a secret is a file in memory with the mode asked for, for one step | `secret` | `exec::mounts` |
-//! | S4 | a secret or key of the workspace is reached through no link | `secret` | `src/secrets/secret`, `src/secrets/ssh` |
-//! | S5 | an agent lists and signs, and does nothing else | `secret`, `features::ssh` | `src/secrets/agent`, `fuzz_smoke` |
-//! | L1 | no foreign text is a command to a runner | `log` | `src/progress` |
-//! | L2 | nor an escape sequence to a terminal | `log` | `src/progress/sanitize` |
-//! | P1 | what is built is what is locked; there is no release yet to sign | `supply` | |
-//! | P3 | dependencies are pinned, from the registry, not older than their mends, and of licenses that fit | `supply` | |
-//!
-//! Known to differ from the list: a secret for a variable lives in ordinary memory while its step is started; E14, E15, E20, E22,
-//! T10 to T12, R5, R9 to R13 have tests below, where they have any, and none here.
+//! What has gone wrong in other builders, as attacks: `security/ROWS.md` says row by row what must hold and which tests show it.
 
+mod cache;
+mod checklist;
 mod deep;
 mod files;
 mod filter;
 mod images;
+mod isolation;
 mod layers;
 mod log;
 mod mounts;
+mod outputs;
 mod races;
+mod rows;
 mod secret;
 mod sources;
 mod state;

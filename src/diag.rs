@@ -10,6 +10,9 @@ use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 
+#[cfg(test)]
+pub(crate) use tests::table;
+
 pub use suggest::{Case, did_you_mean, nearest, suggest};
 
 /// What kind of failure it is; decides the exit code.
@@ -230,17 +233,16 @@ fn underline(line: &str, mark: Option<&str>) -> String {
     format!("     |     {lead}{}\n", "^".repeat(mark.chars().count()))
 }
 
-/// Reads a table of `testdata/tables`: a row of JSON per line, made of what other programs answer.
-#[cfg(test)]
-pub(crate) fn table<T: serde::de::DeserializeOwned>(name: &str) -> Vec<T> {
-    let path = format!("{}/testdata/tables/{name}.jsonl", env!("CARGO_MANIFEST_DIR"));
-    let text = std::fs::read_to_string(&path).expect("table");
-    text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Reads a table of `testdata/tables`: a row of JSON per line, made of what other programs answer.
+    pub(crate) fn table<T: serde::de::DeserializeOwned>(name: &str) -> Vec<T> {
+        let path = format!("{}/testdata/tables/{name}.jsonl", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(&path).expect("table");
+        text.lines().map(|line| serde_json::from_str(line).expect(line)).collect()
+    }
 
     #[test]
     fn excerpt_marks_the_line_and_the_word() {

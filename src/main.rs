@@ -11,5 +11,8 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|role| role == "__init") {
         rbuild::exec::init::init_main()
     }
+    if std::env::args_os().nth(1).is_some_and(|role| role == rbuild::snapshot::SETTLE) {
+        rbuild::snapshot::settle_main()
+    }
     rbuild::cli::main()
 }

@@ -16,13 +16,19 @@ fn processes_with(text: &str) -> usize {
     lines.filter(|line| String::from_utf8_lossy(line).contains(text)).count()
 }
 
+/// Seconds to sleep that no other test, and no other process of these tests, names.
+fn mark(test: u32) -> String {
+    format!("9990{test}.{}", std::process::id())
+}
+
 #[test]
 fn e16_a_step_ends_with_its_first_process() {
     let rootfs = Rootfs::new();
     let start = Instant::now();
-    Step::new(&rootfs, "(setsid sleep 99901 &) ; (sleep 99901 &); true").output();
+    let duration = mark(1);
+    Step::new(&rootfs, &format!("(setsid sleep {duration} &) ; (sleep {duration} &); true")).output();
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    assert_eq!(processes_with("99901"), 0);
+    assert_eq!(processes_with(&duration), 0);
 }
 
 #[test]
@@ -46,26 +52,34 @@ fn e16_endless_output_takes_no_memory() {
 fn a_canceled_step_leaves_nothing() {
     let rootfs = Rootfs::new();
     let cancel = CancellationToken::new();
-    let stop = cancel.clone();
-    let start = Instant::now();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            std::thread::sleep(Duration::from_millis(300));
-            assert_eq!(processes_with("99902"), 2, "the shell's argument and the program's");
-            stop.cancel();
+    let stop = cancel.clone().drop_guard();
+    let duration = mark(2);
+    let begun = std::thread::scope(|scope| {
+        let begun = scope.spawn(|| {
+            // However this ends, the step is stopped.
+            let _stop = stop;
+            let start = Instant::now();
+            // The shell's argument and the program's.
+            while processes_with(&duration) < 2 && start.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            (processes_with(&duration), Instant::now())
         });
-        let step = Step::new(&rootfs, "trap '' TERM INT; sleep 99902; true");
+        let step = Step::new(&rootfs, &format!("trap '' TERM INT; sleep {duration}; true"));
         assert!(matches!(step.run_until(cancel), Err(ExecError::Canceled)));
+        begun.join().expect("it does not panic")
     });
-    assert!(start.elapsed() < Duration::from_secs(3));
-    assert_eq!(processes_with("99902"), 0);
+    assert_eq!(begun.0, 2);
+    assert!(begun.1.elapsed() < Duration::from_secs(3));
+    assert_eq!(processes_with(&duration), 0);
     assert!(!rootfs.path("etc/hosts").exists());
 }
 
 #[test]
 fn a_step_that_nobody_waits_for_any_more_is_killed() {
     let rootfs = Rootfs::new();
-    let step = Step::new(&rootfs, "trap '' TERM; sleep 99903; true");
+    let duration = mark(3);
+    let step = Step::new(&rootfs, &format!("trap '' TERM; sleep {duration}; true"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let output = |_: Stream, _: &[u8]| {};
     runtime.block_on(async {
@@ -73,7 +87,7 @@ fn a_step_that_nobody_waits_for_any_more_is_killed() {
         assert!(tokio::time::timeout(Duration::from_millis(300), run).await.is_err());
     });
     let start = Instant::now();
-    while processes_with("99903") > 0 || rootfs.path("etc/hosts").exists() {
+    while processes_with(&duration) > 0 || rootfs.path("etc/hosts").exists() {
         assert!(start.elapsed() < Duration::from_secs(2));
         std::thread::sleep(Duration::from_millis(10));
     }

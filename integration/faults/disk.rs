@@ -62,6 +62,22 @@ fn in_a_run() {
 }
 
 #[test]
+fn in_a_run_whose_room_a_layer_gave_back() {
+    for user in BOTH {
+        let project = Project::new(user);
+        let disk = Disk::mount(&project, "state", "40m");
+        let args = [&busybox()[..], &["-o", "type=oci,dest=image.tar"]].concat();
+        let heavy = format!("{BASE}RUN dd if=/dev/urandom of=/random bs=1M count=24\n");
+        // Long enough for the layer above to be packed, as far as there is room.
+        project.file("Dockerfile", format!("{heavy}RUN sleep 3; echo 'x: No space left on device'; exit 1\n"));
+        full(project.build(&args), &disk.place);
+        project.file("Dockerfile", format!("{heavy}RUN sleep 3; exit 1\n"));
+        let _ = project.build(&args).failure(1).silent_about("disk");
+        state_is_good(&project);
+    }
+}
+
+#[test]
 fn in_a_copy() {
     for user in BOTH {
         let project = Project::with(user, "FROM scratch\nCOPY big /big\n");

@@ -168,6 +168,20 @@ fn layers_of_another_mapping_of_users_are_not_used() {
 }
 
 #[test]
+fn an_owner_that_one_id_does_not_allow_is_named_with_the_remedy() {
+    let copy = "FROM scratch\nCOPY --chown=1000:7 Dockerfile /file\n";
+    let project = Project::with(User::Rootless, copy);
+    let output = with_one_id(&project, &[]).failure(5);
+    let output = output.says("cannot give files the owner 1000:7: the build has no such ids").says("Dockerfile:2");
+    let _ = output
+        .says("hint: give your user subordinate ids: sudo usermod --add-subuids")
+        .silent_about("Invalid argument");
+    let _ = project.build(&[]).success();
+    project.file("Dockerfile", copy.replace("1000:7", "0:0"));
+    let _ = with_one_id(&project, &[]).success();
+}
+
+#[test]
 fn a_user_with_one_id_passes_a_base_on_as_it_is() {
     for (blob, suffix, name) in packings() {
         let (project, args) = on_top(User::Rootless, &blob, suffix);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::image::Layout;
-use super::{fed, text, with_base};
+use super::{fed, greeter, text, with_base};
 use crate::support::build::{BOTH, Project, User, binary, busybox, run};
 
 #[test]
@@ -45,7 +45,7 @@ fn targets_arguments_and_labels() {
 }
 
 #[test]
-fn an_argument_the_dockerfile_does_not_have_is_told_and_a_predefined_one_is_not() {
+fn an_argument_the_dockerfile_does_not_have_and_a_predefined_one_change_nothing() {
     let project = Project::with(User::Root, "FROM scratch\nCOPY a /\n");
     project.file("a", "");
     let layout =
@@ -189,13 +189,7 @@ fn network_hosts_memory_and_limits_of_steps() {
 
 #[test]
 fn the_hosts_network_is_the_default_and_can_be_named() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            drop(std::io::Write::write_all(&mut connection.unwrap(), b"here\n"));
-        }
-    });
+    let port = greeter();
     for user in BOTH {
         let project = with_base(user, &format!("RUN nc 127.0.0.1 {port} < /dev/null > /said || true\n"));
         for (mode, said) in [("default", "here\n"), ("host", "here\n"), ("none", "")] {

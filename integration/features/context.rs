@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use super::image::Layout;
-use super::{fed, text, tool};
-use crate::support::build::{BOTH, Project};
+use super::{fed, text, tool, with_base};
+use crate::support::build::{BOTH, Project, busybox, run};
 
 /// A tar of a project's context.
 fn archive(project: &Project, compression: &[&str]) -> Vec<u8> {
@@ -145,5 +145,20 @@ fn a_layout_is_a_context_by_tag_by_digest_and_by_neither() {
             .failure(4)
             .says("has no image 3")
             .says("it has 1, 2");
+    }
+}
+
+#[test]
+fn the_log_of_the_build_may_be_in_its_context() {
+    for user in BOTH {
+        let project = with_base(user, "COPY . /src\nRUN cat /src/build.log\n");
+        project.file("build.log", "");
+        let log = fs::OpenOptions::new().append(true).open(project.context().join("build.log")).unwrap();
+        let mut command = project.rbuild_command(&[&busybox()[..], &["-o", "out"]].concat());
+        command.arg(project.context()).stderr(log);
+        let _ = run(command).success();
+        let copied = fs::read_to_string(project.home().join("out/src/build.log")).unwrap();
+        let whole = fs::read_to_string(project.context().join("build.log")).unwrap();
+        assert!(copied.contains("load build definition") && whole.starts_with(&copied), "{copied}");
     }
 }

@@ -7,6 +7,28 @@ use crate::support::build::{BASE, BOTH, Project, User, busybox};
 
 const SYNTAX: &str = "# syntax=docker/dockerfile:1-labs\n";
 
+/// In the manner of programs that write such files, which mostly write YAML.
+const YAML: &str = "---
+cdiVersion: 0.5.0
+kind: vendor3.com/gpu
+containerEdits:
+  env:
+  - VISIBLE=void
+devices:
+- name: \"0\"
+  containerEdits:
+    deviceNodes:
+    - path: /dev/gpu0
+      hostPath: /dev/null
+      fileMode: 0666
+- name: all
+  containerEdits:
+    hooks:
+    - hookName: createContainer
+      path: /usr/bin/ctk
+      args: [ctk, hook, update-ldcache, --folder, /usr/lib]
+";
+
 /// A device that is `/dev/null` under another name, a file and a variable; and others.
 fn machine(user: User, rest: &str) -> (Project, String) {
     let project = Project::with(user, &format!("{SYNTAX}{BASE}{rest}"));
@@ -27,6 +49,7 @@ fn machine(user: User, rest: &str) -> (Project, String) {
     );
     std::fs::write(dir.join("vendor1.json"), description).unwrap();
     std::fs::write(dir.join("other.yaml"), "cdiVersion: 0.6.0\n").unwrap();
+    std::fs::write(dir.join("vendor3.yaml"), YAML).unwrap();
     let config = project.home().join("buildkitd.toml");
     std::fs::write(&config, format!("[cdi]\nspecDirs = [{:?}]\n", text(&dir))).unwrap();
     (project, text(&config).to_owned())
@@ -87,7 +110,8 @@ fn what_cannot_be_given_says_why_and_what_there_is() {
         };
         let missing = run("vendor1.com/device=fo").failure(2).says("Dockerfile:5");
         let missing = missing.says("required device \"vendor1.com/device=fo\" is not registered");
-        let missing = missing.says("did you mean `vendor1.com/device=foo`?").says("other.yaml: YAML is not read");
+        let missing =
+            missing.says("did you mean `vendor1.com/device=foo`?").says("other.yaml: ").says("missing field `kind`");
         let _ = missing.says("vendor1.com/device=free, vendor1.com/device=gone").says("specDirs");
         let hooked = run("vendor1.com/device=hooked");
         let _ =
@@ -107,4 +131,16 @@ fn the_labs_channel_has_devices_and_the_stable_one_names_it() {
     let labs = "BUILDKIT_SYNTAX=docker/dockerfile-upstream:master-labs";
     let _ = project.build(&args(&config, &["--build-arg", labs])).success();
     let _ = project.build(&args(&config, &["--build-arg", "BUILDKIT_SYNTAX=docker/dockerfile:1.14-labs"])).success();
+}
+
+#[test]
+fn descriptions_in_yaml_are_read_and_their_hooks_refused() {
+    for user in BOTH {
+        let step = "RUN --device=vendor3.com/gpu=0,required [ $VISIBLE = void ] && echo x > /dev/gpu0\n";
+        let (project, config) = machine(user, step);
+        let _ = project.build(&args(&config, &["--allow", "device=vendor3.com/gpu=0"])).success();
+        let (project, config) = machine(user, "RUN --device=vendor3.com/gpu=all,required true\n");
+        let hooked = project.build(&args(&config, &["--allow", "device"])).failure(5);
+        let _ = hooked.says("vendor3.yaml asks for the hook createContainer (/usr/bin/ctk)").says("Dockerfile:5");
+    }
 }

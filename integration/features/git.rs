@@ -406,3 +406,28 @@ fn repositories_can_be_mounted_by_steps() {
         assert_eq!(project.built(&args, "mounted"), "from git");
     }
 }
+
+#[test]
+fn repositories_named_by_sha256_are_read_too() {
+    let server = GitServer::start();
+    let repository = server.repository_with("app", &["--object-format=sha256"]);
+    let first = repository.commit(&[("f", "one")]);
+    assert_eq!(first.len(), 64);
+    repository.git(&["tag", "--annotate", "v1", "--message", "x"]);
+    repository.commit(&[("f", "two")]);
+    let url = server.url("app");
+    let forms = [String::new(), "#v1".into(), format!("#{first}"), format!("?tag=v1&checksum={first}")];
+    let adds: String = forms.iter().enumerate().map(|(at, form)| format!("ADD {url}{form} /{at}\n")).collect();
+    for user in BOTH {
+        let file = format!("FROM scratch\n{adds}ADD --keep-git-dir --checksum={first} {url}#v1 /kept\n");
+        let project = Project::with(user, &file);
+        let out = project.files(&[]);
+        for (at, content) in ["two", "one", "one", "one"].iter().enumerate() {
+            assert_eq!(fs::read_to_string(out.join(at.to_string()).join("f")).unwrap(), *content, "{at}");
+        }
+        let config = fs::read_to_string(out.join("kept/.git/config")).unwrap();
+        assert!(config.to_lowercase().contains("objectformat = sha256"), "{config}");
+        let wrong = format!("FROM scratch\nADD --checksum={} {url}#v1 /\n", "0".repeat(64));
+        let _ = Project::with(user, &wrong).build(&[]).failure(4).says("Dockerfile:2").says(&first);
+    }
+}

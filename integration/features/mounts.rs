@@ -317,10 +317,10 @@ fn secret_as_variable_and_as_file_at_once() {
 fn secret_values_change_no_key() {
     let project =
         with_base(crate::support::build::User::Root, "RUN --mount=type=secret,id=s,env=S echo $S | wc -c > /n\n");
-    for (value, cached) in [("one", 2), ("another", 3)] {
+    for (value, cached) in [("one", 0), ("another", 3)] {
         let mut command = project.rbuild_command(&[&["--secret", "id=s,env=V"], &busybox()[..], &["context"]].concat());
         command.env("V", value);
         let output = crate::support::build::run(command).success();
-        assert!(value == "one" || output.count("CACHED") == cached, "{}", output.stderr);
+        assert_eq!(output.count("CACHED"), cached, "{}", output.stderr);
     }
 }

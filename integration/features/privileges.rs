@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::with_base;
+use super::{greeter, with_base};
 use crate::support::build::{BOTH, User, busybox};
 
 #[test]
@@ -57,13 +57,7 @@ fn insecure_has_all_capabilities_no_filter_and_no_masks() {
 
 #[test]
 fn network_none_is_that_of_one_step() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            drop(std::io::Write::write_all(&mut connection.unwrap(), b"here\n"));
-        }
-    });
+    let port = greeter();
     for user in BOTH {
         let ask = |file: &str| format!("nc 127.0.0.1 {port} < /dev/null > /{file} || true\n");
         let script = format!(

@@ -9,14 +9,14 @@ use super::{text, tool, with_base};
 use crate::support::build::{BASE, BOTH, Project, User, busybox, run};
 
 /// An agent with one key; ended when dropped.
-struct Agent {
-    socket: PathBuf,
+pub(super) struct Agent {
+    pub(super) socket: PathBuf,
     pid: String,
 }
 
 impl Agent {
     /// Starts an agent as the project's user.
-    fn start(project: &Project) -> Self {
+    pub(super) fn start(project: &Project) -> Self {
         let socket = project.home().join("agent.sock");
         let mut command = project.command("ssh-agent");
         command.args(["-s", "-a"]).arg(&socket);

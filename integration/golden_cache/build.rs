@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use crate::case::{Case, Inputs, is_comparable};
-use crate::layout::Layout;
+use crate::layout::{Layout, assemble};
 use crate::registry::BaseRegistry;
 use crate::support::build::{Project, User, run};
 
 /// A project that holds a case's inputs.
 pub(crate) struct Workshop {
     pub(crate) project: Project,
+    /// The folder of all cases, whose `base` is the store of `oci-layout://base` contexts.
+    folder: PathBuf,
+    contexts: PathBuf,
     user: User,
     inputs: Inputs,
 }
@@ -36,13 +39,20 @@ impl Workshop {
             project.own(&project.context());
         }
         fs::write(project.home().join("buildkitd.toml"), registry.config()).unwrap();
-        Self { project, user, inputs: case.inputs.clone() }
+        let (folder, contexts) = (case.folder.clone(), project.home().join("local"));
+        if case.path.join("local").exists() {
+            fs::create_dir(&contexts).unwrap();
+            copy(&case.path.join("local"), &contexts);
+            project.own(&contexts);
+        }
+        Self { project, folder, contexts, user, inputs: case.inputs.clone() }
     }
 
     /// Applies one change.
     pub(crate) fn change(&mut self, change: &Value) {
         let text = |key: &str| change[key].as_str().unwrap_or_else(|| panic!("{change}")).to_owned();
         let place = || self.project.context().join(text("path"));
+        let owner = fs::metadata(self.project.context()).unwrap();
         match text("op").as_str() {
             "write" => {
                 if let Some(parent) = place().parent() {
@@ -74,8 +84,11 @@ impl Workshop {
             "secret" => self.inputs.secret.extend(set(change)),
             other => panic!("unknown change {other}"),
         }
-        if self.user == User::Rootless {
-            self.project.own(&self.project.context());
+        // Only what is new: a change of owner takes special bits off.
+        if self.user == User::Rootless && matches!(change["op"].as_str(), Some("write" | "symlink")) {
+            let (place, context) = (place(), self.project.context());
+            let new = place.ancestors().take_while(|path| *path != context);
+            new.for_each(|path| std::os::unix::fs::lchown(path, Some(owner.uid()), Some(owner.gid())).unwrap());
         }
     }
 
@@ -86,7 +99,7 @@ impl Workshop {
         all.extend(["--config".into(), self.home("buildkitd.toml"), "-f".into(), self.home("Dockerfile")]);
         fs::write(self.project.home().join("Dockerfile"), &self.inputs.dockerfile).unwrap();
         for (key, value) in &self.inputs.opt {
-            all.extend(flag(key, value));
+            all.extend(self.flags(key, value));
         }
         for (id, value) in &self.inputs.secret {
             let place = self.home(&format!("secret-{id}"));
@@ -98,6 +111,37 @@ impl Workshop {
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
         let output = run(self.project.rbuild_command(&all)).success();
         states(&output.stderr)
+    }
+
+    /// The flags that stand for a frontend option.
+    fn flags(&self, key: &str, value: &str) -> Vec<String> {
+        match key.split_once(':') {
+            Some(("build-arg", name)) => return one("--build-arg", format!("{name}={value}")),
+            Some(("label", name)) => return one("--label", format!("{name}={value}")),
+            Some(("context", name)) => return one("--build-context", format!("{name}={}", self.context(value))),
+            _ => {}
+        }
+        match key {
+            "target" | "platform" | "shm-size" => one(&format!("--{key}"), value),
+            "force-network-mode" => one("--network", value),
+            "add-hosts" => each("--add-host", &value.replace('=', ":")),
+            "ulimit" => each("--ulimit", value),
+            "no-cache" if value.is_empty() => vec!["--no-cache".into()],
+            "no-cache" => each("--no-cache-filter", value),
+            other => panic!("no flag for option {other}"),
+        }
+    }
+
+    /// A named context as the command line has it: local ones are the case's `local/NAME`, layouts are `base`.
+    fn context(&self, value: &str) -> String {
+        if let Some(name) = value.strip_prefix("local:") {
+            return self.contexts.join(name).to_str().unwrap().to_owned();
+        }
+        let Some(digest) = value.strip_prefix("oci-layout://base@") else { return value.to_owned() };
+        let layout = self.layout("base");
+        assemble(&self.folder, &self.folder.join("base"), &layout.0);
+        self.project.own(&layout.0);
+        format!("oci-layout://{}@{digest}", layout.0.display())
     }
 
     /// A path in the project's home as text.
@@ -122,20 +166,12 @@ fn set(change: &Value) -> BTreeMap<String, String> {
     serde_json::from_value(change["set"].clone()).unwrap()
 }
 
-fn flag(key: &str, value: &str) -> [String; 2] {
-    match key.split_once(':') {
-        Some(("build-arg", name)) => ["--build-arg".into(), format!("{name}={value}")],
-        Some(("label", name)) => ["--label".into(), format!("{name}={value}")],
-        _ => match key {
-            "target" => ["--target".into(), value.into()],
-            "platform" => ["--platform".into(), value.into()],
-            "shm-size" => ["--shm-size".into(), value.into()],
-            "add-hosts" => ["--add-host".into(), value.into()],
-            "ulimit" => ["--ulimit".into(), value.into()],
-            "force-network-mode" => ["--network".into(), value.into()],
-            other => panic!("no flag for option {other}"),
-        },
-    }
+fn one(flag: &str, value: impl Into<String>) -> Vec<String> {
+    vec![flag.to_owned(), value.into()]
+}
+
+fn each(flag: &str, list: &str) -> Vec<String> {
+    list.split(',').flat_map(|value| one(flag, value)).collect()
 }
 
 /// Copies a context: files 0644, directories 0755, whatever the checkout's are.

@@ -123,18 +123,20 @@ fn f4_what_is_copied_is_what_was_hashed() {
         let place = scene.project.context().join("f");
         let (one, other) = ("a".repeat(300_000), "b".repeat(300_000));
         fs::write(&place, &one).unwrap();
-        let stop = std::sync::atomic::AtomicBool::new(false);
+        let stop = tokio_util::sync::CancellationToken::new();
         let (mut built, mut refused) = (0, 0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for turn in 0.. {
-                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    if stop.is_cancelled() {
                         return;
                     }
                     fs::write(&place, if turn % 2 == 0 { &other } else { &one }).unwrap();
                     std::thread::sleep(std::time::Duration::from_micros(500 * (turn % 60)));
                 }
             });
+            // However this ends, the writer does.
+            let _stop = stop.clone().drop_guard();
             for round in 0..12 {
                 let dockerfile = format!("FROM scratch\nCOPY f /f\nLABEL round={round}\n");
                 let output = scene.build(&dockerfile, &[]);
@@ -143,7 +145,6 @@ fn f4_what_is_copied_is_what_was_hashed() {
                 built += usize::from(output.code == 0);
                 refused += usize::from(changed);
             }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
         });
         assert!(built > 0, "the writer won every time: {refused}");
         // Whatever was kept under a key is what that key was made of.

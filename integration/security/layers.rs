@@ -29,11 +29,17 @@ fn text(scene: &Scene, path: &str) -> Option<String> {
     is_file.then(|| fs::read_to_string(place).unwrap())
 }
 
-/// A member with a PAX record before it.
-fn with_record(key: &str, value: &[u8], member: &Member<'_>) -> RawTar {
+/// A PAX record.
+fn record(key: &str, value: &[u8]) -> Vec<u8> {
     let mut record = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
     let length = (record.len()..).find(|total| total.to_string().len() + record.len() == *total).unwrap();
     record.splice(0..0, length.to_string().into_bytes());
+    record
+}
+
+/// A member with a PAX record before it.
+fn with_record(key: &str, value: &[u8], member: &Member<'_>) -> RawTar {
+    let record = record(key, value);
     RawTar::default().member(&Member { data: &record, ..Member::new(PAX, b"PaxHeaders/x") }).member(member)
 }
 
@@ -363,5 +369,51 @@ fn t9_the_last_of_a_name_wins_and_none_is_written_through() {
             };
             assert_eq!(seen.get(&format!("p{index}")).map(String::as_str), Some(expected), "{order:?}");
         }
+    });
+}
+
+#[test]
+fn t10_attributes_of_the_host_are_not_set() {
+    // `cap_net_raw+ep` as a file says it, and an access list for user 7.
+    let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let entry = |tag: u8, permission: u8, id: [u8; 4]| [&[tag, 0, permission, 0][..], &id].concat();
+    let none = [0xff; 4];
+    let entries = [(1, 6, none), (2, 4, [7, 0, 0, 0]), (4, 4, none), (16, 4, none), (32, 4, none)];
+    let acl: Vec<u8> =
+        [2, 0, 0, 0].into_iter().chain(entries.into_iter().flat_map(|(t, p, id)| entry(t, p, id))).collect();
+    let attributes: [(&str, &[u8]); 12] = [
+        ("security.capability", &capability),
+        ("user.kept", b"yes"),
+        ("system.posix_acl_access", &acl),
+        ("user.overlay.opaque", b"y"),
+        ("user.overlay.redirect", b"/etc"),
+        ("user.overlay.whiteout", b"y"),
+        ("trusted.overlay.opaque", b"y"),
+        ("trusted.other", b"x"),
+        ("security.selinux", b"system_u:object_r:bin_t:s0"),
+        ("security.ima", b"\x04"),
+        ("security.evm", b"\x02"),
+        ("security.apparmor", b"x"),
+    ];
+    let records: Vec<u8> =
+        attributes.iter().flat_map(|(name, value)| record(&format!("SCHILY.xattr.{name}"), value)).collect();
+    as_both(|user| {
+        let told = |tar: RawTar| {
+            let scene = Scene::with(user, &Image::of([super::tools().file("bin/probe", 0o755, super::probe()), tar]));
+            let dockerfile = "FROM evil\nRUN [\"/bin/probe\", \"attributes\", \"/f\"]\nRUN cat /f\n";
+            let mut seen = lines(&scene.build(dockerfile, &[]).success());
+            seen.sort();
+            seen
+        };
+        let before = RawTar::default().member(&Member { data: &records, ..Member::new(PAX, b"PaxHeaders/f") });
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let seen = told(before.file("f", 0o644, "content"));
+        let expected = [
+            format!("/f security.capability={}", hex(&capability)),
+            format!("/f system.posix_acl_access={}", hex(&acl)),
+            "/f user.kept=796573".to_owned(),
+            "content".to_owned(),
+        ];
+        assert_eq!(seen, expected);
     });
 }

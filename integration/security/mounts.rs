@@ -160,7 +160,11 @@ fn m7_a_tree_that_a_step_holds_is_not_what_others_copy_from() {
 #[test]
 fn m9_targets_of_the_sandbox_are_refused() {
     as_both(|user| {
-        let scene = Scene::with(user, &image(|tar| tar.link("p", "/proc").link("s", "/sys/fs").link("n", "/dev/null")));
+        let evil = image(|tar| {
+            let tar = tar.link("p", "/proc").link("s", "/sys/fs").link("n", "/dev/null").link("t", "/dev/pts");
+            tar.link("q", "/dev/mqueue").link("c", "/sys/fs/cgroup").link("m", "/sys/firmware").link("a", "/proc/acpi")
+        });
+        let scene = Scene::with(user, &evil);
         let long = format!("/{}", "t".repeat(5000));
         let targets = [
             "/",
@@ -179,6 +183,12 @@ fn m9_targets_of_the_sandbox_are_refused() {
             "/p/1",
             "/s",
             "/n",
+            "/t",
+            "/q",
+            "/c",
+            "/m",
+            "/a",
+            "/a/x",
             &long,
         ];
         for target in targets {
@@ -188,8 +198,9 @@ fn m9_targets_of_the_sandbox_are_refused() {
                 assert!(output.code != 0 && lines(&output).is_empty(), "{kind} {target}: {}", output.stderr);
             }
         }
-        let dockerfile = "FROM evil\nRUN --mount=type=tmpfs,target=/dev/shm stat -f -c %T /dev/shm\n";
-        assert_eq!(lines(&scene.build(dockerfile, &[]).success()), ["tmpfs"]);
+        let dockerfile = "FROM evil\nRUN ln -s /dev/shm /l\nRUN --mount=type=tmpfs,target=/dev/shm --mount=type=tmpfs,target=/dev/shm/d/e \
+            --mount=type=cache,target=/l/f stat -f -c %T /dev/shm /l/d/e; touch /dev/shm/f/g\n";
+        assert_eq!(lines(&scene.build(dockerfile, &[]).success()), ["tmpfs", "tmpfs"]);
     });
 }
 

@@ -39,25 +39,30 @@ const AT_MOST: Duration = Duration::from_secs(40);
 /// and a stage of many steps with `mount`, which may fail, in which `$N` is the number of the step. Each step says where its mount
 /// went: only if both places were seen has the race been one.
 fn race(mount: &str, step: &str) {
+    let told = "if cut -d' ' -f5 /proc/self/mountinfo | grep -q '^/m/a/'; then echo mounted in the directory; \
+                else echo mounted through the link; fi";
+    race_in("", mount, &format!("{told}; {step}"));
+}
+
+/// The same with instructions before each step, which says itself where it got to.
+fn race_in(before: &str, mount: &str, step: &str) {
     as_both(|user| {
         let scene = Scene::with(user, &probing());
         let shared = "--mount=type=cache,id=race,target=/m";
-        let told = "if cut -d' ' -f5 /proc/self/mountinfo | grep -q '^/m/a/'; then echo mounted in the directory; \
-                    else echo mounted through the link; fi";
         let start = Instant::now();
         let (mut rounds, mut hits) = (0, Hits::default());
         while start.elapsed() < SECONDS || (!hits.are_enough() && start.elapsed() < AT_MOST) {
             rounds += 1;
             let steps: String = (0..12)
                 .map(|n| {
-                    format!("RUN {shared} {mount} {told}; {step}; test {n} -ge 0 -a {rounds} -ge 0\n")
+                    format!("{before}RUN {shared} {mount} {step}; test {n} -ge 0 -a {rounds} -ge 0\n")
                         .replace("$N", &n.to_string())
                 })
                 .collect();
             let dockerfile = format!(
                 "FROM evil AS made\nRUN {shared} rm -rf /m/a /m/b /m/stop; mkdir -p /m/a/d && ln -s / /m/b && test {rounds}\n\
                  FROM made AS swapping\nRUN {shared} [\"/bin/probe\", \"swap\", \"/m/a\", \"/m/b\", \"/m/stop\", \"4000\"]\n\
-                 FROM made AS mounting\n{steps}RUN {shared} touch /m/stop\n\
+                 FROM made AS mounting\n{steps}USER 0\nWORKDIR /\nRUN {shared} touch /m/stop\n\
                  FROM evil\nCOPY --from=swapping /bin/sh /s\nCOPY --from=mounting /bin/sh /t\n"
             );
             let output = scene.build(&dockerfile, &[]);
@@ -85,4 +90,10 @@ fn m2_a_target_below_a_swapped_directory_gets_the_tree_that_was_meant() {
 #[test]
 fn m3_a_mount_point_is_swapped_before_it_is_removed() {
     race("--mount=type=tmpfs,target=/m/a$H/y", "rm -rf /m/a$H; ln -s $H /x$N; true");
+}
+
+#[test]
+fn e11_a_working_directory_is_swapped_while_it_is_made() {
+    let step = "case $(pwd -P) in /m/a*) echo mounted in the directory;; *) echo mounted through the link;; esac; touch new-$N; true";
+    race_in("USER 1000\nWORKDIR /m/a$H/w$N\n", "", step);
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Image, RawTar, Scene, as_both, image, lines, probe, probing, tools};
 use crate::support::build::{User, binary};
+use crate::support::image::{FILE, Member};
 
 /// What identifies the binary and its content.
 fn state_of_binary() -> (u64, std::time::SystemTime, rbuild::digest::Digest) {
@@ -42,7 +43,9 @@ fn e2_no_working_directory_through_a_descriptor() {
                 format!("FROM evil\nWORKDIR /proc/self/fd/{number}\nRUN [\"/bin/cat\", \"../../../../$H/f\"]\n");
             let _ = scene.build(&dockerfile, &[]).failure(1);
         }
-        for (index, place) in ["/proc/self/fd/7", "/proc/1/cwd", "/proc/self/root"].into_iter().enumerate() {
+        let descriptors = (3..16).map(|number| format!("/proc/self/fd/{number}"));
+        let others = ["/proc/1/cwd", "/proc/self/root", "/proc/thread-self/cwd", "/dev/fd/8"].map(str::to_owned);
+        for (index, place) in descriptors.chain(others).enumerate() {
             let name = format!("evil{index}");
             scene.image(&name, &image(|tar| tar).with("WorkingDir", json!(place)));
             let _ = scene.build(&format!("FROM {name}\nRUN [\"/bin/cat\", \"../../../..$H/f\"]\n"), &[]).failure(1);
@@ -112,12 +115,15 @@ fn in_groups(user: User, scene: &Scene) -> Command {
 #[test]
 fn e5_the_callers_groups_are_not_the_steps() {
     as_both(|user| {
-        let scene = Scene::with(user, &image(|tar| tar.file("etc/group", 0o644, "more:x:50:u\n")));
-        let dockerfile = "FROM evil\nUSER 1000:1000\nRUN id -G; grep Groups /proc/self/status\nUSER 0\nRUN id -G\n";
+        // What a group of the caller's may read, a step may not.
+        let theirs = Member { mode: 0o070, owner: 4242, data: b"theirs", ..Member::new(FILE, b"theirs") };
+        let scene = Scene::with(user, &image(|tar| tar.file("etc/group", 0o644, "more:x:50:u\n").member(&theirs)));
+        let dockerfile = "FROM evil\nUSER 1000:1000\nRUN id -G; grep Groups /proc/self/status; cat /theirs 2>&1 | grep -o 'Permission denied'\n\
+             USER 0\nRUN id -G\n";
         scene.project.file("Dockerfile", dockerfile);
         let output = crate::support::build::run(in_groups(user, &scene)).success();
         let seen: Vec<String> = lines(&output).iter().map(|line| line.trim().replace('\t', "")).collect();
-        assert_eq!(seen, ["1000", "Groups:1000", "0"], "{}", output.stderr);
+        assert_eq!(seen, ["1000", "Groups:1000", "Permission denied", "0"], "{}", output.stderr);
     });
 }
 

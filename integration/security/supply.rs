@@ -131,21 +131,6 @@ const STARTERS: [&str; 8] = [
     "sys/ns.rs",
 ];
 
-/// What must hold before anybody builds a foreign Dockerfile.
-const ROWS: &str = "e1 e2 e3 e4 e5 e6 e7 e8 e9 e10 e12 e13 e18 e19 m1 m2 m3 m4 m9 m12 t1 t2 t3 t4 t5 t6 t7 t8 t9 f1 f2 f3 \
-                    r1 r2 r3 r4 r6 r7 r8 s1 l1 l2 p1 p3";
-
-#[test]
-fn every_row_has_a_test_of_its_name() {
-    let mut files = Vec::new();
-    sources(&project("integration"), &mut files);
-    let texts: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
-    let names = texts.lines().filter_map(|line| line.split_once("fn ")?.1.split_once("()")).map(|(name, _)| name);
-    let words: std::collections::BTreeSet<&str> = names.flat_map(|name| name.split('_')).collect();
-    let missing: Vec<&str> = ROWS.split_ascii_whitespace().filter(|row| !words.contains(row)).collect();
-    assert_eq!(missing, Vec::<&str>::new());
-}
-
 fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();

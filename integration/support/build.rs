@@ -68,13 +68,17 @@ pub(crate) struct Project {
     home: TempDir,
 }
 
-/// The binary under test, at a place every user can reach.
+/// The binary under test, at a place every user can reach: the one cargo built with the tests, or that of `RBUILD_UNDER_TEST`.
 pub(crate) fn binary() -> &'static Path {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();
     PLACE.get_or_init(|| {
         // These tests may be the copy that lies there already.
         let beside = std::env::current_exe().unwrap().with_file_name("rbuild");
-        if beside.exists() { beside } else { copy_to_reach(Path::new(env!("CARGO_BIN_EXE_rbuild")), "rbuild") }
+        #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
+        let other = std::env::var_os("RBUILD_UNDER_TEST");
+        let built = || PathBuf::from(env!("CARGO_BIN_EXE_rbuild"));
+        let program = other.map_or_else(built, PathBuf::from);
+        if beside.exists() { beside } else { copy_to_reach(&program, "rbuild") }
     })
 }
 

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -31,15 +33,19 @@ pub(crate) fn debian() -> &'static Debian {
         let mirror = mirrors().into_iter().find(|mirror| answers(mirror, &codename));
         let kind = if mirror.is_some() { "packages" } else { "machine" };
         let place = |kind: &str| std::env::temp_dir().join(format!("rbuild-debian-{codename}-{kind}.tar"));
-        if !place("packages").exists() && !place(kind).exists() {
+        if !is_own(&place("packages")) && !is_own(&place(kind)) {
             make(&place(kind), mirror.as_deref(), &codename);
         }
-        let tar = if place("packages").exists() { place("packages") } else { place("machine") };
+        let tar = if is_own(&place("packages")) { place("packages") } else { place("machine") };
         Debian { tar, source: mirror.map(|mirror| format!("deb {mirror} {codename} main\n")) }
     })
 }
 
-#[expect(clippy::print_stderr, reason = "whoever reads the result should know what was tested")]
+/// Whether an earlier run of this user made it: others may write to the directory of temporary files too.
+fn is_own(place: &Path) -> bool {
+    fs::symlink_metadata(place).is_ok_and(|meta| meta.is_file() && meta.uid() == rbuild::sys::effective_uid())
+}
+
 /// Another run may make it at the same time: the whole file is renamed to its place.
 fn make(place: &Path, mirror: Option<&str>, codename: &str) {
     let dir = TempDir::with_prefix_in("rbuild-debootstrap-", std::env::temp_dir()).unwrap();
@@ -59,7 +65,10 @@ fn make(place: &Path, mirror: Option<&str>, codename: &str) {
                 .args(paths),
         );
     } else {
-        eprintln!("no package source of /etc/apt answers: the Debian of the tests is made of this machine's packages");
+        // Not through the test's own output, which is shown only where it fails: whoever reads the result should know.
+        let notice =
+            "no package source of /etc/apt answers: the Debian of the tests is made of this machine's packages\n";
+        std::io::stderr().write_all(notice.as_bytes()).unwrap();
         let list = dir.path().join("list");
         fs::write(&list, own_files().join("\n")).unwrap();
         done(

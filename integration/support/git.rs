@@ -108,9 +108,14 @@ impl GitServer {
 
     /// Makes an empty repository; what is committed is given out at once.
     pub(crate) fn repository(&self, name: &str) -> Repository {
+        self.repository_with(name, &[])
+    }
+
+    /// Makes one with further options of `git init`.
+    pub(crate) fn repository_with(&self, name: &str, options: &[&str]) -> Repository {
         let repository = Repository { dir: self.root.path().join(name) };
         fs::create_dir_all(&repository.dir).unwrap();
-        repository.git(&["init", "--quiet", "--initial-branch=main"]);
+        repository.git(&[&["init", "--quiet", "--initial-branch=main"], options].concat());
         repository.git(&["config", "http.getanyfile", "false"]);
         repository
     }
@@ -158,6 +163,8 @@ impl Service {
         };
         let mut words = lines.first().map(String::as_str).unwrap_or_default().split(' ');
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        // A proxy is asked for the whole URL: it plays every host.
+        let target = target.strip_prefix("http://").map_or(target, |rest| rest.find('/').map_or("/", |at| &rest[at..]));
         let authorization = header("authorization");
         self.asked.lock().unwrap().push((format!("{method} {target}"), authorization.clone()));
         let mut stream = stream;

@@ -10,4 +10,5 @@ pub(crate) mod image;
 pub(crate) mod registry;
 pub(crate) mod rootfs;
 pub(crate) mod rootless;
+pub(crate) mod table;
 pub(crate) mod tree;

@@ -184,7 +184,7 @@ impl Devices {
         hints.push(match dirs.is_empty() {
             true => "devices are turned off: remove `disabled` below [cdi] of buildkitd.toml".to_owned(),
             false => format!(
-                "describe it in a CDI file (JSON) in {}, or name its directory in `specDirs` below [cdi] of buildkitd.toml",
+                "describe it in a CDI file (JSON or YAML) in {}, or name its directory in `specDirs` below [cdi] of buildkitd.toml",
                 dirs.join(", ")
             ),
         });
@@ -287,17 +287,11 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// A file called `.yaml` is read if it is JSON, which is YAML too.
 fn read(path: &Path) -> Result<Spec, String> {
     let mut text = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
     file.take(MAX_FILE).read_to_end(&mut text).map_err(|error| error.to_string())?;
-    spec::parse(&text).map_err(|error| match error {
-        spec::SpecError::Json(_) if path.extension().is_some_and(|kind| kind == "yaml") => {
-            "YAML is not read, write the file as JSON".to_owned()
-        }
-        error => error.to_string(),
-    })
+    spec::parse(&text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -330,6 +324,8 @@ mod tests {
         write(1, "a.json", file("v.com/c", &[device("b", "2", ""), device("t", "1", "")].join(",")));
         write(1, "b.yaml", file("v.com/c", &[device("t", "2", ""), device("u", "3", &auto)].join(",")));
         write(1, "c.yaml", "cdiVersion: 0.6.0\n".to_owned());
+        let yaml = "cdiVersion: 0.6.0\nkind: y.com/c\ndevices:\n- name: a\n  containerEdits:\n    env: [Y=1]\n";
+        write(1, "f.yaml", yaml.to_owned());
         write(1, "d.txt", "not looked at".to_owned());
         write(0, "e.json", file("w.com/c", &format!(r#"{{"name":"n",{NULL}}}"#)));
         let options =
@@ -353,6 +349,7 @@ mod tests {
             ("v.com/c=*", vec!["v.com/c=a", "v.com/c=b", "v.com/c=u"]),
             ("gpu", vec!["v.com/c=a"]),
             ("v.com/c=t", vec![]),
+            ("y.com/c=a", vec!["y.com/c=a"]),
             ("v.com/d=a", vec![]),
             ("v.com", vec![]),
         ] {
@@ -379,8 +376,9 @@ mod tests {
         let hints = hints.join("\n");
         for part in [
             "did you mean `v.com/c=a`?",
-            "devices there are: v.com/c=a, v.com/c=b, v.com/c=u, w.com/c=n",
-            "c.yaml: YAML is not read, write the file as JSON",
+            "devices there are: v.com/c=a, v.com/c=b, v.com/c=u, w.com/c=n, y.com/c=a",
+            "c.yaml: ",
+            "missing field `kind`",
             "not read: v.com/c=t: more than one file",
             "specDirs",
         ] {

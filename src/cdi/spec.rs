@@ -9,9 +9,12 @@ use serde::Deserialize;
 /// Why a file describes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
-    /// The text is no JSON of the right shape.
+    /// The text is no JSON, or JSON of another shape.
     #[error("{0}")]
     Json(String),
+    /// The text is no YAML, or YAML of another shape.
+    #[error("{0}")]
+    Yaml(String),
     /// A value is not allowed.
     #[error("{0}")]
     Value(String),
@@ -122,15 +125,24 @@ pub struct Hook {
     pub timeout: Option<i64>,
 }
 
-/// Reads a file.
+/// Reads a file, JSON or YAML: the text tells which it is, as one is written with a brace first and the other hardly ever.
 ///
 /// # Errors
 ///
-/// When it is no JSON, or has a field or value that CDI does not know.
+/// When it is neither, or has a field or value that CDI does not know.
 pub fn parse(text: &[u8]) -> Result<Spec, SpecError> {
-    let spec: Spec = serde_json::from_slice(text).map_err(|error| SpecError::Json(error.to_string()))?;
-    spec.check().map_err(SpecError::Value)?;
+    let spec = match text.trim_ascii_start().first() {
+        Some(b'{') | None => serde_json::from_slice(text).map_err(|error| SpecError::Json(error.to_string()))?,
+        Some(_) => yaml(text)?,
+    };
+    Spec::check(&spec).map_err(SpecError::Value)?;
     Ok(spec)
+}
+
+/// Reads YAML as Go programs do, for which `0666` is octal. Anchors that multiply and deep nesting are refused.
+fn yaml(text: &[u8]) -> Result<Spec, SpecError> {
+    let options = serde_saphyr::options! { legacy_octal_numbers: true, with_snippet: false };
+    serde_saphyr::from_slice_with_options(text, options).map_err(|error| SpecError::Yaml(error.to_string()))
 }
 
 impl Spec {
@@ -246,6 +258,28 @@ mod tests {
         format!(r#"{{"cdiVersion":"0.6.0","kind":"vendor1.com/device","devices":[{devices}]}}"#)
     }
 
+    fn yaml_with(edits: &str) -> String {
+        format!(
+            "cdiVersion: 0.6.0\nkind: vendor1.com/device\ndevices:\n- name: \"0\"\n  containerEdits:\n    {edits}\n"
+        )
+    }
+
+    #[test]
+    fn yaml_says_what_json_says() {
+        let json = r#"{"cdiVersion":"0.5.0","kind":"vendor1.com/device","annotations":{"a":"1"},
+            "containerEdits":{"env":["ALL=void"],"deviceNodes":[{"path":"/dev/ctl","fileMode":438,"permissions":"rw"}],
+              "hooks":[{"hookName":"createContainer","path":"/usr/bin/ctk","args":["ctk","hook","--folder","/usr/lib"]}],
+              "mounts":[{"hostPath":"/usr/lib/a.so","containerPath":"/usr/lib/a.so","options":["ro","nosuid","nodev","bind"]}]},
+            "devices":[{"name":"0","containerEdits":{"deviceNodes":[{"path":"/dev/x0","uid":7}]}},{"name":"all","containerEdits":{"env":["X=#y: z"]}}]}"#;
+        let yaml = "---\n# of the machine\ncdiVersion: 0.5.0\nkind: vendor1.com/device\nannotations: {a: \"1\"}\ncontainerEdits:\n  env:\n  - ALL=void\n  \
+            deviceNodes:\n  - path: /dev/ctl\n    fileMode: 0666\n    permissions: rw\n  hooks:\n  - args:\n    - ctk\n    - hook\n    - --folder\n    - /usr/lib\n    \
+            hookName: createContainer\n    path: /usr/bin/ctk\n  mounts:\n  - containerPath: /usr/lib/a.so\n    hostPath: /usr/lib/a.so\n    options:\n    - ro\n    \
+            - nosuid\n    - nodev\n    - bind\ndevices:\n- containerEdits:\n    deviceNodes:\n    - path: /dev/x0\n      uid: 7\n  name: \"0\"\n- name: all\n  \
+            containerEdits:\n    env: ['X=#y: z']\n";
+        assert_eq!(parse(yaml.as_bytes()), parse(json.as_bytes()));
+        assert!(parse(yaml.as_bytes()).is_ok());
+    }
+
     #[test]
     fn reads_a_device_with_all_it_may_have() {
         let text = with(
@@ -270,7 +304,12 @@ mod tests {
         let edits = |edits: &str| with(&format!(r#"{{"name":"a","containerEdits":{edits}}}"#));
         for (text, message) in [
             (String::new(), "EOF while parsing"),
-            ("cdiVersion: 0.6.0\n".to_owned(), "expected value"),
+            ("cdiVersion: 0.6.0\n".to_owned(), "missing field `kind`"),
+            (yaml_with("env: [x=y]\n    somethingNew: 1"), "unknown field `somethingNew`"),
+            (yaml_with("env: [x]"), "invalid variable \"x\""),
+            (yaml_with("env: [x=y]\n    env: [z=y]"), "duplicate"),
+            (yaml_with("env: [x=y"), "line"),
+            ("a: &a [1,1,1,1,1,1]\n".to_owned(), "unknown field `a`"),
             (named("a").replace("0.6.0", "2.0.0"), "unknown cdiVersion \"2.0.0\""),
             (named("a").replace("vendor1.com/device", "vendor1.com"), "kind \"vendor1.com\" is not VENDOR/CLASS"),
             (named("a").replace("vendor1.com/device", "1/device"), "kind \"1/device\" is not VENDOR/CLASS"),

@@ -4,7 +4,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use super::tree::Ids;
@@ -80,29 +80,56 @@ fn counts(name: &[u8], ids: Ids) -> bool {
     !from_mac && !hidden.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Hashes an open regular file; none if it changed meanwhile.
-pub(super) fn hash_file(mut file: &File, header: &Header<'_>, buffer: &mut [u8]) -> io::Result<Option<Digest>> {
+/// Hashes an open regular file; none if it changed meanwhile, other than by growing.
+pub(super) fn hash_file(file: &File, header: &Header<'_>, buffer: &mut [u8]) -> io::Result<Option<Digest>> {
     let mut hasher = header.start();
-    let mut length = 0u64;
+    let length = each_chunk(file, header.stat.size, buffer, |chunk| {
+        hasher.update(chunk);
+        Ok(())
+    })?;
+    let now = stat_of(file)?;
+    let same = length == header.stat.size && (same_content(&now, header.stat) || has_grown(&now, header.stat));
+    Ok(same.then(|| hasher.finish()))
+}
+
+/// Copies the bytes of an open file that were hashed; returns the digest of header and bytes.
+pub(super) fn copy_start(file: &File, header: &Header<'_>, mut to: &File) -> io::Result<Digest> {
+    let mut hasher = header.start();
+    each_chunk(file, header.stat.size, &mut vec![0; 64 << 10], |chunk| {
+        hasher.update(chunk);
+        to.write_all(chunk)
+    })?;
+    Ok(hasher.finish())
+}
+
+/// Reads up to `size` bytes; returns how many there were.
+fn each_chunk(
+    file: &File,
+    size: u64,
+    buffer: &mut [u8],
+    mut take: impl FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<u64> {
+    let (mut start, mut length) = (file.take(size), 0);
     loop {
-        match file.read(buffer) {
-            Ok(0) => break,
+        match start.read(buffer) {
+            Ok(0) => return Ok(length),
             Ok(count) => {
-                hasher.update(&buffer[..count]);
+                take(&buffer[..count])?;
                 length += count as u64;
-                if length > header.stat.size {
-                    return Ok(None);
-                }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    let same = length == header.stat.size && same_content(&stat_of(file)?, header.stat);
-    Ok(same.then(|| hasher.finish()))
 }
 
 /// Returns whether two looks at a file saw the same file with the same content.
 pub(super) fn same_content(a: &Stat, b: &Stat) -> bool {
     (a.dev, a.ino, a.size, a.mtime, a.ctime, a.mode) == (b.dev, b.ino, b.size, b.mtime, b.ctime, b.mode)
+}
+
+/// Returns whether the file of the look `before` may have got more bytes since, and nothing else: a log that is written. What was
+/// empty may have been about to be written anew.
+pub(super) fn has_grown(now: &Stat, before: &Stat) -> bool {
+    (now.dev, now.ino, now.mode) == (before.dev, before.ino, before.mode) && before.size > 0 && now.size > before.size
 }

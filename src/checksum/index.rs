@@ -144,8 +144,8 @@ impl Walker<'_> {
         if self.scanner.ids == Ids::Root {
             (stat.uid, stat.gid) = (0, 0);
         }
-        let hashed = known.own.is_some() && stat.kind() == Kind::File;
-        Entry { path, stat, link: known.link.clone(), hashed, node }
+        let hashed = known.own.clone().filter(|_| stat.kind() == Kind::File);
+        Entry { path, stat, link: known.link.clone(), hashed, node, ids: self.scanner.ids }
     }
 
     /// Returns what is in a directory, sorted by name; nothing for other files.

@@ -5,7 +5,8 @@
 //! header and, by name, the digests of what is in it. Links are followed inside the tree only, never by the kernel.
 //!
 //! A [`Tree`] reads a directory at most once and hashes a file at most once, on all cores. It remembers the metadata each
-//! file had while its bytes were read, so that a copy can tell that it copies what was hashed.
+//! file had while its bytes were read, so that a copy can tell that it copies what was hashed. Of a file that
+//! grows, such as the log of this very build in its context, the bytes that were there when it was looked at are hashed and copied.
 
 mod error;
 mod glob;

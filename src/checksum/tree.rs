@@ -2,13 +2,18 @@
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Filter;
 use super::error::{ChecksumError, read_error};
+use super::header::{self, Header};
 use super::index::{Index, Walker};
 use super::scan::Scanner;
-use crate::sys::dir::{Dir, Stat};
+use crate::digest::Digest;
+use crate::sys::dir::{Dir, Stat, stat_of};
+use crate::sys::file::xattrs_of;
 
 /// Whose files they are taken to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,9 +55,10 @@ pub struct Entry {
     pub stat: Stat,
     /// What it points to, if it is a link.
     pub link: Option<OsString>,
-    /// Whether its bytes were hashed while `stat` was true of it.
-    pub hashed: bool,
+    /// The digest of header and bytes, if these were hashed while `stat` was true of it.
+    pub hashed: Option<Digest>,
     pub(super) node: u32,
+    pub(super) ids: Ids,
 }
 
 impl Entry {
@@ -63,7 +69,19 @@ impl Entry {
 
     /// Returns whether `now`, the metadata of the opened file, is still what was hashed; true if nothing was hashed.
     pub fn unchanged(&self, now: &Stat) -> bool {
-        !self.hashed || super::header::same_content(now, &Stat { uid: now.uid, gid: now.gid, ..self.stat })
+        self.hashed.is_none() || header::same_content(now, &Stat { uid: now.uid, gid: now.gid, ..self.stat })
+    }
+
+    /// Copies to the empty file `to` what was hashed of `from`, which has changed since; returns whether it is still there.
+    pub fn copy_start(&self, from: &File, to: &File) -> io::Result<bool> {
+        let Some(hashed) = self.hashed.as_ref().filter(|_| self.stat.size > 0) else { return Ok(false) };
+        if !header::has_grown(&stat_of(from)?, &self.stat) {
+            return Ok(false);
+        }
+        let xattrs = xattrs_of(from)?;
+        // The owner in `stat` is the one that counts.
+        let header = Header { stat: &self.stat, link: None, xattrs: &xattrs, ids: self.ids };
+        Ok(header::copy_start(from, &header, to)? == *hashed)
     }
 }
 

@@ -386,7 +386,11 @@ impl AbsentArgs {
             ("provenance", off(&self.provenance), attestation),
             ("sbom", off(&self.sbom), attestation),
             ("builder", self.builder.is_none(), "rbuild is its own builder, leave it out"),
-            ("device", self.device.is_empty(), "devices are not passed by this version"),
+            (
+                "device",
+                self.device.is_empty(),
+                "a step names its devices with `RUN --device`; `--allow device=NAME` lets it have them",
+            ),
             ("policy", self.policy.is_empty(), "policies are not read by this version"),
             (
                 "security-opt",

@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::diag::{Diagnostic, Kind, suggest};
 
 /// Words that come before the flags.
-const COMMANDS: [&str; 3] = ["build", "debug", "help"];
+const COMMANDS: [&str; 6] = ["build", "debug", "du", "explain", "help", "prune"];
 
 /// Turns an error of the parser into a diagnostic; none for help and version, which are no errors.
 pub(super) fn diagnostic(error: &clap::Error) -> Option<Diagnostic> {
@@ -109,6 +109,15 @@ mod tests {
 
     use super::*;
     use crate::cli::args::Cli;
+
+    #[test]
+    fn every_command_is_known_where_a_context_is_expected() {
+        let parser = <Cli as clap::CommandFactory>::command();
+        let mut names: Vec<&str> = parser.get_subcommands().map(clap::Command::get_name).chain(["help"]).collect();
+        names.sort_unstable();
+        assert_eq!(names, COMMANDS);
+        assert!(names.iter().all(|name| meant_command(name) == Some(name)));
+    }
 
     #[test]
     fn each_mistake_has_its_words() {

@@ -38,7 +38,7 @@ use display::Screen;
 
 /// Runs the program and returns its exit code.
 pub fn main() -> ExitCode {
-    let environment = Environment::read(crate::sys::proc::own_ids().0 == 0);
+    let environment = Environment::read(crate::sys::effective_uid() == 0);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => match misuse::diagnostic(&error) {
@@ -216,8 +216,11 @@ fn finish(args: &BuildArgs, outcome: &Outcome) -> Result<(), Diagnostic> {
     if args.quiet
         && let Some(digest) = &outcome.image_id
     {
-        let printed = writeln!(std::io::stdout(), "{digest}");
-        printed.map_err(|error| closed_output(&error))?;
+        match writeln!(std::io::stdout(), "{digest}") {
+            // Whoever closed it has what it wanted, as for the other commands.
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(closed_output(&error)),
+            _ => {}
+        }
     }
     Ok(())
 }

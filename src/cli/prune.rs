@@ -129,7 +129,9 @@ pub(super) fn filters(texts: &[String]) -> Result<(Filter, u64), Diagnostic> {
     let (mut terms, mut until) = (Vec::new(), 0);
     for text in texts {
         match text.split_once('=') {
-            Some(("until" | "unused-for", value)) => until = time("--filter until", value)?.as_secs(),
+            Some(("until" | "unused-for", value)) => {
+                until = until.max(time("--filter until", value)?.as_secs());
+            }
             _ => terms.push(text.as_str()),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The environment a run was started with.
 #[derive(Debug, Clone, Default)]
@@ -34,9 +34,9 @@ impl Environment {
         self.variables.get(OsStr::new(name)).map(|value| value.as_bytes().to_vec())
     }
 
-    /// Returns the first of several variables that is set, as text.
+    /// Returns the first of several variables that is set to something, as text.
     pub fn first(&self, names: &[&str]) -> Option<String> {
-        names.iter().find_map(|name| self.text(name)).filter(|value| !value.is_empty()).map(str::to_owned)
+        names.iter().filter_map(|name| self.text(name)).find(|value| !value.is_empty()).map(str::to_owned)
     }
 
     /// Returns a variable as a path, none where it is empty.
@@ -84,20 +84,12 @@ impl Environment {
         let value = self.variables.get(OsStr::new("PATH")).cloned().unwrap_or_default();
         std::env::split_paths(&value).filter(|dir| dir.is_absolute()).collect()
     }
-
-    /// Finds a program on the search path.
-    pub fn find_program(&self, name: &str) -> Option<PathBuf> {
-        self.search_path().into_iter().map(|dir| dir.join(name)).find(|path| is_program(path))
-    }
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]

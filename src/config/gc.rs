@@ -97,8 +97,8 @@ impl GcPolicy {
         let reserved = if self.limits.reserved == Space::default() { self.keep_bytes } else { self.limits.reserved };
         Policy {
             all: self.all,
-            // They were read once when the file was, and were valid.
-            filter: Filter::parse(&self.filters).unwrap_or_default(),
+            // A filter that means everything must never come of one that cannot be read.
+            filter: Filter::parse(&self.filters).expect("filters are checked when they are read"),
             keep_duration: self.keep_duration,
             reserved,
             max_used: self.limits.max_used,

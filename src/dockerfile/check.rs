@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::directive;
-use super::error::ParseError;
+use super::error::{ParseError, UpstreamLines};
 use super::goquote::quote;
 use super::rule::Rule;
 use super::text::parse_bool;
@@ -115,6 +115,7 @@ impl CheckOptions {
             ParseError::new(format!("failed to parse check options: {error}"))
                 .at(&found.lines)
                 .marking(found.cmdline.as_str())
+                .named_upstream(UpstreamLines::None)
                 .hinted("write `# check=skip=Rule1,Rule2;error=true`, without blanks")
         })
     }

@@ -25,9 +25,12 @@ pub(crate) struct Flags {
 }
 
 /// Splits flag words off the front of arguments; quotes and escapes in them are resolved.
+///
+/// BuildKit reads them byte by byte and takes each byte for a character: `é` becomes `Ã©`, and `à` ends the word, because its
+/// second byte is then a space. What flags say is part of cache keys, so they are read like that here too.
 pub fn split(text: &str, escape: char) -> (Vec<String>, &str) {
     let mut flags = Vec::new();
-    let mut rest = text.trim_start();
+    let mut rest = skip_spaces(text);
     while rest.starts_with("--") {
         let (word, after) = flag_word(rest, escape);
         rest = after;
@@ -35,18 +38,28 @@ pub fn split(text: &str, escape: char) -> (Vec<String>, &str) {
             return (flags, rest);
         }
         flags.push(word);
-        rest = rest.trim_start();
+        rest = skip_spaces(rest);
     }
     (flags, rest)
+}
+
+fn skip_spaces(text: &str) -> &str {
+    text.trim_start_matches(|c: char| c.is_ascii() && c.is_whitespace())
+}
+
+/// Returns the text from a byte on, or from the next character that begins behind it.
+fn from_boundary(text: &str, at: usize) -> &str {
+    let boundary = (at..text.len()).find(|at| text.is_char_boundary(*at));
+    boundary.map_or("", |at| &text[at..])
 }
 
 fn flag_word(text: &str, escape: char) -> (String, &str) {
     let mut word = String::new();
     let mut quote: Option<char> = None;
-    let mut chars = text.char_indices();
+    let mut chars = text.bytes().map(char::from).enumerate();
     while let Some((at, c)) = chars.next() {
         match quote {
-            None if c.is_whitespace() => return (word, &text[at..]),
+            None if c.is_whitespace() => return (word, from_boundary(text, at)),
             None if c == '\'' || c == '"' => quote = Some(c),
             Some(open) if c == open => quote = None,
             _ if c == escape => word.extend(chars.next().map(|(_, c)| c)),
@@ -143,14 +156,16 @@ mod tests {
 
     #[test]
     fn splits_flags_from_arguments() {
-        let cases: [(&str, &[&str], &str); 9] = [
+        let cases: [(&str, &[&str], &str); 11] = [
             ("a --b", &[], "a --b"),
             ("--a --b=c  d e", &["--a", "--b=c"], "d e"),
             ("--a=\"b c\"'d' e", &["--a=b cd"], "e"),
             ("--a=b\\ c d", &["--a=b c"], "d"),
             ("--a=b\\", &["--a=b"], ""),
             ("--a -- --b", &["--a"], " --b"),
-            ("--ä=ö x", &["--ä=ö"], "x"),
+            ("--ä=ö x", &["--Ã¤=Ã¶"], "x"),
+            ("--exclude=à --b c", &["--exclude=Ã", "--b"], "c"),
+            ("--a=à\u{3000}", &["--a=Ã"], "\u{3000}"),
             ("-a", &[], "-a"),
             ("--a='x", &["--a=x"], ""),
         ];

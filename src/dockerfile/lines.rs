@@ -4,12 +4,15 @@
 //! visited once.
 
 use super::directive::{Key, Scan};
-use super::error::{ParseError, line_ranges};
+use super::error::{ParseError, UpstreamLines, line_ranges};
 use super::instruction::Heredoc;
 use crate::diag::LineRange;
 
 /// Longest physical line, in bytes.
 pub const MAX_LINE: usize = 65_535;
+
+/// What is said of a file that has comments only.
+pub(crate) const NO_INSTRUCTIONS: &str = "file with no instructions";
 
 /// One instruction's text, continuations joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +34,10 @@ pub(crate) struct Reader<'a> {
     number: u32,
     directives: Scan,
     comments: Vec<String>,
+    /// Whether an instruction began.
+    begun: bool,
+    /// Why the line could not be read behind which the instruction read last went on.
+    unread: Option<ParseError>,
     /// The escape character.
     pub(crate) escape: char,
 }
@@ -43,6 +50,8 @@ impl<'a> Reader<'a> {
             number: 0,
             directives: Scan::default(),
             comments: Vec::new(),
+            begun: false,
+            unread: None,
             escape: '\\',
         }
     }
@@ -59,19 +68,25 @@ impl<'a> Reader<'a> {
 
     fn next_line(&mut self) -> Result<Option<&'a str>, ParseError> {
         let Some(line) = self.lines.next() else { return Ok(None) };
-        self.number += 1;
         if line.strip_suffix('\n').unwrap_or(line).len() > MAX_LINE {
             // Where the instruction would go on cannot be known, so nothing behind it is read.
             self.lines = "".split_inclusive('\n');
-            return Err(ParseError::new(format!("dockerfile line greater than max allowed size of {MAX_LINE}"))
-                .at(&line_ranges(self.number, self.number))
-                .hinted("move the content to a file and COPY it"));
+            let error = ParseError::new(format!("dockerfile line greater than max allowed size of {MAX_LINE}"))
+                .at(&line_ranges(self.number + 1, self.number + 1))
+                .named_upstream(UpstreamLines::Before)
+                .hinted("move the content to a file and COPY it");
+            // BuildKit's reader ends there as at the end of the file.
+            return Err(if self.begun { error } else { error.said_upstream(NO_INSTRUCTIONS) });
         }
+        self.number += 1;
         Ok(Some(line))
     }
 
     /// Returns the next instruction's text.
     pub(crate) fn next_instruction(&mut self) -> Result<Option<LogicalLine>, ParseError> {
+        if let Some(error) = self.unread.take() {
+            return Err(error);
+        }
         while let Some(raw) = self.next_line()? {
             let is_directive = self.directive(raw)?;
             if let Some(comment) = comment_text(raw) {
@@ -83,10 +98,13 @@ impl<'a> Reader<'a> {
             if !continues && first.is_empty() {
                 continue;
             }
+            self.begun = true;
             let mut line =
                 LogicalLine { text: first.to_owned(), start, comments: Vec::new(), empty_continuation: false };
             if continues {
-                self.join_continuations(&mut line)?;
+                // What there is of the instruction is told of first, and BuildKit has counted the line by then.
+                let unread = self.join_continuations(&mut line).err();
+                self.unread = unread.map(|error| error.named_upstream(UpstreamLines::Same));
             }
             line.comments = std::mem::take(&mut self.comments);
             return Ok(Some(line));
@@ -100,7 +118,8 @@ impl<'a> Reader<'a> {
         match self.directives.line("#", line) {
             Err(error) => {
                 let hint = "remove this line: the one above counts";
-                Err(ParseError::new(error.to_string()).at(&here).marking(line).hinted(hint))
+                let told = ParseError::new(error.to_string()).at(&here).named_upstream(UpstreamLines::Before);
+                Err(told.marking(line).hinted(hint))
             }
             Ok(Some((Key::Escape, value))) => match value.as_str() {
                 "\\" | "`" => {
@@ -109,6 +128,7 @@ impl<'a> Reader<'a> {
                 }
                 _ => Err(ParseError::new(format!("invalid escape token '{value}' does not match ` or \\"))
                     .at(&here)
+                    .named_upstream(UpstreamLines::Before)
                     .marking(value.as_str())
                     .hinted("write `# escape=\\` or `# escape=` followed by a backtick")),
             },

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 pub use super::directive::{Directive, syntax_directive};
 pub use super::error::ParseError;
-use super::error::{Problem, line_ranges};
+use super::error::{Problem, Upstream, UpstreamLines, line_ranges};
 use super::goquote::quote;
 use super::heredoc;
 use super::instruction::{Dockerfile, Instruction, InstructionKind, SourceLine, Stage};
 use super::interpret::{FromLine, Raw, Statement, interpret};
-use super::lines::{LogicalLine, Reader};
+use super::lines::{LogicalLine, NO_INSTRUCTIONS, Reader};
 use super::lint::{Linter, Rule};
 use super::text::split_once_blank;
 
@@ -58,6 +58,7 @@ pub fn parse_onbuild(trigger: &str, from: &SourceLine, lint: &mut Linter) -> Res
         mark: None,
         hint: hint.clone(),
         message: error.message,
+        upstream: Upstream::default(),
     };
     let Some(line) = reader.next_instruction().map_err(elsewhere)? else { return Err(single_expression(from)) };
     let (raw, mut source) = line_to_source(&mut reader, line).map_err(elsewhere)?;
@@ -67,7 +68,10 @@ pub fn parse_onbuild(trigger: &str, from: &SourceLine, lint: &mut Linter) -> Res
     source.lines.clone_from(&from.lines);
     match interpret(&raw, &source, lint) {
         Ok(Statement::Other(kind)) => Ok(Instruction { source, kind }),
-        Ok(Statement::From(_)) => Err(ParseError::new("FROM isn't allowed as an ONBUILD trigger").at(&from.lines)),
+        Ok(Statement::From(_)) => {
+            let error = ParseError::new("FROM isn't allowed as an ONBUILD trigger").at(&from.lines);
+            Err(error.said_upstream("*instructions.Stage is not a command type"))
+        }
         Err(problem) => Err(elsewhere(ParseError::new(problem.message))),
     }
 }
@@ -93,13 +97,20 @@ fn line_to_source(reader: &mut Reader<'_>, line: LogicalLine) -> Result<(Raw, So
         let announced = heredoc::in_line(text);
         source.heredocs = announced.map_err(|error| Problem::syntax(error.to_string()).at(&source.lines))?;
         for heredoc in &mut source.heredocs {
-            if !reader.read_heredoc(heredoc)? {
+            let found = reader.read_heredoc(heredoc);
+            if !found.map_err(|error| unread_in_heredoc(error, line.start))? {
                 return Err(unterminated(&heredoc.name, reader.ranges_from(line.start)));
             }
         }
         source.lines = reader.ranges_from(line.start);
     }
     Ok((raw, source))
+}
+
+/// Where a body cannot be read on, BuildKit finds no end of it.
+fn unread_in_heredoc(error: ParseError, start: u32) -> ParseError {
+    let last = error.line().saturating_sub(1);
+    error.said_upstream("unterminated heredoc").named_upstream(UpstreamLines::These(line_ranges(start, last)))
 }
 
 fn unterminated(name: &str, lines: Vec<crate::diag::LineRange>) -> ParseError {
@@ -147,11 +158,8 @@ impl Assembly {
         }
         if !found {
             let last = reader.number().max(1);
-            self.syntax.push(
-                ParseError::new("file with no instructions")
-                    .at(&line_ranges(last, last))
-                    .hinted("begin with `FROM IMAGE`"),
-            );
+            self.syntax
+                .push(ParseError::new(NO_INSTRUCTIONS).at(&line_ranges(last, last)).hinted("begin with `FROM IMAGE`"));
         }
         reader.escape
     }

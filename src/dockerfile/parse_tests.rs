@@ -246,7 +246,7 @@ fn dump(text: &[u8]) -> String {
     let mut out = String::new();
     match parse("Dockerfile", text, &mut lint) {
         Err(errors) => {
-            for ParseError { message, ranges, mark, hint } in errors {
+            for ParseError { message, ranges, mark, hint, .. } in errors {
                 let lines: Vec<u32> = ranges.iter().map(|range| range.start).collect();
                 let _ = writeln!(out, "error {lines:?} {message}\n  mark {mark:?}\n  hint {hint:?}");
             }

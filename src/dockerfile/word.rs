@@ -118,6 +118,9 @@ pub enum WordProblem {
         /// What is wrong.
         what: &'static str,
     },
+    /// `${name` is followed by nothing.
+    #[error("syntax error: missing '}}'")]
+    Unended,
     /// `${name` is followed by an operator that does not exist.
     #[error("unsupported modifier ({modifier}) in substitution")]
     Modifier {
@@ -148,6 +151,17 @@ pub enum WordProblem {
     TooLong,
 }
 
+impl WordError {
+    /// Returns BuildKit's message where it is another: it takes the end of the text for a modifier.
+    pub fn buildkit_message(&self) -> Option<String> {
+        let unended = matches!(self.problem, WordProblem::Unended);
+        unended.then(|| {
+            let problem = WordProblem::Modifier { modifier: char::REPLACEMENT_CHARACTER.to_string() };
+            Self { input: self.input.clone(), problem }.to_string()
+        })
+    }
+}
+
 impl Diagnose for WordError {
     fn kind(&self) -> Kind {
         Kind::Dockerfile
@@ -159,7 +173,9 @@ impl Diagnose for WordError {
                 "write a quote that is meant literally with the escape character before it"
             }
             WordProblem::Modifier { .. } => "the modifiers are - :- + :+ ? :? # ## % %% / and //",
-            WordProblem::Syntax { .. } => "write ${NAME}; a literal $ needs the escape character before it",
+            WordProblem::Syntax { .. } | WordProblem::Unended => {
+                "write ${NAME}; a literal $ needs the escape character before it"
+            }
             WordProblem::Required { name, .. } => return vec![format!("set it: --build-arg {name}=VALUE")],
             WordProblem::Pattern { .. } => "in patterns only * ? \\ / and } may be escaped",
             WordProblem::TooDeep | WordProblem::TooLong => return Vec::new(),
@@ -421,7 +437,7 @@ impl<'a> Run<'a> {
         }
         let name = self.name();
         match self.next() {
-            None => Err(WordProblem::Syntax { what: "missing '}'" }),
+            None => Err(WordProblem::Unended),
             Some('}') => match self.lookup(name) {
                 None if self.lexer.skip_unset => Ok(format!("${{{name}}}")),
                 value => Ok(value.unwrap_or_default()),

@@ -45,6 +45,7 @@ use crate::image::{Platform, Reference};
 use crate::llb::json;
 use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
 use crate::progress::{Event, Sink, Warning};
+use crate::snapshot::SnapshotKind;
 use crate::solver::{self, CacheStore, Exported, Graph, Need, SolveError};
 use bases::Bases;
 use blobs::BuildBlobs;
@@ -148,6 +149,7 @@ async fn run(
         () = cancel.cancelled() => return Err(canceled()),
     };
     let Stations { client, store, snapshots, .. } = &*build.stations;
+    build.warn_of_copies();
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
     let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
     let ahead = (build.wanted(&lowered), outputs::packings(&build.setup));
@@ -173,6 +175,9 @@ async fn run(
         outcome => outcome.map_err(Failure::into_diagnostic),
     };
     *over = prune::note(snapshots, &work.worker.caches, &build.setup.limits);
+    if let Err(error) = snapshots.settle() {
+        tracing::info!(%error, "layers of this build will be made again if the machine starts anew");
+    }
     outcome
 }
 
@@ -430,6 +435,18 @@ impl Build {
         let build_arg = request.options.get("build-arg:BUILDKIT_SYNTAX").map(String::as_str);
         if let Some(notice) = frontend::syntax_notice(&request.dockerfile, build_arg) {
             self.sink.send(Event::Warning(self.warning(notice.message, &notice.lines)));
+        }
+    }
+
+    /// Says why everything takes longer than it should.
+    fn warn_of_copies(&self) {
+        if self.stations.snapshots.kind() == SnapshotKind::Native {
+            let text = format!(
+                "no overlay mounts on the file system of {}: every step copies its base; a state directory elsewhere, such as \
+                 on a volume of the container, is faster: --root DIR",
+                self.setup.root.display()
+            );
+            self.sink.send(Event::Warning(Warning::notice(text)));
         }
     }
 

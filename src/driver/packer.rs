@@ -207,7 +207,11 @@ impl Packer {
     ) -> Result<BlobInfo, Diagnostic> {
         let snapshots = Arc::clone(&self.0.snapshots);
         match tokio::task::spawn_blocking(move || work(&snapshots)).await {
-            Ok(result) => result.map_err(|error| failed(&error)),
+            Ok(result) => result.map_err(|error| failed(&error)).inspect_err(|diagnostic| {
+                if diagnostic.kind == Kind::DiskFull {
+                    self.0.snapshots.store().note_full_disk();
+                }
+            }),
             Err(error) => Err(Diagnostic::new(Kind::Build, format!("failed to pack layer {layer}: {error}"))),
         }
     }

@@ -257,6 +257,9 @@ impl Heap {
         if let Err(error) = self.snapshots.tidy_chains() {
             tracing::debug!(%error, "failed to remove chain ids of layers that are gone");
         }
+        if let Err(error) = self.snapshots.tidy_settled() {
+            tracing::debug!(%error, "failed to shorten the list of layers that are on disk");
+        }
         let lost = |value: &serde_json::Value| match Tree::from_record(value) {
             Some(Tree::Layers(chain)) => chain.layers().iter().any(|id| !names.contains(id.to_string().as_str())),
             _ => true,

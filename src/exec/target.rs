@@ -168,9 +168,14 @@ fn make(parent: &Dir, name: &OsStr, path: &str, how: impl FnOnce(&Dir) -> io::Re
 }
 
 impl Made {
-    /// Gives it to a user.
+    /// Gives the directory that was made to a user: never what another process has put in its place since.
     pub(super) fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
-        self.parent.chown(&self.name, uid, gid)
+        let made = self.parent.open_dir(&self.name)?;
+        let Stat { dev, ino, .. } = made.stat_self()?;
+        if (dev, ino) != (self.dev, self.ino) {
+            return Err(io::Error::other(format!("{} was exchanged while it was made", self.path)));
+        }
+        dir::chown_of(&made, uid, gid)
     }
 
     /// Returns false if it was left because something is in it.
@@ -272,6 +277,25 @@ mod tests {
         let root = Dir::open(std::path::Path::new("/")).expect("open");
         for target in ["/proc/self/fd/0", "/proc/self/cwd/x", "/proc/self/root"] {
             assert!(reach(&root, target, Want::Directory, &mut Vec::new()).is_err(), "{target}");
+        }
+    }
+
+    #[test]
+    fn e11_what_was_put_in_the_place_of_what_was_made_is_not_given_away() {
+        let (temp, root) = tree();
+        let path = temp.path().join("root");
+        std::fs::create_dir(path.join("other")).expect("mkdir");
+        symlink("other", path.join("link")).expect("symlink");
+        std::fs::write(path.join("file"), "").expect("write");
+        let other = root.stat(OsStr::new("other")).expect("stat");
+        for name in ["other", "link", "file"] {
+            let mut made = Vec::new();
+            reach(&root, "/w", Want::Directory, &mut made).expect("reached");
+            made[0].give_to(other.uid, other.gid).expect("it is still the one that was made");
+            std::fs::remove_dir(path.join("w")).expect("rmdir");
+            std::fs::rename(path.join(name), path.join("w")).expect("rename");
+            assert!(made[0].give_to(other.uid, other.gid).is_err(), "{name}");
+            std::fs::rename(path.join("w"), path.join(name)).expect("rename");
         }
     }
 

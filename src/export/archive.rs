@@ -23,16 +23,9 @@ use super::spec::ArchiveFormat;
 use super::tarball::{self, Writer};
 use super::{Blobs, ExportError};
 use crate::digest::{Digest, HashingReader};
+use crate::image::layout::{IMAGE_NAME, MARKER, MARKER_CONTENT, REF_NAME};
 use crate::image::{Descriptor, Index, Reference, canonical, media};
 use crate::layer::entry::EntryKind;
-
-/// Content of the file that marks a layout.
-pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
-
-/// Annotation with the full name of an image.
-pub(super) const IMAGE_NAME: &str = "io.containerd.image.name";
-/// Annotation with the tag of an image.
-pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// One element of `manifest.json`.
 #[derive(Serialize)]
@@ -98,7 +91,7 @@ impl<'a> Archive<'a> {
         };
         let mut add = |name: &str, bytes: Vec<u8>| members.insert(name.to_owned(), Content::Inline(Cow::Owned(bytes)));
         add("index.json", canonical::to_vec(&index));
-        add("oci-layout", OCI_LAYOUT.to_vec());
+        add(MARKER, MARKER_CONTENT.to_vec());
         if self.format == ArchiveFormat::Docker {
             add("manifest.json", self.docker_manifest()?);
         }
@@ -251,7 +244,7 @@ pub(super) mod tests {
         let members = members(&tar);
         let digest = Digest::compute(b"layer");
         assert_eq!(members[&blob_path(&digest)], b"layer");
-        assert_eq!(members["oci-layout"], OCI_LAYOUT);
+        assert_eq!(members[MARKER], MARKER_CONTENT);
         let manifest: serde_json::Value = serde_json::from_slice(&members["manifest.json"]).expect("json");
         assert_eq!(manifest[0]["RepoTags"], serde_json::json!(["app:1", "ghcr.io/o/app:2"]));
         assert_eq!(manifest[0]["Layers"], serde_json::json!([blob_path(&digest)]));

@@ -131,7 +131,7 @@ impl Image {
     pub fn described(&self) -> Descriptor {
         let mut descriptor = self.root.descriptor.clone();
         if let Some(created) = &self.created {
-            let key = "org.opencontainers.image.created".to_owned();
+            let key = crate::image::layout::CREATED.to_owned();
             descriptor.annotations.entry(key).or_insert_with(|| created.clone());
         }
         descriptor

@@ -15,12 +15,13 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use super::archive::{self, IMAGE_NAME, OCI_LAYOUT, REF_NAME, Verified};
+use super::archive::{self, Verified};
 use super::destination::{self, Missing, OutputFile};
 use super::image::Image;
 use super::sweep::Writing;
 use super::{Blobs, ExportError, tarball};
 use crate::digest::Digest;
+use crate::image::layout::{IMAGE_NAME, MARKER, MARKER_CONTENT, REF_NAME};
 use crate::image::{Descriptor, Index, Reference, canonical, media};
 use crate::sys::dir::{self, Dir, Kind};
 
@@ -88,7 +89,7 @@ fn write_when(
     }
     let lock = Lock::take(&layout)?;
     if root.try_stat(OsStr::new("oci-layout")).map_err(ExportError::write(dest))?.is_none() {
-        layout.replace("oci-layout", OCI_LAYOUT)?;
+        layout.replace(MARKER, MARKER_CONTENT)?;
     }
     let index = layout.read_index()?;
     let is_expected = as_expected(&index);

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::env::EnvList;
+use super::env::{EnvList, Lost};
 use super::error::Problem;
+use super::lowering::expand_noting;
 use crate::dockerfile::instruction::{Dockerfile, InstructionKind};
 use crate::dockerfile::word::Lexer;
 use crate::image::Platform;
@@ -15,9 +16,29 @@ pub(crate) struct Globals {
     pub(crate) env: EnvList,
     /// ARGs declared before the first FROM, with a value or not.
     pub(crate) declared: BTreeSet<String>,
+    /// ARGs whose default is wrong.
+    pub(crate) lost: Lost,
 }
 
 impl Globals {
+    /// Sets an ARG to its default; returns what is wrong with that, if it does not follow from what is wrong before.
+    fn declare(&mut self, lexer: &Lexer, name: &str, default: &str) -> Option<Problem> {
+        let mut unset = BTreeSet::new();
+        let expanded = expand_noting(lexer, default, &self.env, &mut unset);
+        let touched = self.lost.has_any(&unset);
+        match expanded {
+            Ok(value) if !touched => {
+                self.env.set(name, value);
+                None
+            }
+            outcome => {
+                self.env.remove(name);
+                self.lost.add(name);
+                outcome.err().filter(|_| !touched).map(Problem::from)
+            }
+        }
+    }
+
     /// Tells whether a name means something in a FROM.
     pub(crate) fn knows(&self, name: &str) -> bool {
         self.declared.contains(name) || self.env.value(name).is_some()
@@ -58,24 +79,22 @@ pub(crate) fn meta(
     lexer: &Lexer,
     built_in: &EnvList,
     given: &BTreeMap<String, String>,
-) -> Result<Globals, Problem> {
-    let mut globals = Globals { env: built_in.clone(), declared: BTreeSet::new() };
+) -> (Globals, Vec<Problem>) {
+    let mut globals = Globals { env: built_in.clone(), ..Globals::default() };
+    let mut problems = Vec::new();
     for instruction in &dockerfile.meta_args {
         let InstructionKind::Arg(args) = &instruction.kind else { continue };
         for (name, default) in args {
-            let value = match (given.get(name), default) {
-                (Some(value), _) => Some(value.clone()),
+            match (given.get(name), default) {
+                (Some(value), _) => globals.env.set(name, value.clone()),
                 (None, Some(default)) => {
-                    let expanded = lexer.word(default, &globals.env);
-                    Some(expanded.map_err(|e| Problem::from(e).at(&instruction.source.lines))?.text)
+                    let problem = globals.declare(lexer, name, default);
+                    problems.extend(problem.map(|problem| problem.at(&instruction.source.lines)));
                 }
-                (None, None) => None,
-            };
-            if let Some(value) = value {
-                globals.env.set(name, value);
+                (None, None) => {}
             }
             globals.declared.insert(name.clone());
         }
     }
-    Ok(globals)
+    (globals, problems)
 }

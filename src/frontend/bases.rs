@@ -52,14 +52,14 @@ impl Lowering<'_> {
                 true => vec![true; self.stages.len()],
                 false => self.stages.reachable(target),
             };
-            self.resolve_bases(&reachable).await?;
-            if !self.take_triggers(&reachable)? {
+            self.resolve_bases(&reachable).await;
+            if !self.take_triggers(&reachable) {
                 return Ok(reachable);
             }
         }
     }
 
-    async fn resolve_bases(&mut self, reachable: &[bool]) -> Result<(), Problem> {
+    async fn resolve_bases(&mut self, reachable: &[bool]) {
         let mut jobs = Vec::new();
         let mut failed = Vec::new();
         for id in self.stages.ids() {
@@ -67,26 +67,35 @@ impl Lowering<'_> {
             if stage.base.is_some() || stage.progress.dispatched || stage.progress.resolved {
                 continue;
             }
-            let lines = stage.source.lines.clone();
             match self.plan_base(id, reachable[id.0]) {
                 Ok(job) => jobs.extend(job),
-                Err(problem) => failed.push((id, problem.at(&lines))),
+                Err(problem) => failed.push((id, problem)),
             }
         }
         let (images, answers) = join(self.ask_images(&jobs), self.ask_contexts(&jobs)).await;
         for (job, answer) in jobs.into_iter().zip(answers) {
             let id = job.stage();
-            let lines = self.stages.get(id).source.lines.clone();
             if let Err(problem) = answer.and_then(|answer| self.settle(job, answer, &images)) {
-                failed.push((id, problem.at(&lines)));
+                failed.push((id, problem));
             }
         }
-        // All are settled before one fails the build: what is wrong with the others is said too. Asked all at once, the one
-        // asked last is what BuildKit mostly names.
+        // Asked all at once, the one asked last is what BuildKit mostly names.
         failed.sort_by_key(|(id, _)| *id);
-        let Some((_, problem)) = failed.pop() else { return Ok(()) };
-        self.further.extend(failed.into_iter().map(|(_, problem)| problem));
-        Err(problem)
+        let last = usize::from(!failed.is_empty());
+        failed.rotate_right(last);
+        failed.into_iter().for_each(|(id, problem)| self.note_base(id, problem));
+    }
+
+    /// Notes that a stage has no base; its instructions are looked at as far as they do not depend on it.
+    fn note_base(&mut self, id: StageId, problem: Problem) {
+        let stage = self.stages.get_mut(id);
+        stage.lost.all();
+        stage.progress.dispatched |= stage.implicit || stage.context.is_some();
+        let problem = match stage.source.lines.as_slice() {
+            [] => problem.at(&stage.named_at).unplaced_upstream(),
+            lines => problem.at(lines),
+        };
+        self.note(problem);
     }
 
     /// Says what has to be asked for a stage; one without content, or that nobody needs, asks nothing.
@@ -263,17 +272,24 @@ impl Lowering<'_> {
     }
 
     /// Puts the triggers of bases before the stages' own instructions; tells whether they need more stages.
-    fn take_triggers(&mut self, reachable: &[bool]) -> Result<bool, Problem> {
+    fn take_triggers(&mut self, reachable: &[bool]) -> bool {
         let mut more = false;
         for id in self.stages.ids().filter(|id| reachable.get(id.0) == Some(&true)).collect::<Vec<_>>() {
             let triggers = self.triggers(id);
-            if !triggers.is_empty() {
-                let lines = self.stages.get(id).source.lines.clone();
-                let added = self.add_triggers(id, &triggers);
-                more |= added.map_err(|p| Problem { ranges: lines, ..p })?;
+            if triggers.is_empty() {
+                continue;
+            }
+            match self.add_triggers(id, &triggers) {
+                Ok(added) => more |= added,
+                Err(problem) => {
+                    let stage = self.stages.get_mut(id);
+                    stage.lost.all();
+                    let lines = stage.source.lines.clone();
+                    self.note(problem.only_at(lines));
+                }
             }
         }
-        Ok(more)
+        more
     }
 
     /// Takes the triggers of a base image, or those that a base stage writes down.
@@ -298,7 +314,8 @@ impl Lowering<'_> {
             // What is wrong in a trigger's style is not this Dockerfile's fault.
             let mut silent = crate::dockerfile::lint::Linter::default();
             let instruction = parse_onbuild(trigger, &source, &mut silent)?;
-            let mut command = Command { instruction: Cow::Owned(instruction), sources: Vec::new(), onbuild: true };
+            let mut command =
+                Command { instruction: Cow::Owned(instruction), sources: Vec::new(), onbuild: true, sourceless: false };
             more |= self.link_command(id, &mut command)?;
             commands.push(command);
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use super::bridge::ResolvedImage;
+use super::bridge::{BridgeError, ResolvedImage};
 use super::error::Problem;
 use super::graph::{Graph, NodeId, NodeKind};
 use super::lowering::Lowering;
@@ -143,7 +143,7 @@ impl Lowering<'_> {
         }
         self.main.patterns = found.map_or_else(|| Ok(Vec::new()), |(name, text)| read_ignore(&name, &text))?;
         if !self.main.patterns.is_empty() {
-            let matcher = Matcher::new(&self.main.patterns).map_err(|e| Problem::new(e.to_string()))?;
+            let matcher = Matcher::new(&self.main.patterns).map_err(Problem::from)?;
             self.main.ignore = Some(matcher);
         }
         let source = sources::local(MAIN, self.session(MAIN), MAIN.into(), &self.main.patterns);
@@ -203,8 +203,8 @@ impl Lowering<'_> {
         match plan {
             ContextPlan::Ready(_) => Ok(ContextAnswer::Nothing),
             ContextPlan::Image(reference, _) => {
-                let image = bridge.resolve_image(reference, platform, self.given.options.resolve_mode).await?;
-                Ok(ContextAnswer::Image(image))
+                let answer = bridge.resolve_image(reference, platform, self.given.options.resolve_mode).await;
+                answer.map(ContextAnswer::Image).map_err(|error| unresolved(&reference.to_string(), error))
             }
             ContextPlan::Layout(store, reference) => {
                 Ok(ContextAnswer::Image(bridge.resolve_oci_layout(store, reference, platform).await?))
@@ -340,6 +340,12 @@ fn main_git_options(options: &Options, git: &GitRef) -> GitOptions {
         checksum: git.checksum.clone(),
         mtime: if git.mtime.is_empty() { default_mtime.into() } else { git.mtime.clone() },
     }
+}
+
+fn unresolved(reference: &str, error: BridgeError) -> Problem {
+    let problem = Problem::from(error);
+    let message = format!("failed to resolve source metadata for {reference}: {}", problem.message);
+    Problem { message, ..problem }
 }
 
 fn read_ignore(name: &str, text: &[u8]) -> Result<Vec<String>, Problem> {

@@ -23,17 +23,43 @@ pub(crate) struct At<'i> {
 }
 
 impl<'a> Lowering<'a> {
-    /// Carries out a stage.
-    pub(crate) fn dispatch_stage(&mut self, id: StageId) -> Result<(), Problem> {
+    /// Carries out a stage; what is wrong with one instruction does not keep the others from being looked at.
+    pub(crate) fn dispatch_stage(&mut self, id: StageId) {
         self.inherit(id);
         let lines = self.stages.get(id).source.lines.clone();
-        self.begin_stage(id).map_err(|p| p.at(&lines))?;
-        let commands = std::mem::take(&mut self.stages.get_mut(id).commands);
-        for command in &commands {
-            self.stages.get_mut(id).in_onbuild = command.onbuild;
-            self.dispatch(id, command).map_err(|p| p.at_if_nowhere(&command.instruction.source.lines))?;
+        if let Err(problem) = self.begin_stage(id) {
+            self.stages.get_mut(id).lost.all();
+            self.note(problem.at(&lines));
         }
-        Ok(())
+        let commands = std::mem::take(&mut self.stages.get_mut(id).commands);
+        for command in commands.iter().filter(|command| !command.sourceless) {
+            self.stages.get_mut(id).in_onbuild = command.onbuild;
+            self.touched_lost = false;
+            let problem = self.dispatch(id, command).err();
+            if problem.is_some() || self.touched_lost {
+                self.lose(id, &command.instruction.kind);
+            }
+            if let Some(problem) = problem.filter(|_| !self.touched_lost) {
+                self.note(problem.at_if_nowhere(&command.instruction.source.lines));
+            }
+        }
+    }
+
+    /// Forgets the variables that an instruction was to set.
+    fn lose(&mut self, id: StageId, kind: &InstructionKind) {
+        let names: Vec<&str> = match kind {
+            InstructionKind::Arg(args) => args.iter().map(|(name, _)| name.as_str()).collect(),
+            InstructionKind::Env(pairs) => pairs.iter().map(|pair| pair.key.as_str()).collect(),
+            _ => return,
+        };
+        let stage = self.stages.get_mut(id);
+        for name in names {
+            stage.state.env.remove(name);
+            stage.lost.add(name);
+            if name.contains('$') {
+                stage.lost.all();
+            }
+        }
     }
 
     /// Takes over what the base stage came to; its history is joined in at the end.
@@ -43,10 +69,12 @@ impl<'a> Lowering<'a> {
         let mut image = image::without_history(&parent.image);
         image.config.on_build.clear();
         let (state, platform) = (parent.state.clone(), parent.platform.clone());
+        let lost = parent.lost.clone();
         let (args, workdir_set, env_places) = (parent.args.clone(), parent.workdir_set, parent.env_places.clone());
         let stage = self.stages.get_mut(id);
         (stage.image, stage.state, stage.platform) = (image, state, platform);
         (stage.args, stage.workdir_set, stage.env_places) = (args, workdir_set, env_places);
+        stage.lost = lost;
     }
 
     /// Gives processes of a stage what its image says.

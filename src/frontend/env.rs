@@ -1,6 +1,6 @@
 //! Environment variables in the order of their last assignment, which is the order a process of a RUN sees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dockerfile::word::Env;
 
@@ -39,6 +39,30 @@ impl EnvList {
             self.values.iter().map(|(name, (at, value))| (*at, name.as_str(), value.as_str())).collect();
         all.sort_unstable();
         all.into_iter().map(|(_, name, value)| (name, value)).collect()
+    }
+}
+
+/// Variables whose value nobody knows, because what sets them is wrong: what follows from that is not told.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Lost {
+    all: bool,
+    names: BTreeSet<String>,
+}
+
+impl Lost {
+    /// Every variable that is not set again: what a base brings is not known.
+    pub(crate) fn all(&mut self) {
+        self.all = true;
+    }
+
+    /// This one.
+    pub(crate) fn add(&mut self, name: &str) {
+        self.names.insert(name.to_owned());
+    }
+
+    /// Tells whether one of these names, which have no value, may have had one.
+    pub(crate) fn has_any(&self, unset: &BTreeSet<String>) -> bool {
+        (self.all && !unset.is_empty()) || unset.iter().any(|name| self.names.contains(name))
     }
 }
 

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use super::bridge::BridgeError;
 use crate::diag::{Diagnose, Diagnostic, Kind, LineRange, Location};
-use crate::dockerfile::error::ParseError;
+use crate::dockerfile::error::{ParseError, Upstream, UpstreamLines};
 use crate::dockerfile::lint::LintWarning;
 use crate::dockerfile::mount::MountError;
 use crate::dockerfile::word::WordError;
+use crate::pattern::PatternError;
+use crate::pattern::go::BadPattern;
 
 /// What is wrong with a request; several problems only where the parser could go on after the first.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,12 +39,21 @@ pub struct Problem {
     pub mark: Option<String>,
     /// What the user can do.
     pub hints: Vec<String>,
+    /// Where BuildKit tells it otherwise.
+    pub upstream: Upstream,
 }
 
 impl Problem {
     /// Makes a problem of the Dockerfile, with no place yet.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Dockerfile, message: message.into(), ranges: Vec::new(), mark: None, hints: Vec::new() }
+        Self {
+            kind: Kind::Dockerfile,
+            message: message.into(),
+            ranges: Vec::new(),
+            mark: None,
+            hints: Vec::new(),
+            upstream: Upstream::default(),
+        }
     }
 
     /// Makes a problem of an option the caller gave.
@@ -57,6 +68,14 @@ impl Problem {
         self
     }
 
+    /// Points to `ranges` and nowhere else, as BuildKit does.
+    #[must_use]
+    pub fn only_at(mut self, ranges: Vec<LineRange>) -> Self {
+        self.ranges = ranges;
+        self.upstream.lines = UpstreamLines::Same;
+        self
+    }
+
     /// Points to `ranges` unless it already points somewhere.
     #[must_use]
     pub fn at_if_nowhere(self, ranges: &[LineRange]) -> Self {
@@ -68,6 +87,23 @@ impl Problem {
     pub fn marking(mut self, words: impl Into<String>) -> Self {
         self.mark = Some(words.into());
         self
+    }
+
+    /// Says that BuildKit names no line for it.
+    #[must_use]
+    pub fn unplaced_upstream(mut self) -> Self {
+        self.upstream.lines = UpstreamLines::None;
+        self
+    }
+
+    /// Returns the numbers of the lines BuildKit names for it.
+    pub fn buildkit_lines(&self) -> Vec<u32> {
+        self.upstream.numbers(&self.ranges)
+    }
+
+    /// Returns the message BuildKit has for it.
+    pub fn buildkit_message(&self) -> &str {
+        self.upstream.message.as_deref().unwrap_or(&self.message)
     }
 
     /// Adds a hint.
@@ -87,13 +123,22 @@ impl From<BridgeError> for Problem {
 impl From<ParseError> for Problem {
     fn from(error: ParseError) -> Self {
         let hints = error.hint.into_iter().collect();
-        Self { ranges: error.ranges, mark: error.mark, hints, ..Self::new(error.message) }
+        Self { ranges: error.ranges, mark: error.mark, hints, upstream: error.upstream, ..Self::new(error.message) }
     }
 }
 
 impl From<WordError> for Problem {
     fn from(error: WordError) -> Self {
-        Self { hints: error.hints(), mark: Some(error.input.clone()), ..Self::new(error.to_string()) }
+        let upstream = Upstream { message: error.buildkit_message(), ..Upstream::default() };
+        Self { hints: error.hints(), mark: Some(error.input.clone()), upstream, ..Self::new(error.to_string()) }
+    }
+}
+
+impl From<PatternError> for Problem {
+    fn from(error: PatternError) -> Self {
+        let unnamed = matches!(error, PatternError::Syntax { .. }).then(|| BadPattern.to_string());
+        let upstream = Upstream { message: unnamed, ..Upstream::default() };
+        Self { upstream, ..Self::new(error.to_string()) }
     }
 }
 

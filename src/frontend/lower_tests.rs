@@ -142,6 +142,85 @@ fn says_what_is_wrong_and_where() {
     }
 }
 
+/// Lines and messages of all problems, in the order found.
+fn told(text: &str, options: &[(&str, &str)]) -> Vec<(u32, String)> {
+    let error = run(&World::default(), text, options).expect_err(text);
+    error.problems.into_iter().map(|p| (p.ranges.first().map_or(0, |r| r.start), p.message)).collect()
+}
+
+#[test]
+fn all_that_is_wrong_is_told_and_nothing_that_follows_from_it() {
+    let signal = |name: &str| format!("invalid signal: {name}");
+    let needed = |text: &str, name: &str| format!("failed to process \"{text}\": {name}: needed");
+    let missing = |name: &str| {
+        format!("{name}: failed to resolve source metadata for docker.io/{name}: docker.io/{name}: not found")
+    };
+    let copied =
+        "failed to resolve source metadata for docker.io/x/missing:latest: docker.io/x/missing:latest: not found";
+    let copied = format!("x/missing: {copied}");
+    let cases: Vec<(&str, Vec<(u32, String)>)> = vec![
+        // Instructions, in the order BuildKit would find them.
+        (
+            "FROM a\nSTOPSIGNAL A\nRUN []\nSTOPSIGNAL B\nRUN []",
+            vec![
+                (2, signal("A")),
+                (4, signal("B")),
+                (3, "failed to marshal LLB definition: arguments are required".into()),
+                (5, "failed to marshal LLB definition: arguments are required".into()),
+            ],
+        ),
+        // A variable that could not be set is not missed, until it is set again.
+        (
+            "FROM a\nENV A=1\nENV A=${B:?needed}\nENV C=x$A\nSTOPSIGNAL $C\nVOLUME $A\nENV A=\nVOLUME $A\nARG D=${A:?needed}",
+            vec![
+                (3, needed("${B:?needed}", "B")),
+                (8, "VOLUME specified can not be an empty string".into()),
+                (9, needed("${A:?needed}", "A")),
+            ],
+        ),
+        // What a base that is not there would bring is not known; what the stage sets itself is.
+        (
+            "FROM x/missing:1 AS m\nSTOPSIGNAL $S\nUSER ${U:?needed}\nENV U=\nSTOPSIGNAL A\nUSER ${U:?needed}\nFROM m\nUSER ${W:?needed}\nVOLUME $U",
+            vec![
+                (1, missing("x/missing:1")),
+                (5, signal("A")),
+                (6, needed("${U:?needed}", "U")),
+                (9, "VOLUME specified can not be an empty string".into()),
+            ],
+        ),
+        // Stages whose FROM is wrong still have a name and a number.
+        (
+            "ARG A=${B:?needed}\nFROM $A AS a\nFROM $C AS c\nFROM a\nCOPY --from=c / /\nCOPY --from=1 / /\nCOPY --from=7 / /\nRUN --mount=from=x/missing,target=/x y",
+            vec![
+                (1, needed("${B:?needed}", "B")),
+                (3, "base name ($C) should not be blank".into()),
+                (7, "invalid stage index 7".into()),
+                (8, copied.clone()),
+            ],
+        ),
+        // A copy that has no source does not become one of the context.
+        (
+            "FROM a\nCOPY --from=8 --chmod=999999 a b\nSTOPSIGNAL A",
+            vec![(2, "invalid stage index 8".into()), (3, signal("A"))],
+        ),
+    ];
+    for (text, want) in cases {
+        assert_eq!(told(text, &[]), want, "{text}");
+        // What is wrong on all platforms is told once.
+        assert_eq!(told(text, &[("platform", "linux/amd64,linux/arm64")]), want, "{text}");
+    }
+    let text = "FROM a\nSTOPSIGNAL A";
+    let no_target = (0, "target stage \"b\" could not be found".to_owned());
+    assert_eq!(told(text, &[("target", "b")]), [no_target]);
+}
+
+#[test]
+fn warnings_are_those_found_before_the_first_mistake() {
+    let error = run(&World::default(), "FROM a\nENV A=$U\nSTOPSIGNAL A\nENV B=$V", &[]).expect_err("signal");
+    let messages: Vec<&str> = error.warnings.iter().map(|warning| warning.message.as_str()).collect();
+    assert_eq!(messages, ["Usage of undefined variable '$U'"]);
+}
+
 #[test]
 fn asks_for_each_image_once_and_for_all_at_once() {
     let world = World { patience: Duration::from_millis(5), ..World::default() };

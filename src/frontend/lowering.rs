@@ -57,10 +57,14 @@ pub(crate) struct Lowering<'a> {
     pub(crate) main: MainContext,
     /// Whether stages are carried out that the target does not need.
     pub(crate) all_stages: bool,
-    /// The first step that no definition can hold.
-    pub(crate) unfit: Option<Problem>,
-    /// What else is wrong beside the problem that ended the lowering.
-    pub(crate) further: Vec<Problem>,
+    /// Steps that no definition can hold.
+    pub(crate) unfit: Vec<Problem>,
+    /// What is wrong, in the order it was found, which is BuildKit's: it stops at the first.
+    pub(crate) problems: Vec<Problem>,
+    /// How many warnings there were before the first problem.
+    warnings: Option<usize>,
+    /// Whether the instruction at hand looked at a variable whose value is lost.
+    pub(crate) touched_lost: bool,
 }
 
 impl<'a> Lowering<'a> {
@@ -78,58 +82,88 @@ impl<'a> Lowering<'a> {
             graph: Graph::default(),
             main: MainContext::default(),
             all_stages: false,
-            unfit: None,
-            further: Vec::new(),
+            unfit: Vec::new(),
+            problems: Vec::new(),
+            warnings: None,
+            touched_lost: false,
             given,
         }
     }
 
     /// Does all of it.
-    pub(crate) async fn run(&mut self) -> Result<PlatformResult, Problem> {
+    pub(crate) async fn run(&mut self) -> Result<PlatformResult, Vec<Problem>> {
         let target = self.carry_out().await?;
         Ok(self.finish(target))
     }
 
-    /// Does all but the result; returns the target.
-    pub(crate) async fn carry_out(&mut self) -> Result<StageId, Problem> {
-        self.evaluate_globals()?;
-        self.prepare_main_context().await?;
-        self.resolve_epoch().await?;
-        self.add_stages()?;
-        let target = self.stages.target(&self.given.options.target)?;
-        self.link_stages()?;
-        let reachable = self.resolve_stages(target).await?;
-        self.read_ignore_patterns().await?;
-        let waiting: Vec<StageId> = self.stages.ids().filter(|id| reachable[id.0]).collect();
-        for id in waiting {
-            if !self.stages.get(id).progress.dispatched {
-                self.dispatch_stage(id)?;
+    /// Does all but the result; returns the target, or all that is wrong and does not follow from what else is.
+    pub(crate) async fn carry_out(&mut self) -> Result<StageId, Vec<Problem>> {
+        let outcome = self.attempt().await;
+        let target = outcome.map_err(|problem| self.note(problem)).ok();
+        match target.filter(|_| self.problems.is_empty() && self.unfit.is_empty()) {
+            Some(target) => Ok(target),
+            None => {
+                self.problems.append(&mut self.unfit);
+                self.lint.warnings.truncate(self.warnings.unwrap_or(usize::MAX));
+                Err(std::mem::take(&mut self.problems))
             }
-        }
-        self.stages.use_path(target, "/".into());
-        match self.lint.violation() {
-            Some(message) => {
-                Err(Problem::new(message).hinted("remove `error=true` from the check options, or fix the warnings"))
-            }
-            None => self.unfit.take().map_or(Ok(target), Err),
         }
     }
 
-    fn evaluate_globals(&mut self) -> Result<(), Problem> {
+    /// Notes what is wrong; warnings found behind the first problem are not wanted.
+    pub(crate) fn note(&mut self, problem: Problem) {
+        self.warnings.get_or_insert(self.lint.warnings.len());
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
+
+    /// Goes through all phases, noting problems that leave something to look at, and fails at those that do not.
+    async fn attempt(&mut self) -> Result<StageId, Problem> {
+        self.evaluate_globals();
+        self.prepare_main_context().await?;
+        self.resolve_epoch().await?;
+        self.add_stages();
+        let target = self.stages.target(&self.given.options.target);
+        let target = target.map_err(|problem| self.note(problem));
+        self.link_stages()?;
+        let Ok(target) = target else { return Ok(StageId(0)) };
+        let reachable = self.resolve_stages(target).await?;
+        self.read_ignore_patterns().await.unwrap_or_else(|problem| self.note(problem));
+        let waiting: Vec<StageId> = self.stages.ids().filter(|id| reachable[id.0]).collect();
+        for id in waiting {
+            if !self.stages.get(id).progress.dispatched {
+                self.dispatch_stage(id);
+            }
+        }
+        self.stages.use_path(target, "/".into());
+        if let Some(message) = self.lint.violation().filter(|_| self.problems.is_empty()) {
+            let hint = "remove `error=true` from the check options, or fix the warnings";
+            self.unfit.clear();
+            return Err(Problem::new(message).hinted(hint));
+        }
+        Ok(target)
+    }
+
+    fn evaluate_globals(&mut self) {
         let dockerfile = self.given.dockerfile;
         let last = dockerfile.stages.last().map_or("", |s| s.name.as_str());
         let target = &self.given.options.target;
         let stage = if target.is_empty() { last } else { target };
         let built_in = args::built_in(self.given.build_platform, &self.target_platform, stage, &self.build_args);
         self.check_default_bases(&built_in);
-        self.globals = args::meta(dockerfile, &self.lexer, &built_in, &self.build_args)?;
-        Ok(())
+        let (globals, problems) = args::meta(dockerfile, &self.lexer, &built_in, &self.build_args);
+        self.globals = globals;
+        problems.into_iter().for_each(|problem| self.note(problem));
     }
 
     /// Base images should make sense without build arguments too.
     fn check_default_bases(&mut self, built_in: &EnvList) {
         let dockerfile = self.given.dockerfile;
-        let Ok(defaults) = args::meta(dockerfile, &self.lexer, built_in, &BTreeMap::new()) else { return };
+        let (defaults, problems) = args::meta(dockerfile, &self.lexer, built_in, &BTreeMap::new());
+        if !problems.is_empty() {
+            return;
+        }
         for stage in &dockerfile.stages {
             let Ok(name) = self.lexer.word(&stage.base, &defaults.env) else { return };
             if Reference::from_str(&name.text).is_err() {
@@ -222,6 +256,7 @@ impl<'a> Lowering<'a> {
     }
 
     pub(crate) fn report_undefined(&mut self, id: StageId, source: &SourceLine, mut names: BTreeSet<String>) {
+        self.touched_lost |= self.stages.get(id).lost.has_any(&names);
         names.retain(|name| !is_outside_env(name));
         if names.is_empty() {
             return;

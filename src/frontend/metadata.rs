@@ -1,5 +1,7 @@
 //! Instructions that change variables and the image configuration, but no files.
 
+use std::collections::BTreeSet;
+
 use super::dispatch::At;
 use super::error::Problem;
 use super::image::{self, Layer};
@@ -36,7 +38,11 @@ impl Lowering<'_> {
                 (None, Some(default)) => Some(self.expand(at.stage, at.source, default)?),
                 (None, None) => self.globals.env.value(name).map(str::to_owned),
             };
+            let is_lost = value.is_none() && self.globals.lost.has_any(&BTreeSet::from([name.clone()]));
             let stage = self.stages.get_mut(at.stage);
+            if is_lost {
+                stage.lost.add(name);
+            }
             record.push_str(&format!(" {name}"));
             if let Some(value) = &value {
                 record.push_str(&format!("={value}"));

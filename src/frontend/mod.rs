@@ -197,22 +197,27 @@ async fn lower_parsed(
     let outcomes = join_all(targets.into_iter().map(async |platform| {
         let mut lowering = Lowering::new(given, platform, lint.clone());
         let result = lowering.run().await;
-        let problems = |problem| std::iter::once(problem).chain(std::mem::take(&mut lowering.further)).collect();
-        (result.map_err(problems), lowering.lint.warnings)
+        (result, lowering.lint.warnings)
     }));
-    let mut results = Vec::new();
+    let (mut results, mut problems) = (Vec::new(), Vec::new());
     let mut first_warnings = None;
     for (result, warnings) in outcomes.await {
-        let warnings = first_warnings.get_or_insert(warnings);
         match result {
             Ok(result) => results.push(result),
-            Err(problems) => {
-                let warnings = std::mem::take(warnings);
-                return Err(FrontendError { problems, dockerfile: None, warnings });
-            }
+            // Most of what is wrong is so on every platform.
+            Err(more) => more.into_iter().for_each(|p| {
+                if !problems.contains(&p) {
+                    problems.push(p)
+                }
+            }),
         }
+        first_warnings.get_or_insert(warnings);
     }
-    Ok(Lowered { results, multi_platform: options.multi_platform, warnings: first_warnings.unwrap_or_default() })
+    let warnings = first_warnings.unwrap_or_default();
+    if !problems.is_empty() {
+        return Err(FrontendError { problems, dockerfile: None, warnings });
+    }
+    Ok(Lowered { results, multi_platform: options.multi_platform, warnings })
 }
 
 #[cfg(test)]

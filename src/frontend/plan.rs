@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use super::error::Problem;
-use super::lowering::Lowering;
+use super::lowering::{Lowering, expand_noting};
 use super::stage::{Command, Stage, StageId};
-use crate::diag::{Case, did_you_mean};
+use crate::diag::{Case, LineRange, did_you_mean};
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{self, Instruction, InstructionKind, RunInstruction};
 use crate::dockerfile::lint::Rule;
 use crate::dockerfile::mount;
-use crate::dockerfile::word::{Expanded, Lexer};
+use crate::dockerfile::word::{Expanded, Lexer, WordError};
 use crate::image::Platform;
 
 /// What to do about a variable in FROM that has no value.
@@ -26,17 +26,38 @@ pub(crate) const GLOBAL_ARGS: &str =
 pub(crate) const SCRATCH: &str = "scratch";
 
 impl<'a> Lowering<'a> {
-    /// Adds the stages of the Dockerfile.
-    pub(crate) fn add_stages(&mut self) -> Result<(), Problem> {
+    /// Adds the stages of the Dockerfile; one whose FROM is wrong stays, with nothing in it, for those that name it.
+    pub(crate) fn add_stages(&mut self) {
         for (at, parsed) in self.given.dockerfile.stages.iter().enumerate() {
-            self.add_stage(at, parsed).map_err(|p| p.at(&parsed.source.lines))?;
+            self.touched_lost = false;
+            let problem = self.add_stage(at, parsed).err();
+            if problem.is_none() && !self.touched_lost {
+                continue;
+            }
+            if let Some(problem) = problem.filter(|_| !self.touched_lost) {
+                self.note(problem.at(&parsed.source.lines));
+            }
+            if self.stages.len() == at {
+                self.stages.add(begin(at, parsed));
+            }
+            let stage = self.stages.get_mut(StageId(at));
+            (stage.base, stage.paths_of) = (None, at);
+            stage.base_name = SCRATCH.into();
+            stage.lost.all();
         }
-        Ok(())
+    }
+
+    /// Expands a text of a FROM.
+    fn expand_global(&mut self, parsed: &instruction::Stage, text: &str) -> Result<Expanded, WordError> {
+        let mut unset = BTreeSet::new();
+        let expanded = expand_noting(&self.lexer, text, &self.globals.env, &mut unset);
+        self.touched_lost |= self.globals.lost.has_any(&unset);
+        self.report_undeclared(parsed, &unset);
+        expanded.and_then(|_| self.lexer.word(text, &self.globals.env))
     }
 
     fn add_stage(&mut self, at: usize, parsed: &'a instruction::Stage) -> Result<(), Problem> {
-        let name = self.lexer.word(&parsed.base, &self.globals.env).map_err(Problem::from)?;
-        self.report_undeclared(parsed, &name.unmatched);
+        let name = self.expand_global(parsed, &parsed.base).map_err(Problem::from)?;
         if name.text.is_empty() {
             let problem = Problem::new(format!("base name ({}) should not be blank", parsed.base));
             return Err(problem.marking(parsed.base.as_str()).hinted(GLOBAL_ARGS));
@@ -45,15 +66,7 @@ impl<'a> Lowering<'a> {
             Some(text) if !text.is_empty() => Some(self.stage_platform(parsed, text)?),
             _ => None,
         };
-        let mut stage = Stage {
-            name: parsed.name.clone(),
-            display: if parsed.name.is_empty() { format!("stage-{at}") } else { parsed.name.clone() },
-            base_name: name.text,
-            source: Cow::Borrowed(&parsed.source),
-            platform,
-            commands: commands_of(parsed),
-            ..Stage::default()
-        };
+        let mut stage = Stage { base_name: name.text, platform, ..begin(at, parsed) };
         if !parsed.name.is_empty() {
             stage.context = self.find_context(&parsed.name, stage.platform.as_ref())?;
         }
@@ -73,9 +86,8 @@ impl<'a> Lowering<'a> {
     }
 
     fn stage_platform(&mut self, parsed: &instruction::Stage, text: &str) -> Result<Platform, Problem> {
-        let expanded = self.lexer.word(text, &self.globals.env);
+        let expanded = self.expand_global(parsed, text);
         let expanded = expanded.map_err(|e| Problem::new(format!("failed to process arguments for platform : {e}")))?;
-        self.report_undeclared(parsed, &expanded.unmatched);
         self.report_redundant(parsed, text, &expanded);
         self.report_constant(parsed, &expanded);
         let near = self.nearest_global(&expanded.unmatched);
@@ -133,7 +145,10 @@ impl<'a> Lowering<'a> {
             let id = StageId(at);
             let mut commands = std::mem::take(&mut self.stages.get_mut(id).commands);
             for command in &mut commands {
-                self.link_command(id, command)?;
+                if let Err(problem) = self.link_command(id, command) {
+                    command.sourceless = true;
+                    self.note(problem);
+                }
             }
             self.stages.get_mut(id).commands = commands;
             at += 1;
@@ -150,9 +165,10 @@ impl<'a> Lowering<'a> {
         let lines = command.instruction.source.lines.clone();
         command.sources = match &command.instruction.kind {
             InstructionKind::Copy(copy) if !copy.from.is_empty() => {
-                vec![self.copy_source(&copy.from, &command.instruction).map_err(|p| p.at(&lines))?]
+                let source = self.copy_source(&copy.from, &command.instruction);
+                vec![source.map_err(|p| p.at(&lines).unplaced_upstream())?]
             }
-            InstructionKind::Run(run) => self.mount_sources(run),
+            InstructionKind::Run(run) => self.mount_sources(run, &lines),
             _ => Vec::new(),
         };
         for source in &command.sources {
@@ -177,23 +193,23 @@ impl<'a> Lowering<'a> {
                     .marking(from)
                     .hinted("the first stage is 0; better name it: `FROM IMAGE AS NAME`, `--from=NAME`")),
             },
-            Err(_) => Ok(self.stage_or_image(from, Some(instruction))),
+            Err(_) => Ok(self.stage_or_image(from, &instruction.source.lines, &instruction.source.lines)),
         }
     }
 
-    fn mount_sources(&mut self, run: &RunInstruction) -> Vec<StageId> {
+    fn mount_sources(&mut self, run: &RunInstruction, lines: &[LineRange]) -> Vec<StageId> {
         // The parser has refused mounts that cannot be read; one that comes from nowhere comes from an empty tree.
         let from = |text: &String| mount::from_of(text).ok().filter(|from| !from.is_empty());
         let names: Vec<String> = run.mounts.iter().map(|m| from(m).unwrap_or_else(|| SCRATCH.into())).collect();
-        names.iter().map(|name| self.stage_or_image(name, None)).collect()
+        names.iter().map(|name| self.stage_or_image(name, &[], lines)).collect()
     }
 
-    fn stage_or_image(&mut self, name: &str, instruction: Option<&Instruction>) -> StageId {
+    /// Finds a stage, or adds one for an image, whose op belongs to `lines` and which an instruction at `named_at` names.
+    fn stage_or_image(&mut self, name: &str, lines: &[LineRange], named_at: &[LineRange]) -> StageId {
         self.stages.by_name(name).unwrap_or_else(|| {
-            let lines = instruction.map(|i| i.source.lines.clone()).unwrap_or_default();
-            let source = instruction::SourceLine { lines, ..Default::default() };
-            let source = Cow::Owned(source);
-            self.stages.add(Stage { base_name: name.to_owned(), source, implicit: true, ..Stage::default() })
+            let source = Cow::Owned(instruction::SourceLine { lines: lines.to_vec(), ..Default::default() });
+            let (base_name, named_at) = (name.to_owned(), named_at.to_vec());
+            self.stages.add(Stage { base_name, source, implicit: true, named_at, ..Stage::default() })
         })
     }
 
@@ -203,8 +219,20 @@ impl<'a> Lowering<'a> {
     }
 }
 
+/// Returns a stage as far as its name tells.
+fn begin(at: usize, parsed: &instruction::Stage) -> Stage<'_> {
+    let unnamed = parsed.name.is_empty();
+    Stage {
+        name: parsed.name.clone(),
+        display: if unnamed { format!("stage-{at}") } else { parsed.name.clone() },
+        source: Cow::Borrowed(&parsed.source),
+        commands: commands_of(parsed),
+        ..Stage::default()
+    }
+}
+
 fn commands_of(parsed: &instruction::Stage) -> Vec<Command<'_>> {
-    let command = |i| Command { instruction: Cow::Borrowed(i), sources: Vec::new(), onbuild: false };
+    let command = |i| Command { instruction: Cow::Borrowed(i), sources: Vec::new(), onbuild: false, sourceless: false };
     parsed.instructions.iter().map(command).collect()
 }
 

@@ -66,8 +66,8 @@ impl Lowering<'_> {
         if script.args.is_empty() {
             // It is found in the definition only, so what is wrong elsewhere comes first.
             let problem = Problem::new("failed to marshal LLB definition: arguments are required");
-            let problem = problem.hinted("write a command: `RUN COMMAND`");
-            self.unfit.get_or_insert(problem.at(&at.source.lines));
+            let problem = problem.unplaced_upstream().hinted("write a command: `RUN COMMAND`");
+            self.unfit.push(problem.at(&at.source.lines));
         }
         let name = self.run_name(at, &script.text, &mounts);
         let record = self.run_record(at.stage, &script.args);

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::contexts::ContextValue;
-use super::env::EnvList;
+use super::env::{EnvList, Lost};
 use super::graph::NodeId;
 use super::outline;
 use crate::diag::{Case, LineRange, did_you_mean};
@@ -44,6 +44,8 @@ pub(crate) struct Command<'a> {
     pub(crate) sources: Vec<StageId>,
     /// Whether a trigger of the base brought it.
     pub(crate) onbuild: bool,
+    /// Whether what it takes files from could not be found.
+    pub(crate) sourceless: bool,
 }
 
 /// An ARG as it took effect.
@@ -95,6 +97,10 @@ pub(crate) struct Stage<'a> {
     pub(crate) progress: Progress,
     /// Whether an instruction named it and no FROM did.
     pub(crate) implicit: bool,
+    /// Where the first instruction that did so stands.
+    pub(crate) named_at: Vec<LineRange>,
+    /// Variables that cannot be known.
+    pub(crate) lost: Lost,
     pub(crate) commands: Vec<Command<'a>>,
     /// What it takes files from, with the lines that do.
     pub(crate) needs: BTreeMap<StageId, Vec<LineRange>>,

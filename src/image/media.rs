@@ -1,5 +1,7 @@
 //! Media types of manifests, configs and layers (OCI image-spec 1.1, media-types.md; Docker image manifest v2.2).
 
+use oci_spec::image::MediaType;
+
 /// An OCI image manifest.
 pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// An OCI image index.
@@ -62,23 +64,24 @@ impl Compression {
     }
 
     /// Returns the compression a layer media type states, or none for a type that is no layer.
+    ///
+    /// Non-distributable layers, deprecated by the specification, are read like ordinary ones; their `urls` are ignored.
     pub fn of_layer(media_type: &str) -> Option<Self> {
-        match media_type {
-            OCI_LAYER | DOCKER_LAYER => Some(Compression::Uncompressed),
-            OCI_LAYER_GZIP | DOCKER_LAYER_GZIP => Some(Compression::Gzip),
-            OCI_LAYER_ZSTD | DOCKER_LAYER_ZSTD => Some(Compression::Zstd),
-            _ => foreign_layer(media_type),
+        match MediaType::from(media_type) {
+            MediaType::ImageLayer | MediaType::ImageLayerNonDistributable => Some(Compression::Uncompressed),
+            MediaType::ImageLayerGzip | MediaType::ImageLayerNonDistributableGzip => Some(Compression::Gzip),
+            MediaType::ImageLayerZstd | MediaType::ImageLayerNonDistributableZstd => Some(Compression::Zstd),
+            MediaType::Other(other) => docker_layer(&other),
+            _ => None,
         }
     }
 }
 
-/// Non-distributable layers, deprecated by the specification, are read like ordinary ones; their `urls` are ignored.
-fn foreign_layer(media_type: &str) -> Option<Compression> {
+fn docker_layer(media_type: &str) -> Option<Compression> {
     match media_type {
-        "application/vnd.oci.image.layer.nondistributable.v1.tar" => Some(Compression::Uncompressed),
-        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
-        | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(Compression::Gzip),
-        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd" => Some(Compression::Zstd),
+        DOCKER_LAYER => Some(Compression::Uncompressed),
+        DOCKER_LAYER_GZIP | "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" => Some(Compression::Gzip),
+        DOCKER_LAYER_ZSTD => Some(Compression::Zstd),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod canonical;
 pub mod config;
+pub mod layout;
 pub mod manifest;
 pub mod media;
 pub mod platform;

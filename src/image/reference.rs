@@ -89,6 +89,12 @@ impl FromStr for Reference {
         if text.len() > 1024 || (text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())) {
             return Err(format());
         }
+        // Before the parts are told apart: what counts as the name ends at the first colon, wherever it stands.
+        let (_, remainder) = split_registry(text);
+        let repository = remainder.split_once(':').map_or(remainder.as_str(), |(repository, _)| repository);
+        if repository.to_lowercase() != repository {
+            return Err(ReferenceError::Uppercase { repository: repository.to_owned() });
+        }
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest.parse::<Digest>().map_err(|_| format())?)),
             None => (text, None),
@@ -98,9 +104,6 @@ impl FromStr for Reference {
             _ => (rest, None),
         };
         let (registry, repository) = split_registry(name);
-        if repository.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(ReferenceError::Uppercase { repository });
-        }
         let tag_ok = tag.is_none_or(is_tag);
         if !is_domain(&registry) || !is_repository(&repository) || !tag_ok {
             return Err(format());

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use super::entry::{Entry, EntryKind, MAX_BYTES, MAX_REMEMBERED, NOTE};
 use super::error::shown;
-use super::place::{Places, components, is_whiteout, join};
+use super::place::{Places, components, is_whiteout, join, make_whiteout};
 use super::tar_reader::{TarReader, segments_of};
 use super::{LayerError, OPAQUE, OPAQUE_VALUE, OVERLAY_PREFIX, times};
 use crate::sys::dir::{self, Dir, Time};
@@ -447,7 +447,7 @@ fn same_dir(one: &Dir, other: &Dir) -> io::Result<bool> {
 /// Hides `name` of lower layers; a directory of this layer only stops being merged with theirs.
 fn hide(parent: &Dir, name: &OsStr) -> io::Result<()> {
     match parent.try_stat(name)? {
-        None => parent.make_node(name, 0o020_000, 0),
+        None => make_whiteout(parent, name),
         Some(stat) if stat.is_dir() => dir::set_xattr_of(parent.open_dir(name)?, OsStr::new(OPAQUE), OPAQUE_VALUE),
         Some(_) => Ok(()),
     }

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::apply::is_content_xattr;
 use super::copy::{Copier, directory_metadata, is_opaque};
-use super::place::is_whiteout;
+use super::place::{is_whiteout, make_whiteout};
 use super::{OPAQUE, OVERLAY_PREFIX};
 use crate::sys::dir::{self, Dir, Kind, Stat, Time};
 use crate::sys::walk::{Descent, Walk};
@@ -305,7 +305,7 @@ impl Diff<'_> {
         let Some(lower) = &self.lower else { return Ok(()) };
         let names = self.tree.names();
         for name in lower.here().names()?.iter().filter(|name| names.binary_search(name).is_err()) {
-            self.layer.here().make_node(name, 0o020_000, 0)?;
+            make_whiteout(self.layer.here(), name)?;
             self.found.hides = true;
         }
         Ok(())

@@ -182,10 +182,11 @@ fn walk_error(path: &[u8], source: io::Error) -> LayerError {
     LayerError::Walk { path: shown(path), source }
 }
 
-/// Returns the attributes that are content, capabilities in the form that holds outside this user namespace too.
+/// Returns the attributes that a layer holds, capabilities in the form that holds outside this user namespace too. Access lists are
+/// none: no builder writes them, no cache key tells of them, and contexts get them from the directories above.
 fn content_xattrs(dir: &Dir, name: &OsStr) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let found = dir.xattrs(name)?.into_iter().map(|(key, value)| (key.into_vec(), value));
-    let content = found.filter(|(key, _)| is_content_xattr(key));
+    let content = found.filter(|(key, _)| is_content_xattr(key) && !key.starts_with(b"system."));
     Ok(content
         .map(|(key, value)| if key == b"security.capability" { (key, version_2(value)) } else { (key, value) })
         .collect())

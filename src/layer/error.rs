@@ -92,11 +92,7 @@ impl Diagnose for LayerError {
 
     fn hints(&self) -> Vec<String> {
         match self {
-            Self::UnmappedOwner { .. } => vec![
-                "give your user subordinate ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER"
-                    .into(),
-                "and install newuidmap and newgidmap: sudo apt-get install uidmap".into(),
-            ],
+            Self::UnmappedOwner { .. } => more_ids(),
             Self::Unpack { source, .. } | Self::Read { source } if is_growth(source) => {
                 vec!["no setting changes this limit: export an image that is meant to be so with compression=uncompressed".into()]
             }
@@ -106,6 +102,15 @@ impl Diagnose for LayerError {
             _ => Vec::new(),
         }
     }
+}
+
+/// Says how a build gets more users than one.
+pub fn more_ids() -> Vec<String> {
+    vec![
+        "give your user subordinate ids: sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $USER"
+            .into(),
+        "and install newuidmap and newgidmap: sudo apt-get install uidmap".into(),
+    ]
 }
 
 fn is_growth(error: &io::Error) -> bool {

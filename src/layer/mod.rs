@@ -28,7 +28,7 @@ mod tar_reader;
 pub(crate) mod tar_writer;
 mod times;
 
-pub use error::LayerError;
+pub use error::{LayerError, more_ids};
 pub use estargz::Toc;
 pub use pack::{PackOptions, Packed, convert, pack};
 

@@ -40,9 +40,30 @@ pub(crate) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
 
+/// Mode of a socket that stands for a removed file. No tar holds sockets, so none comes with a layer.
+const SOCKET_WHITEOUT: u32 = 0o147_000;
+
 /// Returns whether it stands for a removed file.
 pub(crate) fn is_whiteout(stat: &Stat) -> bool {
-    stat.kind() == Kind::CharDevice && stat.rdev == 0
+    match stat.kind() {
+        Kind::CharDevice => stat.rdev == 0,
+        Kind::Socket => stat.mode & 0o7777 == SOCKET_WHITEOUT & 0o7777,
+        _ => false,
+    }
+}
+
+/// Makes what stands for the removed file `name`: overlay's device where it can be made, else a socket, which only copies of layers
+/// understand. An overlay takes no such device itself, and the file system of a container is one.
+pub(crate) fn make_whiteout(parent: &Dir, name: &OsStr) -> io::Result<()> {
+    match make_device_whiteout(parent, name) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => parent.make_node(name, SOCKET_WHITEOUT, 0),
+        result => result,
+    }
+}
+
+/// Makes the device that stands for the removed file `name` in overlay's form.
+pub(crate) fn make_device_whiteout(parent: &Dir, name: &OsStr) -> io::Result<()> {
+    parent.make_node(name, 0o020_000, 0)
 }
 
 /// An open directory.

@@ -45,11 +45,6 @@ pub fn check(pattern: &str) -> Result<(), BadPattern> {
     tokens(pattern).map(drop)
 }
 
-/// Tells whether a pattern has a character with a meaning of its own.
-pub fn has_meta(pattern: &str) -> bool {
-    pattern.contains(['*', '?', '[', '\\'])
-}
-
 fn matches_tokens(tokens: &[Token], name: &str) -> bool {
     let (mut at, mut rest) = (0, name);
     let mut retry: Option<(usize, &str)> = None;

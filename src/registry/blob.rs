@@ -11,7 +11,6 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
-use tokio::io::AsyncRead;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
@@ -87,11 +86,6 @@ impl BlobStream {
             let chunk = blob.chunk().await.map_err(io::Error::other)?;
             Ok(chunk.map(|chunk| (chunk, blob)))
         })
-    }
-
-    /// Turns the blob into a reader, whose end is reached only if all is verified.
-    pub fn into_reader(self) -> impl AsyncRead + Send {
-        tokio_util::io::StreamReader::new(Box::pin(self.into_stream()))
     }
 
     /// Returns the next bytes, or none once all have come and are verified.

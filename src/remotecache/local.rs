@@ -17,11 +17,10 @@ use tokio::sync::mpsc;
 use super::RemoteCacheError;
 use super::place::{Chunks, Place};
 use crate::digest::{Digest, Hasher};
+use crate::image::layout::{IMAGE_NAME, REF_NAME};
 use crate::image::{Descriptor, Index};
 use crate::sys::dir::Dir;
 
-const IMAGE_NAME: &str = "io.containerd.image.name";
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// Largest `index.json` that is read.
 const INDEX_LIMIT: u64 = 16 << 20;
 /// Largest manifest that is read.

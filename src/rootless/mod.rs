@@ -20,7 +20,7 @@ pub use error::RootlessError;
 
 use crate::sys::idmap::{self, Extent};
 use crate::sys::ns::{self, Namespace};
-use crate::sys::{caps, proc};
+use crate::sys::{caps, effective_gid, effective_uid, proc};
 use helper::{Helper, Many, Mapping};
 
 /// What was entered.
@@ -47,7 +47,7 @@ pub struct Entered {
 
 /// Enters the namespaces; must be called before any thread exists.
 pub fn enter() -> Result<Entered, RootlessError> {
-    let (uid, gid) = proc::own_ids();
+    let (uid, gid) = (effective_uid(), effective_gid());
     let held = caps::effective().map_err(|source| RootlessError::Inspect { what: "capabilities", source })?;
     let (mode, notices) = if uid == 0 && held & caps::SYS_ADMIN != 0 {
         ns::unshare(&[Namespace::Mount]).map_err(error::refused)?;

@@ -39,6 +39,8 @@ pub struct LayerInfo {
     pub parent: Chain,
     /// How users were mapped when it was made.
     pub(super) owners: String,
+    /// Which start of the machine it was made in.
+    pub(super) boot: String,
     /// How many of its files got root as owner because theirs was not mapped.
     pub squashed: u64,
     /// How many device files were left out because this user could not make them.

@@ -7,18 +7,23 @@
 //! ```text
 //! ROOT/snapshots/ID/fs          a layer in overlay's form: char device 0:0 = removed, user.overlay.opaque=y = hides all below
 //! ROOT/snapshots/ID/meta.json   its LayerInfo
+//! ROOT/snapshots/settled        which layers outlive a power cut, see `durable`
 //! ROOT/snapshots/ID             an empty folder: layers above and below it were removed, and ids start above it
 //! ROOT/chains/HEX               a link whose text is the ID of the layer on top of the stack with that chain id
 //! ROOT/tmp/NAME/N/{fs,work}     a layer in progress
 //! ```
 //!
-//! Where the kernel refuses overlay, trees are made by copying and layers by comparing; all else is the same.
+//! Where the kernel refuses overlay, trees are made by copying and layers by comparing; all else is the same, but that a socket of mode
+//! 07000 stands for what is removed where overlay's device cannot be made, as in a container, whose file system is an overlay. Layers of
+//! the one form are not used where the other holds.
 
 mod active;
 mod adopt;
 mod blobs;
 mod chain;
+mod durable;
 mod error;
+mod manner;
 mod meta;
 mod native;
 mod overlay;
@@ -35,6 +40,7 @@ use std::sync::{Arc, Mutex};
 pub use active::{Active, View};
 pub use adopt::{Origin, Unpacked};
 pub use chain::{Chain, LayerId};
+pub use durable::{ROLE as SETTLE, settle_main};
 pub use error::SnapshotError;
 pub use meta::LayerInfo;
 pub use stored::StoredLayer;
@@ -46,10 +52,11 @@ use crate::layer::compare::{Found, copy_diff, extract_diff, normalize, prune};
 use crate::layer::{BlobInfo, PackOptions, Packed, pack};
 use crate::store::Store;
 use crate::sys::dir::Dir;
-use crate::sys::idmap;
+use durable::Durable;
+use manner::Trial;
 use meta::StoredBlob;
 use native::Trees;
-use overlay::{MAX_LAYERS, Mounter, Stack};
+use overlay::{MAX_LAYERS, Stack};
 use skeleton::Skeletons;
 use stored::Touched;
 use work::Work;
@@ -77,6 +84,8 @@ pub struct SnapshotOptions {
     pub kind: SnapshotKind,
     /// What to do about owners in layers that this user namespace does not map.
     pub unmapped: Unmapped,
+    /// Which start of the machine this is; none to ask the kernel.
+    pub boot: Option<u128>,
 }
 
 /// The layers of one state root.
@@ -86,16 +95,15 @@ pub struct Snapshots {
     dir: Dir,
     chains: Dir,
     options: SnapshotOptions,
-    /// None where trees are copies.
-    mounter: Option<Arc<Mounter>>,
+    /// How trees are made.
+    trial: Trial,
     trees: Trees,
     skeletons: Skeletons,
     next: AtomicU64,
-    /// What owners on disk mean here.
-    owners: String,
     /// Held while the notes of a layer are read, changed and replaced.
     notes: Mutex<()>,
     touched: Mutex<Touched>,
+    durable: Durable,
 }
 
 impl Snapshots {
@@ -108,11 +116,12 @@ impl Snapshots {
     pub fn with_store(store: Arc<Store>, options: SnapshotOptions) -> Result<Arc<Self>, SnapshotError> {
         let (dir, chains) = (store.folder(SNAPSHOTS)?, store.folder(CHAINS)?);
         let failed = |source| SnapshotError::Open { path: store.path().join(SNAPSHOTS), source };
-        let mounter = choose(&store, &dir, options.kind)?.map(Arc::new);
+        let trial = Trial::start(&store, &dir, options.kind)?;
         let next = AtomicU64::new(highest(&dir).map_err(failed)? + 1);
-        let owners = idmap::own().map_err(failed)?;
         let (trees, skeletons, notes, touched) = Default::default();
-        Ok(Arc::new(Self { store, dir, chains, options, mounter, trees, skeletons, next, owners, notes, touched }))
+        let durable = Durable::new(options.boot);
+        let this = Self { store, dir, chains, options, trial, trees, skeletons, next, notes, touched, durable };
+        Ok(Arc::new(this))
     }
 
     /// Returns the store of the same state root.
@@ -122,7 +131,7 @@ impl Snapshots {
 
     /// Returns how stacks become trees here, never [`SnapshotKind::Auto`].
     pub fn kind(&self) -> SnapshotKind {
-        if self.mounter.is_some() { SnapshotKind::Overlay } else { SnapshotKind::Native }
+        if self.trial.manner().mounter.is_some() { SnapshotKind::Overlay } else { SnapshotKind::Native }
     }
 
     /// Starts a tree that can be changed, equal to `parent`.
@@ -137,7 +146,7 @@ impl Snapshots {
         if parent.is_empty() {
             return Ok(Active::plain(parent.clone(), work, fs));
         }
-        let Some(mounter) = &self.mounter else {
+        let Some(mounter) = &self.trial.manner().mounter else {
             let lower = self.tree(parent)?;
             crate::layer::copy::tree(lower.dir(), &fs).map_err(failed)?;
             return Ok(Active::copied(parent.clone(), work, fs, lower));
@@ -162,7 +171,8 @@ impl Snapshots {
             size: found.size,
             hides: found.hides,
             parent: parent.clone(),
-            owners: self.owners.clone(),
+            owners: self.trial.manner().owners.clone(),
+            boot: self.durable.boot(),
             ..LayerInfo::default()
         };
         info.create(work.dir()).map_err(failed)?;
@@ -205,7 +215,7 @@ impl Snapshots {
     pub fn view(&self, chain: &Chain) -> Result<View, SnapshotError> {
         let chain = &chain.distinct();
         let failed = |source| SnapshotError::Mount { count: chain.layers().len(), source };
-        let Some(mounter) = self.mounter.as_ref().filter(|_| !chain.is_empty()) else {
+        let Some(mounter) = self.trial.manner().mounter.as_ref().filter(|_| !chain.is_empty()) else {
             return View::copied(self.tree(chain)?).map_err(failed);
         };
         if let [only] = chain.layers()
@@ -251,7 +261,8 @@ impl Snapshots {
             size: found.size,
             hides: found.hides,
             chain_id,
-            owners: self.owners.clone(),
+            owners: self.trial.manner().owners.clone(),
+            boot: self.durable.boot(),
             squashed: unpacked.applied.squashed,
             devices: unpacked.applied.devices,
             ..origin.info(parent, expect)
@@ -372,10 +383,11 @@ impl Snapshots {
     }
 
     /// Returns what is known of a layer that is whole. One that was made while users were mapped otherwise counts as gone: its files
-    /// belong to others now, or to root where there was but one id.
+    /// belong to others now, or to root where there was but one id. So does one that a power cut may have damaged.
     fn usable(&self, layer: LayerId) -> Option<LayerInfo> {
         let info = self.info(layer).ok()?;
-        (info.owners == self.owners && self.fs(layer).is_ok()).then_some(info)
+        let whole = info.owners == self.trial.manner().owners && self.durable.trusts(&self.dir, layer, &info);
+        (whole && self.fs(layer).is_ok()).then_some(info)
     }
 
     /// Gives no new layer the id of one of `chain`: where layers were deleted by hand, others may still speak of them.
@@ -431,24 +443,6 @@ impl Snapshots {
 
 fn poisoned(layer: LayerId) -> SnapshotError {
     SnapshotError::Missing { layer, source: io::Error::other("poisoned lock") }
-}
-
-fn choose(store: &Store, snapshots: &Dir, kind: SnapshotKind) -> Result<Option<Mounter>, SnapshotError> {
-    if kind == SnapshotKind::Native {
-        return Ok(None);
-    }
-    let started = snapshots.reopen().and_then(Mounter::start);
-    let tried = started.and_then(|mounter| mounter.probe(store).map(|()| mounter));
-    match tried {
-        Ok(mounter) => Ok(Some(mounter)),
-        Err(source) if kind == SnapshotKind::Overlay => {
-            Err(SnapshotError::Overlay { path: store.path().to_owned(), source })
-        }
-        Err(error) => {
-            tracing::info!(%error, "no overlay mounts here: trees will be copied");
-            Ok(None)
-        }
-    }
 }
 
 fn highest(dir: &Dir) -> io::Result<u64> {

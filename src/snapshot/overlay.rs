@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 
+use crate::layer::place::make_device_whiteout;
 use crate::store::Store;
 use crate::sys::dir::Dir;
 use crate::sys::mount::{self, Option as FsOption};
@@ -52,7 +53,10 @@ impl Mounter {
         for part in ["lower", "upper", "work"] {
             dir.make_dir(OsStr::new(part), 0o700)?;
         }
-        dir.open_dir(OsStr::new("lower"))?.make_dir(OsStr::new("gone"), 0o700)?;
+        let lower = dir.open_dir(OsStr::new("lower"))?;
+        lower.make_dir(OsStr::new("gone"), 0o700)?;
+        // Layers that are unpacked have whiteouts that the kernel did not make.
+        make_device_whiteout(&lower, OsStr::new("removed"))?;
         let path = |part: &str| below(&[OsStr::new(".."), &scratch.path(), &name, OsStr::new(part)]);
         let stack = Stack { lowers: vec![path("lower")], upper: Some((path("upper"), path("work"))) };
         // A whiteout takes all an upper needs: a device file, an attribute, a rename from the work folder.

@@ -84,6 +84,10 @@ impl Snapshots {
         note(&mut self.touched.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    pub(super) fn made_any(&self) -> bool {
+        !self.touched.lock().unwrap_or_else(PoisonError::into_inner).made.is_empty()
+    }
+
     /// Returns the layers that this process used or made, and the bytes that those it made take, with their blobs.
     pub fn touched(&self) -> (Vec<LayerId>, u64) {
         let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,9 +19,14 @@ struct Scene {
 }
 
 fn open(temp: &tempfile::TempDir, kind: SnapshotKind) -> Arc<Snapshots> {
+    open_in(temp, kind, None)
+}
+
+/// Opens the layers as in another start of the machine.
+fn open_in(temp: &tempfile::TempDir, kind: SnapshotKind, boot: Option<u128>) -> Arc<Snapshots> {
     // Characters that options in one text would trip over.
     let root = temp.path().join("a:b,c\\d");
-    Snapshots::open(&root, SnapshotOptions { kind, ..SnapshotOptions::default() }).expect("open")
+    Snapshots::open(&root, SnapshotOptions { kind, boot, ..SnapshotOptions::default() }).expect("open")
 }
 
 impl Scene {
@@ -515,5 +520,41 @@ fn numbers_of_removed_layers_are_not_given_again() {
         scene.snapshots.keep_numbers().expect("mark");
         assert_eq!(scene.snapshots.dir.names().expect("names").len(), 2);
         assert_eq!(scene.snapshots.touched().0, next.layers());
+    }
+}
+
+#[test]
+fn layers_that_may_not_be_on_disk_are_gone_when_the_machine_starts_anew() {
+    for kind in KINDS {
+        let mut scene = Scene::new(kind);
+        let layer = |scene: &Scene, text: &str| scene.step(&Chain::empty(), &format!("echo {text} > f"));
+        let in_boot = |scene: &mut Scene, boot| scene.snapshots = open_in(&scene.temp, kind, Some(boot));
+        in_boot(&mut scene, 1);
+        let synced = layer(&scene, "synced");
+        assert_eq!(durable::settle(&scene.snapshots.dir, 1).expect("settle"), 1);
+        let late = layer(&scene, "late");
+        assert!(
+            scene.snapshots.exists(&synced) && scene.snapshots.exists(&late),
+            "both are there while the machine runs"
+        );
+        in_boot(&mut scene, 1);
+        assert!(scene.snapshots.exists(&late), "another process sees what was written");
+
+        // What a power cut leaves of a file that was not written back yet.
+        std::fs::write(scene.snapshots.store().path().join(format!("snapshots/{}/fs/f", late.top().expect("top"))), "")
+            .expect("damage");
+        in_boot(&mut scene, 2);
+        assert!(scene.snapshots.exists(&synced));
+        assert!(!scene.snapshots.exists(&late));
+        assert_eq!(
+            durable::settle(&scene.snapshots.dir, 2).expect("settle"),
+            0,
+            "what was lost is not called whole later"
+        );
+        in_boot(&mut scene, 3);
+        assert!(!scene.snapshots.exists(&late));
+        scene.snapshots.tidy_settled().expect("tidy");
+        in_boot(&mut scene, 3);
+        assert!(scene.snapshots.exists(&synced));
     }
 }

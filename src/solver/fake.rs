@@ -176,6 +176,14 @@ impl Memory {
     pub(super) fn break_value(&self, value: &str) {
         self.broken.lock().unwrap().insert(value.into());
     }
+    /// Leaves a result to those records only whose value is `kept`, as a cache of the last stage does.
+    pub(super) fn keep_only(&self, kept: &str) {
+        let mut graph = self.graph.lock().unwrap();
+        let other = |result: &Option<(SystemTime, String)>| result.as_ref().is_some_and(|(_, value)| value != kept);
+        let bare: Vec<ItemId> =
+            graph.items().filter(|(_, item)| other(&item.result)).map(|(id, _)| id.clone()).collect();
+        bare.iter().for_each(|id| graph.set_result(id, None));
+    }
     fn error(&self, action: &str) -> CacheError {
         CacheError { store: self.name.clone(), action: action.into(), source: None }
     }

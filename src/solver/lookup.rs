@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::cache::{CacheStore, ItemId, LinkQuery};
 use super::graph::Graph;
-use super::node::{Content, Hit, Node};
+use super::node::{Content, Hit, Level, Node};
 use crate::digest::Digest;
 
 /// The nodes of a graph together with the stores they are looked up in.
@@ -41,7 +41,8 @@ impl<R> Table<R> {
 
     /// Notes which stores can no longer have a match for `v`, judging by one input.
     pub(super) fn judge(&mut self, v: usize, input: usize) {
-        if matches!(self.nodes[v].content[input], Content::Possible | Content::Pending) {
+        let open = matches!(self.nodes[v].content[input], Content::Possible | Content::Pending);
+        if open || !self.has_all_keys(v, input) {
             return;
         }
         for s in 0..self.stores.len() {
@@ -49,6 +50,11 @@ impl<R> Table<R> {
                 self.nodes[v].alive[s] = false;
             }
         }
+    }
+
+    /// Returns whether an input will lead to no more records by definition than it does now.
+    pub(super) fn has_all_keys(&self, v: usize, input: usize) -> bool {
+        self.nodes[self.graph.inputs(v)[input].0].reached >= Level::Slow
     }
 
     /// Returns whether an input leads to any record of `v` in a store.

@@ -9,15 +9,18 @@
 //!
 //! 1. *Fast*: its cache map is made, and all inputs are Fast. It is looked up by the keys of its inputs' definitions. This
 //!    walks the whole graph below the targets and evaluates nothing.
-//! 2. *Slow*: all inputs are Slow, and it is looked up again. Then by content: of inputs that lead to no record, then of the
-//!    others. A content key needs the input's result, so this evaluates inputs, as they are needed: one that is Slow and leads
-//!    to no record at once, while others may still be evaluating what they are looked up by.
-//! 3. *Value*: a hit is loaded; otherwise all inputs reach Value, remaining content keys are made for the record, it is looked
+//! 2. *Near*: all inputs are Near, and it is looked up again, also by the content of inputs that are Slow and lead to no
+//!    record. A content key needs the input's result, so this evaluates inputs, as they are needed: one that leads to no
+//!    record at once, while others may still be evaluating what they are looked up by. A record that has no result is
+//!    enough: what depends on it may be found through it, as in caches that hold the results of the last stage only.
+//! 3. *Slow*: where no record was found, or none that those who ask could do with, all inputs are Slow, and it is looked up
+//!    by them; then by the content of inputs that lead to no record, then by that of the others.
+//! 4. *Value*: a hit is loaded; otherwise all inputs reach Value, remaining content keys are made for the record, it is looked
 //!    up once more, and it runs.
 //!
-//! A hit ends phases 1 and 2 at once; it is loaded only when somebody needs the result itself. As soon as one input without
-//! content key leads to no record in any store, no match is possible and phase 2 ends: a cold build goes from phase 1 to 3 at
-//! once, everywhere in parallel. When a load fails, the result is forgotten and phase 2 begins anew.
+//! A hit ends phases 1 to 3 at once; it is loaded only when somebody needs the result itself. As soon as one input without
+//! content key leads to no record in any store, no match is possible and phase 2 ends: a cold build goes from phase 1 to 4 at
+//! once, everywhere in parallel. When a load fails, the result is forgotten and phase 3 begins.
 //!
 //! # What enters which key
 //!

@@ -18,6 +18,8 @@ pub(super) enum Level {
     None,
     /// It was looked up by the definition keys of its inputs.
     Fast,
+    /// It leads to records, though maybe not to all that it could; or it was looked up by all keys.
+    Near,
     /// It was looked up by all keys that can be had without running it.
     Slow,
     /// Its results are there.
@@ -36,6 +38,8 @@ pub(super) enum Step {
     Fast,
     /// Missed by definition keys; nobody asks for more yet.
     FastDone,
+    /// Matches a record that has no result; nobody asks for more yet.
+    NearDone,
     /// Waits for its inputs to be looked up by content.
     Slow,
     /// Waits for the content keys of inputs that had no match.
@@ -65,8 +69,10 @@ pub(super) enum Step {
 pub(super) enum Reason {
     /// The input's level, whatever it brings.
     Reach(Level),
-    /// The input's keys: without any, a match may be out of reach.
+    /// The input's first keys: without any, a match may be out of reach.
     Keys(usize),
+    /// All keys of the input.
+    AllKeys(usize),
     /// The input's result, to make a content key of it.
     Content(usize),
 }
@@ -76,7 +82,8 @@ impl Reason {
     pub(super) fn level(self) -> Level {
         match self {
             Reason::Reach(level) => level,
-            Reason::Keys(_) => Level::Slow,
+            Reason::Keys(_) => Level::Near,
+            Reason::AllKeys(_) => Level::Slow,
             Reason::Content(_) => Level::Value,
         }
     }
@@ -160,6 +167,8 @@ pub(super) struct Node<R> {
     pub(super) values: BTreeMap<usize, R>,
     /// Per store, whether a match there is still possible.
     pub(super) alive: Vec<bool>,
+    /// Whether it is looked up by all keys of its inputs, as their first ones were not enough.
+    pub(super) full: bool,
     pub(super) outcome: Outcome,
     /// Whether it stands in the work list.
     pub(super) listed: bool,
@@ -187,6 +196,7 @@ impl<R> Default for Node<R> {
             outputs: BTreeMap::new(),
             values: BTreeMap::new(),
             alive: Vec::new(),
+            full: false,
             outcome: Outcome::NotReached,
             listed: false,
             shaken: false,
@@ -216,6 +226,11 @@ impl<R> Node<R> {
     /// Returns whether every output has a result in a cache.
     pub(super) fn is_hit(&self) -> bool {
         self.outputs.values().all(|output| output.hit.is_some())
+    }
+
+    /// Returns whether every output leads to a record, be it one without a result.
+    pub(super) fn is_known(&self) -> bool {
+        self.outputs.values().all(|output| output.keys.iter().any(|items| !items.is_empty()))
     }
 
     /// Returns how an input enters the key.

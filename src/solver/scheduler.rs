@@ -120,7 +120,7 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
         }
         match waiter.reason {
             Reason::Reach(_) => self.table.nodes[v].pending -= 1,
-            Reason::Keys(input) => {
+            Reason::Keys(input) | Reason::AllKeys(input) => {
                 self.table.nodes[v].pending -= 1;
                 self.table.judge(v, input);
                 self.ask_unmatched(v, input);
@@ -156,7 +156,8 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
         match node.step {
             Step::New => self.begin(v),
             Step::Fast => self.after_fast(v),
-            Step::FastDone => node.demand >= Level::Slow && self.begin_slow(v),
+            Step::FastDone => node.demand >= Level::Near && self.begin_slow(v),
+            Step::NearDone => node.demand >= Level::Slow && self.begin_full(v),
             Step::Slow => self.after_slow(v),
             Step::ContentFirst => self.after_content_first(v),
             Step::ContentRest => self.after_content_rest(v),
@@ -229,15 +230,23 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
 
     fn begin_slow(&mut self, v: usize) -> bool {
         self.table.nodes[v].alive = self.table.stores.iter().map(Option::is_some).collect();
-        self.wait_all(v, Step::Slow, Reason::Keys);
+        let reason = if self.table.nodes[v].full { Reason::AllKeys } else { Reason::Keys };
+        self.wait_all(v, Step::Slow, reason);
         true
+    }
+
+    fn begin_full(&mut self, v: usize) -> bool {
+        self.table.nodes[v].full = true;
+        self.begin_slow(v)
     }
 
     fn after_slow(&mut self, v: usize) -> bool {
         if self.table.nodes[v].hopeless() || self.table.search(v) {
             return self.keys_done(v);
         }
-        self.ask_contents(v, Step::ContentFirst, |table, input| table.is_unmatched(v, input))
+        self.ask_contents(v, Step::ContentFirst, |table, input| {
+            table.has_all_keys(v, input) && table.is_unmatched(v, input)
+        })
     }
 
     fn after_content_first(&mut self, v: usize) -> bool {
@@ -247,7 +256,15 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
         if self.table.nodes[v].hopeless() || self.table.search(v) {
             return self.keys_done(v);
         }
-        self.ask_contents(v, Step::ContentRest, |_, _| true)
+        if self.table.nodes[v].full {
+            return self.ask_contents(v, Step::ContentRest, |_, _| true);
+        }
+        if !self.table.nodes[v].is_known() {
+            return self.begin_full(v);
+        }
+        self.table.nodes[v].enter(Step::NearDone);
+        self.reach(v, Level::Near);
+        true
     }
 
     fn after_content_rest(&mut self, v: usize) -> bool {
@@ -277,7 +294,11 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
     /// Asks for the content of an input whose keys match nothing, while other inputs may still be on their way.
     fn ask_unmatched(&mut self, v: usize, input: usize) {
         let node = &self.table.nodes[v];
-        if node.content[input] == Content::Possible && !node.hopeless() && self.table.is_unmatched(v, input) {
+        if node.content[input] == Content::Possible
+            && !node.hopeless()
+            && self.table.has_all_keys(v, input)
+            && self.table.is_unmatched(v, input)
+        {
             self.table.nodes[v].content[input] = Content::Pending;
             self.wait(v, self.table.graph.inputs(v)[input].0, Reason::Content(input));
         }
@@ -406,6 +427,7 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
         for output in self.table.nodes[v].outputs.values_mut() {
             output.hit = None;
         }
+        self.table.nodes[v].full = true;
         self.table.nodes[v].enter(Step::FastDone);
         self.list(v);
     }

@@ -278,6 +278,23 @@ async fn a_further_store_helps_and_fills_the_first() {
 }
 
 #[tokio::test]
+async fn records_without_results_lead_to_those_with_one() {
+    let graph = |more: &str| {
+        let rest = [vtx("build").content("context"), vtx("copy").content("build"), vtx("merge").input("copy")];
+        [vec![vtx("context").random()], rest.into(), vec![vtx("final").key(more).input("merge")]].concat()
+    };
+    let store = Memory::named("min");
+    let first = setup(&graph("final"), &["final"]).store(&store).run().await;
+    store.keep_only(&first.results()[0]);
+    let again = setup(&graph("final"), &["final"]).store(&store).run().await;
+    assert_eq!(again.ran(), ["context"], "its content is what all is found by");
+    assert_eq!(again.results(), first.results());
+    // Where they lead to nothing, all that is needed runs.
+    let other = setup(&graph("other"), &["final"]).store(&store).run().await;
+    assert_eq!(other.ran(), ["build", "context", "copy", "final", "merge"]);
+}
+
+#[tokio::test]
 async fn a_store_that_fails_is_told_of_and_left_out() {
     let mut dead = Memory::default();
     dead.name = "dead".into();

@@ -23,14 +23,13 @@ use super::layers::{self, Reporter};
 use super::select::{self, Contents, ResolvedImage};
 use super::{SourceError, blob};
 use crate::digest::{Digest, Hasher};
+use crate::image::layout::{self, IMAGE_NAME, REF_NAME};
 use crate::image::{Descriptor, Index, Platform, Reference};
 use crate::registry::{Document, MANIFEST_LIMIT, RegistryError, document};
 use crate::snapshot::{Chain, Snapshots};
 use crate::store::Store;
 use crate::sys::dir::{Dir, Kind, stat_of};
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const FULL_NAME: &str = "io.containerd.image.name";
 const CHUNK: usize = 64 << 10;
 
 /// An open layout.
@@ -46,10 +45,10 @@ impl OciLayout {
         let name = path.display().to_string();
         let failed = |source| SourceError::Layout { layout: name.clone(), path: ".".into(), source };
         let dir = Dir::open(path).map_err(failed)?;
-        let layout = Self { name, dir };
-        let marker = layout.read("oci-layout", MANIFEST_LIMIT)?;
-        layout.check_version(&marker)?;
-        Ok(layout)
+        let opened = Self { name, dir };
+        let marker = opened.read(layout::MARKER, MANIFEST_LIMIT)?;
+        opened.check_version(&marker)?;
+        Ok(opened)
     }
 
     /// Returns the digest that a tag, or no tag where there is one entry only, leads to.
@@ -92,15 +91,9 @@ impl OciLayout {
     }
 
     fn check_version(&self, marker: &[u8]) -> Result<(), SourceError> {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Marker {
-            image_layout_version: String,
-        }
-        let version = serde_json::from_slice::<Marker>(marker).map(|m| m.image_layout_version);
-        match version {
-            Ok(version) if version.starts_with("1.") => Ok(()),
-            _ => Err(self.failed("oci-layout", io::Error::other("it is not of version 1"))),
+        match layout::is_readable(marker) {
+            true => Ok(()),
+            false => Err(self.failed(layout::MARKER, io::Error::other("it is not of version 1"))),
         }
     }
 
@@ -195,7 +188,7 @@ fn blob_path(digest: &Digest) -> String {
 fn pick<'a>(index: &'a Index, reference: &Reference) -> Option<&'a Descriptor> {
     let named = |tag: &str, descriptor: &Descriptor| {
         let full = [format!("{}:{tag}", reference.name()), format!("{}:{tag}", reference.repository)];
-        let names = [REF_NAME, FULL_NAME].iter().filter_map(|key| descriptor.annotations.get(*key));
+        let names = [REF_NAME, IMAGE_NAME].iter().filter_map(|key| descriptor.annotations.get(*key));
         names.into_iter().any(|name| name == tag || full.contains(name))
     };
     let by_tag = |tag: &str| index.manifests.iter().find(|d| named(tag, d));

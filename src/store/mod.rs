@@ -29,6 +29,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use blob::{BlobWriter, VerifiedBlobWriter};
 pub use error::StoreError;
@@ -52,6 +53,7 @@ pub struct Store {
     sha256: Dir,
     sha512: Dir,
     scratch: Arc<Scratch>,
+    ran_out: AtomicBool,
 }
 
 impl Store {
@@ -63,7 +65,7 @@ impl Store {
         let sha256 = subdir(&blobs, "sha256").map_err(failed)?;
         let sha512 = subdir(&blobs, "sha512").map_err(failed)?;
         let scratch = Arc::new(Scratch::open(&root).map_err(failed)?);
-        Ok(Arc::new(Self { path: path.to_owned(), root, sha256, sha512, scratch }))
+        Ok(Arc::new(Self { path: path.to_owned(), root, sha256, sha512, scratch, ran_out: AtomicBool::new(false) }))
     }
 
     /// Returns the path the root was opened by, for messages.
@@ -74,6 +76,16 @@ impl Store {
     /// Returns the state root.
     pub fn root_dir(&self) -> &Dir {
         &self.root
+    }
+
+    /// Notes that something was given up because the disk was full, and its room given back.
+    pub fn note_full_disk(&self) {
+        self.ran_out.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether the disk was full at some time since the store was opened, as far as was noted.
+    pub fn had_full_disk(&self) -> bool {
+        self.ran_out.load(Ordering::Relaxed)
     }
 
     /// Opens the folder `name` of the state root, making it if it is not there.
@@ -101,12 +113,7 @@ impl Store {
         FileLock::shared(&self.root, OsStr::new(LOCK)).map_err(|source| self.lock_error(source))
     }
 
-    /// Waits until nobody builds; hold it while removing what is stored.
-    pub fn lock_exclusive(&self) -> Result<FileLock, StoreError> {
-        FileLock::exclusive(&self.root, OsStr::new(LOCK)).map_err(|source| self.lock_error(source))
-    }
-
-    /// Takes the lock alone if nobody builds now, else returns none.
+    /// Takes the lock alone if nobody builds now, else returns none; hold it while removing what is stored.
     pub fn try_lock_exclusive(&self) -> Result<Option<FileLock>, StoreError> {
         FileLock::try_exclusive(&self.root, OsStr::new(LOCK)).map_err(|source| self.lock_error(source))
     }

@@ -1,8 +1,9 @@
 //! Programs of the machine that run beside the build: bounded, in a group of their own, gone when the build is.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
@@ -37,6 +38,14 @@ fn prepare(limits: ChildLimits) -> io::Result<()> {
     }
     rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(())
+}
+
+/// Starts this program anew in another role, with `input` as standard input and nothing else of ours, and does not wait for it.
+pub fn detached(role: &str, input: impl AsFd) -> io::Result<()> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("rbuild").arg(role).env_clear();
+    command.stdin(input.as_fd().try_clone_to_owned()?).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map(drop)
 }
 
 /// Kills all processes of a group that [`confine`] made.

@@ -253,6 +253,16 @@ impl Dir {
         Ok(File::from(fs::openat(&self.0, name, flags, Mode::from_raw_mode(permissions))?))
     }
 
+    /// Takes the directory that is standard input.
+    pub fn standard_input() -> io::Result<Self> {
+        Ok(Self(io::stdin().as_fd().try_clone_to_owned()?))
+    }
+
+    /// Waits until all that was written to the file system the directory is on is on disk.
+    pub fn sync_file_system(&self) -> io::Result<()> {
+        Ok(fs::syncfs(&self.0)?)
+    }
+
     /// Returns the size of the file system the directory is on, and how much of it this user may still fill, in bytes.
     pub fn disk_space(&self) -> io::Result<(u64, u64)> {
         let disk = fs::fstatvfs(&self.0)?;
@@ -367,8 +377,8 @@ impl Dir {
     /// A directory of mode 000 that this user owns can be emptied once it may be entered.
     fn make_traversable(&self, name: &OsStr, stat: &Stat) -> io::Result<()> {
         if stat.permissions() & 0o700 != 0o700 {
-            let mode = Mode::from_raw_mode(stat.permissions() | 0o700);
-            fs::chmodat(&self.0, name, mode, AtFlags::empty())?;
+            // Not by name: between the look and the change a link could have come there.
+            self.chmod(name, stat.permissions() | 0o700)?;
         }
         Ok(())
     }
@@ -543,6 +553,19 @@ mod tests {
         dir.chmod(OsStr::new("tree"), 0o000).expect("chmod");
         dir.remove_all(OsStr::new("tree")).expect("remove");
         assert_eq!(dir.names().expect("names"), [OsStr::new("kept")]);
+    }
+
+    #[test]
+    fn f8_a_directory_that_became_a_link_lends_nothing_its_mode() {
+        let (temp, dir) = scratch();
+        std::fs::create_dir(temp.path().join("outside")).expect("mkdir");
+        dir.chmod(OsStr::new("outside"), 0o500).expect("chmod");
+        dir.make_dir(OsStr::new("d"), 0o000).expect("mkdir");
+        let seen = dir.stat(OsStr::new("d")).expect("stat");
+        dir.remove_dir(OsStr::new("d")).expect("rmdir");
+        dir.make_symlink(OsStr::new("d"), OsStr::new("outside")).expect("symlink");
+        assert!(dir.make_traversable(OsStr::new("d"), &seen).is_err());
+        assert_eq!(dir.stat(OsStr::new("outside")).expect("stat").permissions(), 0o500);
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub const PROC_MAGIC: i64 = 0x9fa0;
 pub const SYSFS_MAGIC: i64 = 0x6265_6572;
 /// `f_type` of the unified cgroup hierarchy.
 pub const CGROUP2_MAGIC: i64 = 0x6367_7270;
+/// `f_type` of devpts.
+pub const DEVPTS_MAGIC: i64 = 0x1cd1;
+/// `f_type` of message queues.
+pub const MQUEUE_MAGIC: i64 = 0x1980_0202;
 
 /// Makes two connected sockets.
 pub fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {

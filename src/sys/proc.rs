@@ -90,11 +90,6 @@ pub fn own_pid() -> u32 {
     rustix::process::getpid().as_raw_nonzero().get().unsigned_abs()
 }
 
-/// Returns real user and group.
-pub fn own_ids() -> (u32, u32) {
-    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
-}
-
 /// Returns whether `fd` is readable or closed by its other side now.
 pub fn is_ready(fd: impl AsFd) -> io::Result<bool> {
     let mut fds = [PollFd::new(&fd, PollFlags::IN)];
@@ -134,6 +129,12 @@ pub fn use_huge_pages(wanted: bool) -> io::Result<()> {
 /// Gives the files of this process in procfs back to its user, who may have been changed since the program was started.
 pub fn make_dumpable() -> io::Result<()> {
     Ok(rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)?)
+}
+
+/// Returns which start of the machine this is: a number the kernel makes up each time.
+pub fn boot_id() -> Option<u128> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    u128::from_str_radix(&text.trim_end().replace('-', ""), 16).ok()
 }
 
 /// Starts a new session, without a terminal.

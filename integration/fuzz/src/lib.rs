@@ -14,6 +14,7 @@ mod archive;
 mod feed;
 mod image;
 mod kernel;
+mod layers;
 mod network;
 mod output;
 mod state;
@@ -46,6 +47,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("log_sanitize", output::log_sanitize),
     ("manifest", image::manifest),
     ("mount_spec", text::mount_spec),
+    ("overlay_layers", layers::overlay_layers),
     ("passwd_user", kernel::passwd_user),
     ("records_log", state::records_log),
     ("explain_annotation", state::explain_annotation),

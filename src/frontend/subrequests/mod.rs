@@ -99,9 +99,10 @@ async fn carry_out<T>(
     let mut lowering = Lowering::new(given, options.target_platforms.first(), lint);
     lowering.all_stages = stages == Stages::All;
     let outcome = lowering.carry_out().await.map(|target| look(&lowering, target));
-    let failed = |problem: Problem| FrontendError {
+    let failed = |problems: Vec<Problem>| FrontendError {
+        problems,
         dockerfile: Some((request.dockerfile_name.clone(), text)),
-        ..FrontendError::from(problem)
+        warnings: Vec::new(),
     };
     (outcome.map_err(failed), lowering.lint.warnings)
 }

@@ -69,6 +69,17 @@ pub enum FileOpError {
         /// The mode.
         mode: String,
     },
+    /// Nobody in the build has these ids.
+    #[error("cannot give files the owner {uid}:{gid}: the build has no such ids")]
+    Unmapped {
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+    },
+    /// The ids of the build could not be looked up.
+    #[error("failed to look up which users the build has")]
+    Ids(#[source] io::Error),
     /// A user or group file cannot be used.
     #[error("failed to look up {name} in {file}")]
     Owner {
@@ -93,7 +104,7 @@ impl Diagnose for FileOpError {
     fn kind(&self) -> Kind {
         match self {
             Self::Source(error) => error.kind(),
-            Self::Write { .. } => Kind::Machine,
+            Self::Write { .. } | Self::Unmapped { .. } | Self::Ids(_) => Kind::Machine,
             Self::NotFound { .. } | Self::Mode { .. } | Self::EmptyPath { .. } => Kind::Dockerfile,
             Self::FileOverDirectory { .. } | Self::DirectoryOverFile { .. } => Kind::Dockerfile,
             Self::NoSource { .. } | Self::Owner { .. } | Self::Unpack { .. } => Kind::Build,
@@ -103,6 +114,7 @@ impl Diagnose for FileOpError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Source(error) => error.hints(),
+            Self::Unmapped { .. } => crate::layer::more_ids(),
             Self::FileOverDirectory { path } => vec![format!("write `{path}/` to copy into the directory")],
             _ => Vec::new(),
         }

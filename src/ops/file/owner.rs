@@ -12,6 +12,7 @@ use super::error::FileOpError;
 use crate::llb::{ChownOpt, UserOpt};
 use crate::sys::dir::{Dir, Kind, stat_of};
 use crate::sys::file::PLAIN_READ;
+use crate::sys::idmap;
 
 /// A user and a group by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +54,24 @@ pub fn find_owner(
         },
         None => {}
     }
+    owner.check()?;
     Ok(Some(owner))
+}
+
+impl Owner {
+    /// Fails if no file can get this owner; the kernel would only say `Invalid argument`.
+    fn check(self) -> Result<(), FileOpError> {
+        let Self { uid, gid } = self;
+        // Every namespace has a root.
+        if (uid, gid) == (0, 0) {
+            return Ok(());
+        }
+        let (users, groups) = (idmap::users().map_err(FileOpError::Ids)?, idmap::groups().map_err(FileOpError::Ids)?);
+        match idmap::contains(&users, uid) && idmap::contains(&groups, gid) {
+            true => Ok(()),
+            false => Err(FileOpError::Unmapped { uid, gid }),
+        }
+    }
 }
 
 fn number(fields: &[String], at: usize) -> u32 {

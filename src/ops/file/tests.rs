@@ -367,22 +367,49 @@ fn f4_what_changes_after_hashing_is_not_copied() {
 }
 
 #[test]
+fn a_log_is_copied_as_long_as_it_was_when_hashed() {
+    let scene = Scene::new();
+    for size in [3, 5000, 300_000] {
+        let log = "l".repeat(size);
+        scene.put("log", &log).put("new", "");
+        let source = Dir::open(&scene.source).expect("open");
+        let tree = Tree::new(&source, None, Ids::Root);
+        let hashed = content_digest(&tree, &[]).expect("digest");
+        scene.put("log", &format!("{log} and more"));
+        scene.apply_from(&tree, FileActionKind::Copy(action("/log", "/d/log"))).expect("grown");
+        assert!(fs::read_to_string(scene.dest.join("d/log")).expect("read") == log, "{size}");
+        scene.apply_from(&tree, FileActionKind::Copy(action("/new", "/d/new"))).expect("empty");
+        let dest = Dir::open(&scene.dest.join("d")).expect("open");
+        assert_eq!(content_digest(&Tree::new(&dest, None, Ids::Root), &[]).expect("digest"), hashed);
+        // Longer, but not by an end.
+        scene.put("log", &format!("x{log}")).put("new", "no longer");
+        for (name, to) in [("/log", "/other"), ("/new", "/new")] {
+            let error = scene.apply_from(&tree, FileActionKind::Copy(action(name, to))).expect_err("changed");
+            assert_eq!(error.to_string(), format!("changed while building: {name}"));
+        }
+        fs::remove_dir_all(scene.dest.join("d")).expect("remove");
+    }
+}
+
+#[test]
 fn f4_a_writer_never_gets_another_content_through() {
     let scene = Scene::new();
     scene.put("f", &"a".repeat(5000));
     let path = scene.source.join("f");
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = tokio_util::sync::CancellationToken::new();
     let mut copied = 0;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for turn in 0.. {
-                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                if stop.is_cancelled() {
                     return;
                 }
                 fs::write(&path, if turn % 2 == 0 { "b" } else { "a" }.repeat(5000)).expect("write");
                 std::thread::sleep(std::time::Duration::from_micros(300));
             }
         });
+        // However this ends, the writer does.
+        let _stop = stop.clone().drop_guard();
         for _ in 0..300 {
             let source = Dir::open(&scene.source).expect("open");
             let tree = Tree::new(&source, None, Ids::Root);
@@ -395,7 +422,6 @@ fn f4_a_writer_never_gets_another_content_through() {
                 assert_eq!(content_digest(&Tree::new(&dest, None, Ids::Root), &[]).expect("digest"), hashed);
             }
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert!(copied > 0, "the writer won every time");
 }

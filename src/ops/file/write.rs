@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek};
 use std::os::unix::ffi::OsStrExt;
 
 use super::error::FileOpError;
@@ -188,21 +188,31 @@ impl Copy<'_> {
     fn file(&self) -> Result<(), FileOpError> {
         let read = |e| read_error(self.entry, e);
         let from = self.from.open_file(self.source_name()).map_err(read)?;
-        self.check(&from)?;
         let to = self.make(|name| self.to.create_file(name, 0o600))?;
-        copy_data(&from, &to).map_err(|e| self.failed(e))?;
-        self.check(&from)?;
+        if self.is_as_hashed(&from)? {
+            copy_data(&from, &to).map_err(|e| self.failed(e))?;
+        }
+        if !self.is_as_hashed(&from)? {
+            to.set_len(0).map_err(|e| self.failed(e))?;
+            self.start(&from, &to)?;
+        }
         let xattrs = xattrs_of(&from).map_err(read)?;
         self.looks.dress(&to, self.entry, &xattrs).map_err(|e| self.failed(e))?;
         set_time_of(&to, self.looks.time_of(self.entry)).map_err(|e| self.failed(e))
     }
 
-    fn check(&self, from: &File) -> Result<(), FileOpError> {
+    fn is_as_hashed(&self, from: &File) -> Result<bool, FileOpError> {
         let now = stat_of(from).map_err(|e| read_error(self.entry, e))?;
-        if now.kind() == Kind::File && self.entry.unchanged(&now) {
-            return Ok(());
+        Ok(now.kind() == Kind::File && self.entry.unchanged(&now))
+    }
+
+    /// Copies what was hashed of a file that has only grown since, such as the log of this very build.
+    fn start(&self, mut from: &File, to: &File) -> Result<(), FileOpError> {
+        let copied = from.rewind().and_then(|()| self.entry.copy_start(from, to));
+        match copied.map_err(|e| self.failed(e))? {
+            true => Ok(()),
+            false => Err(ChecksumError::Changed { path: display(&self.entry.path) }.into()),
         }
-        Err(ChecksumError::Changed { path: display(&self.entry.path) }.into())
     }
 
     /// Makes the copy; what is there already is unlinked, never opened.

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
@@ -23,6 +24,9 @@ use crate::progress;
 use crate::secrets::{Agent, AgentProxy};
 use crate::snapshot::{Active, View};
 use crate::solver::{CacheMap, Op, OpError};
+
+/// What programs say when a disk is full.
+const NO_SPACE: &[u8] = b"No space left on device";
 
 /// Where a program is looked for when the step says nothing.
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -103,24 +107,33 @@ impl ExecVertex {
         self.worker.tell_missing(&self.digest, &self.missing);
         self.worker.tell_missing(&self.digest, &missing);
         let command = spec.args.join(" ");
-        let outcome = self.worker.executor.run(spec, &|stream, data| self.log(stream, data), cancel).await?;
+        let said_full = AtomicBool::new(false);
+        let log = |stream, data: &[u8]| {
+            if data.windows(NO_SPACE.len()).any(|text| text == NO_SPACE) {
+                said_full.store(true, Ordering::Relaxed);
+            }
+            self.log(stream, data);
+        };
+        let outcome = self.worker.executor.run(spec, &log, cancel).await?;
         notices.extend(outcome.notices);
         for notice in &notices {
             self.log(Stream::Stderr, format!("{notice}\n").as_bytes());
         }
         if !self.is_success(outcome.status) {
-            return Err(self.failed(command, status_text(outcome.status)).into());
+            return Err(self.failed(command, status_text(outcome.status), said_full.into_inner()).into());
         }
         let (worker, vertex, name) = (Arc::clone(&self.worker), self.digest.clone(), self.name.clone());
         let outputs = blocking(move || commit(&worker, &vertex, kept, &name)).await?;
         collect(outputs)
     }
 
-    /// Programs rarely say why they could not write, so the disk itself is asked, as long as it is as they left it.
-    fn failed(&self, command: String, status: String) -> OpsError {
-        match self.worker.store.root_dir().is_disk_full() {
-            Ok(true) => OpsError::DiskFull { command, status },
-            _ => OpsError::Failed { command, status },
+    /// Programs rarely say why they could not write, so the disk itself is asked, as long as it is as they left it. A layer that was
+    /// packed meanwhile may have given its room back; then what the program said counts.
+    fn failed(&self, command: String, status: String, said_full: bool) -> OpsError {
+        let full = matches!(self.worker.store.root_dir().is_disk_full(), Ok(true));
+        match full || (said_full && self.worker.store.had_full_disk()) {
+            true => OpsError::DiskFull { command, status },
+            false => OpsError::Failed { command, status },
         }
     }
 

@@ -150,7 +150,10 @@ impl Run<'_> {
         let groups = self.names(owner.and_then(|owner| owner.group.as_ref()), places)?;
         let owners = Owners { users: users.as_ref().map(View::dir), groups: groups.as_ref().map(View::dir) };
         let notices = match self.tree(action.secondary_input, places)? {
-            _ if action.secondary_input < 0 => act(action, &dest, None, owners)?,
+            // To copy from scratch is to copy from a tree with nothing in it.
+            _ if action.secondary_input < 0 && !matches!(action.kind, FileActionKind::Copy(_)) => {
+                act(action, &dest, None, owners)?
+            }
             Tree::Context(context) => {
                 act(action, &dest, Some(&context.tree()), owners).map_err(|error| explain(&context, error))?
             }

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_urls_and_headers() {
+    fn f7_names_of_urls_and_headers() {
         let url = "https://h/a/b%20c.tar?x=/y";
         for (wanted, disposition, name) in [
             ("", None, "b c.tar"),
@@ -180,6 +180,10 @@ mod tests {
             ("", Some("attachment; filename=plain.txt"), "plain.txt"),
             ("", Some("attachment; filename=\"quo;ted \\\" .txt\"; size=3"), "quo;ted \" .txt"),
             ("", Some("attachment; filename=\"../../etc/passwd\""), "passwd"),
+            ("", Some("attachment; filename=\"..\""), "download"),
+            ("", Some("attachment; filename=\"a\\\\..\\\\b\""), "a\\..\\b"),
+            ("", Some("attachment; filename*=UTF-8''..%2f..%2fx"), "x"),
+            ("", Some("attachment; filename*=UTF-8''a%00b"), "download"),
             ("", Some("attachment; filename=\"dir/\""), "b c.tar"),
             ("", Some("attachment; filename=\"\""), "b c.tar"),
             ("", Some("attachment; filename=\"a\u{1b}b\""), "download"),
@@ -193,7 +197,13 @@ mod tests {
         ] {
             assert_eq!(file_name(url, wanted, disposition), name, "{wanted:?} {disposition:?}");
         }
-        for (url, name) in [("https://h", "download"), ("https://h/", "download"), ("https://h/%2e%2e", "download")] {
+        for (url, name) in [
+            ("https://h", "download"),
+            ("https://h/", "download"),
+            ("https://h/%2e%2e", "download"),
+            ("https://h/a/%2e%2e%2fx", "x"),
+            ("https://h/a%00b", "download"),
+        ] {
             assert_eq!(file_name(url, "", None), name, "{url}");
         }
     }
@@ -212,7 +222,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_name_is_one_component(url in "(https://)?[a-z%/.0-9]{0,12}", name in "\\PC{0,12}|[./ ]{0,4}", told in "[a-z]{0,3};( )?filename[*]?=[\"a-z/.%'0-9\\\\]{0,16}") {
+        fn f7_a_name_is_one_component(url in "(https://)?[a-z%/.0-9]{0,12}", name in "\\PC{0,12}|[./ ]{0,4}", told in "[a-z]{0,3};( )?filename[*]?=[\"a-z/.%'0-9\\\\]{0,16}") {
             let name = file_name(&url, &name, Some(&told));
             prop_assert!(!matches!(name.as_str(), "" | "." | ".."));
             prop_assert!(!name.contains('/') && !name.chars().any(char::is_control), "{name:?}");
