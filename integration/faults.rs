@@ -112,6 +112,18 @@ impl Running {
         self.nothing_is_left(&family);
     }
 
+    /// Kills it while others of the project go on, and checks that nothing of it stays.
+    fn kill_alone(mut self) {
+        let family = descendants(self.id());
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let begin = Instant::now();
+        while processes().iter().any(|process| family.contains(process)) {
+            assert!(begin.elapsed() < GONE, "something of it is left:\n{}", self.said());
+            std::thread::sleep(POLL);
+        }
+    }
+
     /// Sends a signal, waits for the end, checks exit code and that nothing stays.
     fn interrupt(mut self, signal: &str, code: i32) -> String {
         let family = descendants(self.id());

@@ -20,6 +20,7 @@ mod language;
 mod mounts;
 mod nested;
 mod outputs;
+mod packaged;
 mod privileges;
 mod progress;
 mod proxies;

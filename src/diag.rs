@@ -3,6 +3,7 @@
 //! In: the typed errors of the stations, through [`Diagnose`]. Out: a [`Diagnostic`], which the command line prints and
 //! turns into an exit code. Nothing here knows any station.
 
+mod excerpt;
 mod suggest;
 
 use std::error::Error;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 #[cfg(test)]
 pub(crate) use tests::table;
 
+pub use excerpt::excerpt;
 pub use suggest::{Case, did_you_mean, nearest, suggest};
 
 /// What kind of failure it is; decides the exit code.
@@ -147,12 +149,26 @@ impl Diagnostic {
         for location in &self.locations {
             out.push_str(&excerpt(location));
         }
-        let _ = writeln!(out, "error: {}", self.message);
+        let _ = writeln!(out, "error: {}", without_middle(&self.message));
         for hint in &self.hints {
             let _ = writeln!(out, "hint: {hint}");
         }
         out
     }
+}
+
+/// Characters of a message that are shown, of its beginning and of its end.
+const MESSAGE: (usize, usize) = (1600, 400);
+
+/// Leaves out the middle of a message that quotes something without end; why it was quoted stands before and behind.
+fn without_middle(message: &str) -> String {
+    let count = message.chars().count();
+    if count <= MESSAGE.0 + MESSAGE.1 {
+        return message.to_owned();
+    }
+    let begin: String = message.chars().take(MESSAGE.0).collect();
+    let end: String = message.chars().skip(count - MESSAGE.1).collect();
+    format!("{begin} […] {end}")
 }
 
 /// Joins an error and its causes with `: `, leaving out a cause that its parent already says.
@@ -198,41 +214,6 @@ fn is_disk_full(mut cause: Option<&(dyn Error + 'static)>) -> bool {
     false
 }
 
-/// Lines shown around a marked range of one line; half as many around a longer one.
-const CONTEXT_LINES: u32 = 2;
-
-/// Renders the lines around a location, the meant ones marked with `>>>` and, where known, the words underlined.
-pub fn excerpt(location: &Location) -> String {
-    let lines: Vec<&str> = location.text.split('\n').map(|l| l.trim_end_matches('\r')).collect();
-    let Some(range) = location.ranges.first().filter(|r| r.start > 0 && (r.start as usize) <= lines.len()) else {
-        return format!("{}\n", location.file);
-    };
-    let last = location.ranges.last().map_or(range.end, |r| r.end).max(range.start).min(lines.len() as u32);
-    let around = if last > range.start { CONTEXT_LINES / 2 } else { CONTEXT_LINES };
-    let first_shown = range.start.saturating_sub(around).max(1);
-    let last_shown = (last + around).min(lines.len() as u32);
-    let mut mark = location.mark.as_deref();
-    let mut out = format!("{}:{}\n{}\n", location.file, range.start, "-".repeat(20));
-    for number in first_shown..=last_shown {
-        let line = lines[number as usize - 1];
-        let meant = location.ranges.iter().any(|r| (r.start..=r.end).contains(&number));
-        let _ = writeln!(out, " {number:>3} | {} {line}", if meant { ">>>" } else { "   " });
-        if meant && mark.is_some_and(|words| line.contains(words)) {
-            out.push_str(&underline(line, mark.take()));
-        }
-    }
-    out.push_str(&"-".repeat(20));
-    out.push('\n');
-    out
-}
-
-fn underline(line: &str, mark: Option<&str>) -> String {
-    let Some(mark) = mark.filter(|m| !m.is_empty()) else { return String::new() };
-    let Some(at) = line.find(mark) else { return String::new() };
-    let lead: String = line[..at].chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-    format!("     |     {lead}{}\n", "^".repeat(mark.chars().count()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,24 +226,18 @@ mod tests {
     }
 
     #[test]
-    fn excerpt_marks_the_line_and_the_word() {
-        let location = Location {
-            file: "Dockerfile".into(),
-            text: "FROM scratch\nENV foo=bar\nCOPY --foo=bar / /\nENV bar=baz\n".into(),
-            ranges: vec![LineRange { start: 3, end: 3 }],
-            mark: Some("--foo".into()),
-        };
-        let text = excerpt(&location);
-        assert!(text.contains("   3 | >>> COPY --foo=bar / /\n     |          ^^^^^\n"), "{text}");
-    }
-
-    #[test]
     fn causes_are_joined_without_numbers() {
         #[derive(Debug, thiserror::Error)]
         #[error("failed to open x")]
         struct Outer(#[source] std::io::Error);
         assert_eq!(chain(&Outer(std::io::Error::from_raw_os_error(2))), "failed to open x: No such file or directory");
         assert_eq!(without_number("a (os error b)".into()), "a (os error b)");
+    }
+
+    #[test]
+    fn messages_without_end_keep_their_beginning_and_their_end() {
+        let text = Diagnostic::new(Kind::Build, format!("before {} exit code: 1", "é".repeat(1 << 20))).render();
+        assert!(text.len() < 5000 && text.starts_with("error: before é") && text.ends_with("exit code: 1\n"), "{text}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ const WRONG: [(&[&str], &str, &str); 48] = [
     (&["--taget=x"], "unknown flag --taget", "did you mean `--target`?"),
     (&["--frobnicate"], "unknown flag --frobnicate", "rbuild --help"),
     (&["--progress", "plian"], "invalid value of --progress: \"plian\"", "`--progress plain`"),
-    (&["--network", "bridge"], "invalid value of --network: \"bridge\"", "none of default, host, none"),
+    (&["--network", "bridge"], "\"bridge\" is none of default, host, none", "`--network default`"),
     (&["--platform", "linux/amd46"], "unknown architecture \"amd46\"", "did you mean `linux/amd64`?"),
     (&["--platform", "linxu/amd64"], "unknown operating system \"linxu\"", "did you mean `linux/amd64`?"),
     (&["--platform", "foo"], "invalid value of --platform", "`--platform linux/amd64`"),

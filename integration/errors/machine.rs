@@ -2,9 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
-use crate::support::build::{BOTH, Output, Project, User, binary, run};
+use crate::support::build::{BASE, BOTH, Output, Project, User, binary, busybox, run};
 
 const COPY_ALL: &str = "FROM scratch\nCOPY . /\n";
 
@@ -66,6 +66,30 @@ fn without_user_namespaces_the_setting_and_its_remedy_are_named() {
     let message = "this machine refuses user namespaces: user.max_user_namespaces is 0";
     let _ = output.complains(5, message, "`sudo sysctl -w user.max_user_namespaces=15000`");
     assert!(!project.state().exists(), "nothing is begun before");
+}
+
+#[test]
+fn ids_that_cannot_be_mapped_leave_one_and_it_is_said() {
+    let project = Project::with(User::Rootless, &format!("{BASE}RUN [\"/bin/busybox\", \"id\", \"-u\"]\n"));
+    let mut command = project.command("setpriv");
+    command.arg("--no-new-privs").arg(binary()).args(["--progress", "plain", "--root"]).arg(project.state());
+    command.args(busybox()).arg(project.context());
+    let output = run(command).success().says("newuidmap refused to map ids").says("no_new_privs");
+    let _ = output.says("only user 0 exists in the build");
+}
+
+#[test]
+fn without_the_program_that_maps_ids_it_is_named() {
+    let project = Project::with(User::Rootless, COPY_ALL);
+    let inner = project.rbuild_command(&[]);
+    let mut command = Command::new("unshare");
+    let hide = "mkdir \"$0/up\" && mount -t tmpfs none \"$0/up\" && mkdir \"$0/up/a\" \"$0/up/b\" && \
+        mount -t overlay -o \"lowerdir=/usr/bin,upperdir=$0/up/a,workdir=$0/up/b\" none /usr/bin && \
+        rm /usr/bin/newuidmap && exec \"$@\"";
+    command.args(["--mount", "--propagation", "private", "sh", "-c", hide]).arg(project.home());
+    command.arg(inner.get_program()).args(inner.get_args()).arg(project.context()).current_dir(project.home());
+    command.env_clear().envs(inner.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    let _ = run(command).success().says("newuidmap is not installed").says("sudo apt-get install uidmap");
 }
 
 #[test]

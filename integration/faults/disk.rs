@@ -96,14 +96,17 @@ fn in_a_pull_and_while_packing() {
         let project = Project::new(user);
         let pulls = Pulls::start(Image::get());
         let disk = Disk::mount(&project, "state", "9m");
-        project.file("Dockerfile", format!("FROM {}/app\nCOPY more /more\n", pulls.host()));
+        let dockerfile = format!("FROM {}/app\nCOPY more /more\n", pulls.host());
+        // Nothing but the base's layers can fill the disk.
+        project.file("Dockerfile", format!("FROM {}/app\nRUN [\"/bin/busybox\", \"true\"]\n", pulls.host()));
+        full(project.build(&[]), &disk.place);
+        state_is_good(&project);
+        project.file("Dockerfile", dockerfile);
         // It compresses badly, so that its blob is as large as the file.
         let random = std::fs::File::open("/dev/urandom").unwrap();
         let mut more = Vec::new();
         std::io::Read::read_to_end(&mut std::io::Read::take(random, 12 << 20), &mut more).unwrap();
         project.file("more", more);
-        full(project.build(&[]), &disk.place);
-        state_is_good(&project);
         // Room for the base, its blobs and the new layer, and none for the new layer's blob.
         disk.resize("46m");
         let _ = project.build(&[]).success();

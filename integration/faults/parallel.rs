@@ -60,6 +60,29 @@ fn builds_on_one_root_cold_and_warm() {
 }
 
 #[test]
+fn a_build_that_is_killed_harms_no_other_one_on_its_root() {
+    for user in BOTH {
+        let project = Project::new(user);
+        project.file("Dockerfile", format!("{BASE}ARG N\nRUN echo begun; sleep $N; echo $N >/n\n"));
+        let start = |n: &str, out: &str| {
+            let n = format!("N={n}");
+            Running::start(&project, &[&busybox()[..], &["--build-arg", &n, "-o", out]].concat())
+        };
+        let mut first = start("3", "first");
+        first.until("begun");
+        let mut killed = start("60", "killed");
+        killed.until("begun");
+        killed.kill_alone();
+        let third = start("0.1", "third");
+        let _ = (third.success(), first.success());
+        for (out, n) in [("first", "3\n"), ("third", "0.1\n")] {
+            assert_eq!(std::fs::read_to_string(project.home().join(out).join("n")).unwrap(), n);
+        }
+        state_is_good(&project);
+    }
+}
+
+#[test]
 fn pulls_of_one_image_at_once() {
     for user in BOTH {
         let pulls = super::images::Pulls::start(super::images::Image::get());

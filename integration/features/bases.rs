@@ -160,7 +160,10 @@ fn layers_of_another_mapping_of_users_are_not_used() {
         for round in 0..4 {
             let one_id = (round % 2 == 0) == one_id_first;
             let output = if one_id { with_one_id(&project, &args) } else { project.build(&args) };
-            let _ = output.success();
+            let output = output.success();
+            let told =
+                output.stderr.contains("/etc/subuid has no line for rbuild-test; only user 0 exists in the build");
+            assert_eq!(told, one_id, "{}", output.stderr);
             let seen = fs::read_to_string(project.home().join("out/seen")).unwrap();
             assert_eq!(seen, if one_id { "0:0\n" } else { "1000:1000\n" }, "{one_id_first} {round}");
         }

@@ -1,11 +1,13 @@
 //! Where files come from: contexts on disk and on standard input, named ones, ignore files.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use super::image::Layout;
 use super::{fed, text, tool, with_base};
 use crate::support::build::{BOTH, Project, busybox, run};
+use crate::support::image::RawTar;
 
 /// A tar of a project's context.
 fn archive(project: &Project, compression: &[&str]) -> Vec<u8> {
@@ -36,6 +38,39 @@ fn a_tar_on_standard_input_is_a_context() {
         assert_eq!(fs::read_to_string(out.join("inner")).unwrap(), "two");
         let command = project.rbuild_command(&["-f", "none/Dockerfile", "-"]);
         let _ = fed(command, &archive(&project, &[])).failure(3).says("none/Dockerfile");
+    }
+}
+
+#[test]
+fn a_tar_on_standard_input_that_is_cut_or_hostile_is_told_and_harms_nothing() {
+    for user in BOTH {
+        let project = Project::with(user, "FROM scratch\nCOPY . /\n");
+        project.file("a", vec![7; 4000]);
+        let outside = project.home().join("outside");
+        fs::write(&outside, "kept").unwrap();
+        let dockerfile = || RawTar::default().file("Dockerfile", 0o644, "FROM scratch\nCOPY . /\n");
+        let whole = archive(&project, &[]);
+        let (escape, absolute) = ("x/../../../outside", outside.to_str().unwrap());
+        for (what, tar) in [
+            ("cut in a file", whole[..whole.len() / 2].to_vec()),
+            ("cut gzip", archive(&project, &["-z"])[..60].to_vec()),
+            ("upwards", dockerfile().file(escape, 0o644, "changed").end()),
+            ("a hard link out", dockerfile().hard("h", "../../outside").end()),
+        ] {
+            let said = fed(project.rbuild_command(&["-o", "out", "-"]), &tar).failure(3);
+            assert!(said.stderr.contains("context"), "{what}: {}", said.stderr);
+            assert_eq!(fs::read_to_string(&outside).unwrap(), "kept", "{what}");
+        }
+        // What is no archive is taken for a Dockerfile, as docker does; not all of it is shown.
+        let said = fed(project.rbuild_command(&["-"]), &[0xa5; 1 << 20]).failure(3).says("unknown instruction");
+        assert!(said.stderr.len() < 10_000, "{} bytes", said.stderr.len());
+        // Names from the root and links that lead out are only names of the context.
+        let tar = dockerfile().file(absolute, 0o644, "changed").link("s", "/etc/passwd");
+        let tar = tar.link("l", project.home().to_str().unwrap()).file("l/outside", 0o644, "changed").end();
+        let _ = fed(project.rbuild_command(&["-o", "out", "-"]), &tar).success();
+        assert_eq!(fs::read_to_string(&outside).unwrap(), "kept");
+        assert_eq!(fs::read_link(project.home().join("out/s")).unwrap(), Path::new("/etc/passwd"));
+        assert_eq!(fs::read_to_string(project.home().join("out").join(&absolute[1..])).unwrap(), "changed");
     }
 }
 

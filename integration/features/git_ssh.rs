@@ -68,7 +68,7 @@ impl Drop for Server {
 fn repository(project: &Project) -> PathBuf {
     let server = GitServer::start();
     let repository = server.repository("app");
-    repository.commit(&[("f", "over ssh"), ("dir/g", "below")]);
+    repository.commit(&[("f", "over ssh"), ("dir/g", "below"), ("Dockerfile", "FROM scratch\nCOPY . /context/\n")]);
     let bare = project.home().join("app.git");
     repository.git(&["clone", "--quiet", "--bare", text(repository.dir()), text(&bare)]);
     project.own(&bare);
@@ -98,6 +98,12 @@ fn repositories_come_over_ssh_with_the_keys_of_an_agent() {
         let known = find(&project.state(), "known_hosts").expect("known_hosts in the state directory");
         assert_eq!(fs::read_to_string(&known).unwrap().trim(), server.known());
         assert_eq!(fs::metadata(&known).unwrap().permissions().mode() & 0o022, 0);
+
+        // As the context it needs no flag where the agent is the usual one, as with buildx.
+        let mut command = project.rbuild_command(&["-o", spec.as_str(), &url]);
+        command.env("SSH_AUTH_SOCK", &agent.socket);
+        let _ = run(command).success();
+        assert_eq!(fs::read_to_string(out.join("context/f")).unwrap(), "over ssh");
 
         // A host that shows another key than before is not talked to.
         let other = fs::read_to_string(project.home().join("second.pub")).unwrap();

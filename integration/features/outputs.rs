@@ -197,6 +197,14 @@ fn load_hands_the_image_to_docker_or_says_what_to_do() {
         let archive = format!("docker-archive:{}:app:1", project.home().join("got.tar").display());
         assert_eq!(inspect(&["--config", &archive])["config"]["Cmd"][0], "/a");
 
+        // Asked for twice it is loaded once.
+        let count = "#!/bin/sh\necho load >> $HOME/loads\ncat > /dev/null\n";
+        search_path(&project, Some(count));
+        let mut command = project.rbuild_command(&["--load", "-o", "type=docker,name=app:2"]);
+        command.arg(project.context()).env("PATH", &bin);
+        let _ = run(command).success();
+        assert_eq!(fs::read_to_string(project.home().join("loads")).unwrap(), "load\n");
+
         search_path(&project, Some("#!/bin/sh\ncat > /dev/null\necho no daemon here >&2\nexit 1\n"));
         let mut command = project.rbuild_command(&["--load", "-t", "app:1"]);
         command.arg(project.context()).env("PATH", &bin);

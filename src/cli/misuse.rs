@@ -81,7 +81,7 @@ fn invalid_value(error: &clap::Error) -> Diagnostic {
     let told = usage(format!("invalid value of {flag}: {value:?} is none of {valid}"));
     match suggest(&value, valid.split(", ")).filter(|_| value.len() > SHORT) {
         Some(near) => told.hinted(format!("did you mean `{flag} {near}`?")),
-        None => told,
+        None => told.hinted(format!("write for example `{flag} {}`", valid.split(", ").next().unwrap_or_default())),
     }
 }
 

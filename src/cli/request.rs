@@ -77,7 +77,10 @@ fn agents(args: &BuildArgs, environment: &Environment) -> Result<Agents, Diagnos
         let agent = spec.agent(own.as_deref(), &workspace)?;
         Ok((spec.id, agent))
     };
-    let found = args.ssh.iter().map(find).collect::<Result<_, crate::secrets::SecretError>>();
+    // A repository that is reached by ssh asks for the agent without a word, as with buildx.
+    let by_ssh = args.ssh.is_empty() && own.is_some() && is_git_by_ssh(&args.context);
+    let implied = by_ssh.then(|| "default".to_owned());
+    let found = args.ssh.iter().chain(&implied).map(find).collect::<Result<_, crate::secrets::SecretError>>();
     found.map_err(|error| Diagnostic::from_error(&error))
 }
 
@@ -111,7 +114,7 @@ pub(super) fn exports(args: &BuildArgs) -> Result<Vec<ExportSpec>, Diagnostic> {
             exports.push(parse(&named_push("type=registry"))?);
         }
     }
-    if args.load {
+    if args.load && !exports.iter().any(|export| matches!(export, ExportSpec::Load(_))) {
         exports.push(parse(&"type=docker".to_owned())?);
     }
     if exports.is_empty() && (args.quiet || args.iidfile.is_some() || args.metadata_file.is_some()) {
@@ -280,6 +283,12 @@ fn is_remote(text: &str) -> Result<bool, Diagnostic> {
     };
     let git = gitref::parse(text).map_err(wrong)?.is_some();
     Ok(git || text.starts_with("http://") || text.starts_with("https://"))
+}
+
+/// Tells whether the context is a git repository that is reached by ssh; a directory of that name comes first.
+fn is_git_by_ssh(context: &str) -> bool {
+    let git = gitref::parse(context).ok().flatten();
+    git.is_some_and(|git| git.url.scheme == "ssh") && !std::path::Path::new(context).is_dir()
 }
 
 /// Drops user and password of a URL, and what follows a `?`.

@@ -22,9 +22,9 @@ pub enum RootlessError {
     Refused {
         /// Which setting does.
         reason: Refusal,
-        /// Cause.
+        /// What was refused.
         #[source]
-        source: io::Error,
+        source: Box<RootlessError>,
     },
     /// A step after the namespaces were made failed.
     #[error("failed to {action}")]
@@ -58,10 +58,10 @@ pub enum RootlessError {
         #[source]
         source: io::Error,
     },
-    /// `newuidmap` or `newgidmap` failed.
+    /// Ids could not be mapped.
     #[error("{program} refused to map ids (exit code {code})")]
     MapperFailed {
-        /// Which.
+        /// `newuidmap`, `newgidmap`, or what stands for them where the ids are an outer container's.
         program: &'static str,
         /// Its exit code.
         code: u8,
@@ -111,9 +111,30 @@ impl Refusal {
     }
 }
 
-/// Finds out which setting made the kernel refuse.
+/// Makes the error of namespaces that could not be made.
 pub(super) fn refused(source: io::Error) -> RootlessError {
-    RootlessError::Refused { reason: diagnose(Path::new("/proc")), source }
+    let reason = diagnose(Path::new("/proc"));
+    RootlessError::Refused {
+        reason,
+        source: Box::new(RootlessError::Namespace { action: "make the namespaces", source }),
+    }
+}
+
+/// Makes the error of what failed in namespaces that were made: AppArmor, and filters of outer containers, let a namespace be made
+/// and refuse what it is good for.
+pub(super) fn within(action: &'static str) -> impl Fn(io::Error) -> RootlessError {
+    move |source| refused_within(Path::new("/proc"), action, source)
+}
+
+fn refused_within(proc: &Path, action: &'static str, source: io::Error) -> RootlessError {
+    let denied = source.kind() == io::ErrorKind::PermissionDenied;
+    let error = RootlessError::Namespace { action, source };
+    match diagnose(proc) {
+        reason @ (Refusal::AppArmor | Refusal::OuterFilter) if denied => {
+            RootlessError::Refused { reason, source: Box::new(error) }
+        }
+        _ => error,
+    }
 }
 
 fn diagnose(proc: &Path) -> Refusal {
@@ -147,7 +168,7 @@ impl Diagnose for RootlessError {
                 "give the user ids: `sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}`"
             )],
             Self::MapperFailed { program, .. } => vec![format!(
-                "{program} must be set-user-ID root or have file capabilities, and the ids must stand in /etc/subuid and /etc/subgid"
+                "{program} must be set-user-ID root or have file capabilities, not run below no_new_privs or from a nosuid mount, and the ids must stand in /etc/subuid and /etc/subgid"
             )],
             Self::Inspect { .. } | Self::Namespace { .. } | Self::Read { .. } => Vec::new(),
         }
@@ -173,8 +194,32 @@ mod tests {
             std::fs::write(&file, text).expect("write");
             let reason = diagnose(temp.path());
             assert_eq!(reason, expected, "{path}");
-            let error = RootlessError::Refused { reason, source: io::ErrorKind::PermissionDenied.into() };
+            let source = RootlessError::Namespace { action: "x", source: io::ErrorKind::PermissionDenied.into() };
+            let error = RootlessError::Refused { reason, source: Box::new(source) };
             assert!(error.hints()[0].contains(remedy), "{path}");
         }
+    }
+
+    const EPERM: i32 = 1;
+    const ENOMEM: i32 = 12;
+    const EACCES: i32 = 13;
+
+    #[test]
+    fn what_a_namespace_may_not_do_is_explained_too() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let place = temp.path().join("sys/kernel");
+        std::fs::create_dir_all(&place).expect("mkdir");
+        std::fs::write(place.join("apparmor_restrict_unprivileged_userns"), "1\n").expect("write");
+        let told = |errno: i32| {
+            let error = refused_within(temp.path(), "make mounts private", io::Error::from_raw_os_error(errno));
+            (crate::diag::chain(&error), error.hints())
+        };
+        for denied in [EACCES, EPERM] {
+            let (text, hints) = told(denied);
+            assert!(text.contains("AppArmor") && text.contains("failed to make mounts private"), "{text}");
+            assert!(hints[0].contains("apparmor_restrict_unprivileged_userns=0"), "{hints:?}");
+        }
+        let (text, hints) = told(ENOMEM);
+        assert!(!text.contains("AppArmor") && hints.is_empty(), "{text}");
     }
 }

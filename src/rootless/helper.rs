@@ -20,7 +20,7 @@ pub(super) enum Mapping {
     /// Many ids, by a helper.
     Many(Many),
     /// Only the caller's own id, by the process itself.
-    Single { uid: u32, gid: u32 },
+    Single,
 }
 
 /// Many ids: by `newuidmap` and `newgidmap`, or by the helper itself where it holds the capabilities for it.
@@ -52,6 +52,8 @@ fn find(program: &'static str) -> Result<String, RootlessError> {
 pub(super) struct Helper {
     users: Child,
     groups: Child,
+    /// Who maps, as errors have it.
+    names: [&'static str; 2],
     /// Closed to let them start.
     gates: [OwnedFd; 2],
 }
@@ -62,26 +64,42 @@ impl Helper {
         let (newuidmap, newgidmap) = many.programs.as_ref().map(|(users, groups)| (&**users, &**groups)).unzip();
         let (users, first) = start_one(newuidmap, "uid_map", &many.users)?;
         let (groups, second) = start_one(newgidmap, "gid_map", &many.groups)?;
-        Ok(Self { users, groups, gates: [first, second] })
+        let names = if many.programs.is_some() { ["newuidmap", "newgidmap"] } else { ["the kernel"; 2] };
+        Ok(Self { users, groups, names, gates: [first, second] })
     }
 
     /// Lets them map, and waits for them.
-    pub(super) fn map(self) -> Result<(), RootlessError> {
+    pub(super) fn map(self) -> Result<Mapped, RootlessError> {
         for gate in self.gates {
             let opened = File::from(gate).write_all(b"x");
             opened.map_err(|source| RootlessError::Namespace { action: "start the helper", source })?;
         }
-        for (child, program) in [(self.users, "newuidmap"), (self.groups, "newgidmap")] {
-            let ended =
-                child.wait().map_err(|source| RootlessError::Namespace { action: "wait for the helper", source })?;
-            match ended {
-                Ended::Exited(0) => {}
-                Ended::Exited(code) => return Err(RootlessError::MapperFailed { program, code }),
-                Ended::Signaled(_) => return Err(RootlessError::MapperFailed { program, code: u8::MAX }),
-            }
+        let [first, second] = self.names;
+        match (finish(self.users, first)?, finish(self.groups, second)?) {
+            (None, None) => Ok(Mapped::All),
+            (Some(failed), Some(_)) => Ok(Mapped::Nothing(failed)),
+            (Some(failed), None) | (None, Some(failed)) => Err(failed),
         }
-        Ok(())
     }
+}
+
+/// What became of the maps.
+#[derive(Debug)]
+pub(super) enum Mapped {
+    /// Both are written.
+    All,
+    /// None is, so that the process can still map its own id.
+    Nothing(RootlessError),
+}
+
+/// Waits for a helper; returns how it failed, if it did.
+fn finish(child: Child, program: &'static str) -> Result<Option<RootlessError>, RootlessError> {
+    let ended = child.wait().map_err(|source| RootlessError::Namespace { action: "wait for the helper", source })?;
+    Ok(match ended {
+        Ended::Exited(0) => None,
+        Ended::Exited(code) => Some(RootlessError::MapperFailed { program, code }),
+        Ended::Signaled(_) => Some(RootlessError::MapperFailed { program, code: u8::MAX }),
+    })
 }
 
 fn start_one(program: Option<&str>, map: &str, extents: &[Extent]) -> Result<(Child, OwnedFd), RootlessError> {
@@ -119,12 +137,12 @@ fn text(extents: &[Extent]) -> String {
 
 /// Maps the caller's id to 0; the kernel allows that to anyone who gives up changing groups.
 pub(super) fn map_own_id(uid: u32, gid: u32) -> Result<(), RootlessError> {
-    proc::make_dumpable().map_err(|source| RootlessError::Namespace { action: "map the caller's id", source })?;
+    let failed = super::error::within("map the caller's id");
+    proc::make_dumpable().map_err(&failed)?;
     for (file, content) in
         [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {uid} 1")), ("gid_map", format!("0 {gid} 1"))]
     {
-        std::fs::write(format!("/proc/self/{file}"), content)
-            .map_err(|source| RootlessError::Namespace { action: "map the caller's id", source })?;
+        std::fs::write(format!("/proc/self/{file}"), content).map_err(&failed)?;
     }
     Ok(())
 }

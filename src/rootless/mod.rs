@@ -21,7 +21,7 @@ pub use error::RootlessError;
 use crate::sys::idmap::{self, Extent};
 use crate::sys::ns::{self, Namespace};
 use crate::sys::{caps, effective_gid, effective_uid, proc};
-use helper::{Helper, Many, Mapping};
+use helper::{Helper, Many, Mapped, Mapping};
 
 /// What was entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +53,12 @@ pub fn enter() -> Result<Entered, RootlessError> {
         ns::unshare(&[Namespace::Mount]).map_err(error::refused)?;
         (Mode::Root, Vec::new())
     } else {
-        let (mapping, notices) = choose(uid, gid, held)?;
-        (enter_user_namespace(mapping)?, notices)
+        let (mapping, mut notices) = choose(uid, gid, held)?;
+        let (mode, more) = enter_user_namespace(mapping, (uid, gid))?;
+        notices.extend(more);
+        (mode, notices)
     };
-    ns::make_mounts_private().map_err(|source| RootlessError::Namespace { action: "make mounts private", source })?;
+    ns::make_mounts_private().map_err(error::within("make mounts private"))?;
     proc::make_undumpable().map_err(|source| RootlessError::Namespace { action: "protect the process", source })?;
     let users = idmap::users().map_err(|source| RootlessError::Inspect { what: "the id map", source })?;
     Ok(Entered { mode, notices, max_id: idmap::highest(&users) })
@@ -72,13 +74,14 @@ fn choose(uid: u32, gid: u32, held: u64) -> Result<(Mapping, Vec<String>), Rootl
     }
     match Many::with_subids(uid, gid) {
         Ok(many) => Ok((Mapping::Many(many), Vec::new())),
-        Err(reason) => {
-            let notice =
-                format!("{}; only user 0 exists in the build, so chown and USER fail", crate::diag::chain(&reason));
-            let hints = crate::diag::Diagnose::hints(&reason);
-            Ok((Mapping::Single { uid, gid }, std::iter::once(notice).chain(hints).collect()))
-        }
+        Err(reason) => Ok((Mapping::Single, single_notices(&reason))),
     }
+}
+
+/// Says why there is one id only, and what can be done.
+fn single_notices(reason: &RootlessError) -> Vec<String> {
+    let notice = format!("{}; only user 0 exists in the build, so chown and USER fail", crate::diag::chain(reason));
+    std::iter::once(notice).chain(crate::diag::Diagnose::hints(reason)).collect()
 }
 
 /// Every id that exists keeps its number.
@@ -86,21 +89,20 @@ fn identity(map: &[Extent]) -> Vec<Extent> {
     map.iter().map(|e| Extent { inside: e.inside, outside: e.inside, count: e.count }).collect()
 }
 
-fn enter_user_namespace(mapping: Mapping) -> Result<Mode, RootlessError> {
+fn enter_user_namespace(mapping: Mapping, (uid, gid): (u32, u32)) -> Result<(Mode, Vec<String>), RootlessError> {
     let namespaces = [Namespace::User, Namespace::Mount];
-    match mapping {
-        Mapping::Single { uid, gid } => {
-            ns::unshare(&namespaces).map_err(error::refused)?;
-            helper::map_own_id(uid, gid)?;
-            Ok(Mode::SingleId)
-        }
-        Mapping::Many(many) => {
-            let helper = Helper::start(&many)?;
-            ns::unshare(&namespaces).map_err(error::refused)?;
-            helper.map()?;
-            Ok(Mode::Subids)
-        }
-    }
+    let helper = match &mapping {
+        Mapping::Single => None,
+        Mapping::Many(many) => Some(Helper::start(many)?),
+    };
+    ns::unshare(&namespaces).map_err(error::refused)?;
+    let reason = match helper.map(Helper::map).transpose()? {
+        Some(Mapped::All) => return Ok((Mode::Subids, Vec::new())),
+        Some(Mapped::Nothing(reason)) => Some(reason),
+        None => None,
+    };
+    helper::map_own_id(uid, gid)?;
+    Ok((Mode::SingleId, reason.as_ref().map(single_notices).unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl Diagnose for LocalError {
     fn kind(&self) -> Kind {
         match self {
             Self::Open { .. } => Kind::Usage,
-            Self::Archive { .. } => Kind::Machine,
+            Self::Archive { source } if of_the_machine(source) => Kind::Machine,
             _ => Kind::Dockerfile,
         }
     }
@@ -124,9 +124,24 @@ impl Diagnose for LocalError {
             Self::Read { path, source } if source.kind() == io::ErrorKind::PermissionDenied => {
                 vec![format!("make it readable: `chmod +r {path}`")]
             }
+            Self::Archive { source } if !of_the_machine(source) => {
+                vec!["a context is a tar, or one compressed with gzip, bzip2, xz or zstd: `tar -c . | rbuild -`".into()]
+            }
             _ => Vec::new(),
         }
     }
+}
+
+/// What the system raised comes from the disk, the rest from what the archive holds.
+fn of_the_machine(error: &io::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.raw_os_error().is_some()) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// A build context.
