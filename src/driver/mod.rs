@@ -412,6 +412,7 @@ async fn open(
     };
     build.dockerfile = (inputs.dockerfile_name, String::from_utf8_lossy(&inputs.dockerfile).into());
     let request = build.frontend_request(inputs.dockerfile);
+    frontend::accept_syntax(&request).map_err(|error| error.into_diagnostic().while_doing(SOLVE))?;
     build.note_syntax(&request);
     Ok((build, request, bridge))
 }
