@@ -362,10 +362,13 @@ async fn prepare(
 ) -> Result<(Build, Lowered, DriverBridge, Imports), Diagnostic> {
     let (build, request, bridge) = open(setup, request, Arc::clone(&sink)).await?;
     let imports = Imports::start(&build.setup.caches_from, &build.stations, &sink);
+    let begun = std::time::Instant::now();
     match frontend::lower(&request, &bridge).await {
         Ok(lowered) => {
+            // What images are asked of registries meanwhile counts too.
+            let ms = begun.elapsed().as_secs_f64() * 1e3;
             let steps: usize = lowered.results.iter().map(|result| result.definition.vertices.len()).sum();
-            tracing::debug!(platforms = lowered.results.len(), steps, "lowered the Dockerfile");
+            tracing::debug!(platforms = lowered.results.len(), steps, ms, "lowered the Dockerfile");
             build.warn(&lowered.warnings);
             Ok((build, lowered, bridge, imports))
         }
