@@ -11,6 +11,7 @@ mod faults;
 mod features;
 mod fuzz_smoke;
 mod layers;
+mod ops;
 mod registry;
 mod security;
 mod support;

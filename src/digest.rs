@@ -21,6 +21,52 @@ pub struct DigestError {
     pub text: String,
 }
 
+/// What is wrong with the shape of a digest, in the words of OCI's own reader (`go-digest`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// It is no `algorithm:digits`, or the digits are not the algorithm's.
+    #[error("invalid checksum digest format")]
+    Format,
+    /// There are too many digits, or too few.
+    #[error("invalid checksum digest length")]
+    Length,
+    /// Nobody knows the algorithm.
+    #[error("unsupported digest algorithm")]
+    Algorithm,
+}
+
+/// Tells whether a text is a digest by the algorithms OCI registers, SHA-384 included.
+pub fn shape(text: &str) -> Result<(), ShapeError> {
+    let (algorithm, encoded) = text.split_once(':').unwrap_or_default();
+    let length = match algorithm {
+        "sha256" => 64,
+        "sha384" => 96,
+        "sha512" => 128,
+        _ if is_algorithm(algorithm) && is_encoded(encoded) => return Err(ShapeError::Algorithm),
+        _ => return Err(ShapeError::Format),
+    };
+    match encoded.len() {
+        0 => Err(ShapeError::Format),
+        found if found != length => Err(ShapeError::Length),
+        _ if encoded.bytes().all(is_lower_hex) => Ok(()),
+        _ => Err(ShapeError::Format),
+    }
+}
+
+/// `component[+._-]component…`, in lower case.
+fn is_algorithm(text: &str) -> bool {
+    let plain = |c: &str| !c.is_empty() && c.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    text.split(['+', '.', '_', '-']).all(plain)
+}
+
+fn is_encoded(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"=_-".contains(&b))
+}
+
+fn is_lower_hex(byte: u8) -> bool {
+    byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
+}
+
 /// A content digest, `algorithm:hex`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(Box<str>);
@@ -67,8 +113,7 @@ impl FromStr for Digest {
             Some(("sha512", hex)) if hex.len() == 128 => hex,
             _ => "",
         };
-        let valid = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if digits.is_empty() || !digits.bytes().all(valid) {
+        if digits.is_empty() || !digits.bytes().all(is_lower_hex) {
             return Err(DigestError { text: text.chars().take(160).collect() });
         }
         Ok(Self(text.into()))

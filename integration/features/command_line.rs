@@ -245,6 +245,7 @@ fn flags_of_later_versions_are_refused_by_name() {
         &["--resource=x"],
         &["--cgroup-parent=x"],
         &["--squash"],
+        &["--build-arg", "BUILDKIT_ATTEST_PROVENANCE=mode=max"],
         &["--rm=false"],
         &["--security-opt", "seccomp=unconfined"],
         &["--allow", "everything"],

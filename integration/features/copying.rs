@@ -319,12 +319,17 @@ fn unpacking_can_be_asked_for_and_refused() {
 fn exclusions_with_exceptions_and_parents_with_links() {
     for user in BOTH {
         let dockerfile = "FROM scratch\nCOPY --exclude=** --exclude=!keep/*.md . /some/\nCOPY --exclude=a/*/c --parents a keep/./x.md /p/\n\
-                          COPY --parents ./a/b/./c ./**/x.md /pivot/\nCOPY --parents nothing*/here /none/\n";
+                          COPY --parents ./a/b/./c ./**/x.md /pivot/\nCOPY --parents nothing*/here /none/\n\
+                          ADD --exclude=b/d --exclude=*.md a keep top.md /added/\n";
         let project = Project::with(user, dockerfile);
         project.file("keep/x.md", "").file("keep/y.txt", "").file("a/b/c", "").file("a/b/d", "").file("top.md", "");
         let out = project.files(&[]);
         let found = tool("sh", &["-c", &format!("cd {} && find . -type f | sort | tr '\\n' ' '", text(&out))]);
-        assert_eq!(found, "./p/a/b/d ./p/x.md ./pivot/c ./pivot/keep/x.md ./some/keep/x.md ");
+        // What is named itself is copied: exclusions are for what is below.
+        assert_eq!(
+            found,
+            "./added/b/c ./added/top.md ./added/y.txt ./p/a/b/d ./p/x.md ./pivot/c ./pivot/keep/x.md ./some/keep/x.md "
+        );
         let missing = Project::with(user, "FROM scratch\nCOPY --parents a/none /p/\n");
         let _ = missing.file("a/b", "").build(&[]).failure(3).says("/a/none").says("Dockerfile:2");
     }

@@ -320,8 +320,14 @@ fn secrets_open_a_repository_and_stay_secret() {
                 assert!(found.stdout.is_empty(), "{secret} is in {}", String::from_utf8_lossy(&found.stdout));
             }
         }
-        let dumped = project.rbuild(&["debug", "dump-llb"]);
-        assert!(!dumped.stdout.contains(token));
+        let mut command = project.command(crate::support::build::binary());
+        command
+            .args(["debug", "dump-llb", "--root"])
+            .arg(project.state())
+            .args(["--secret", "id=GIT_AUTH_TOKEN,env=TOKEN"]);
+        command.arg(project.context()).env("TOKEN", token);
+        let dumped = run(command).success().silent_about(token);
+        assert!(dumped.stdout.contains("git.fullurl") && !dumped.stdout.contains(token), "{}", dumped.stdout);
     }
 }
 

@@ -144,6 +144,17 @@ fn secrets_reach_the_step_and_nothing_else() {
         let said = crate::support::build::run(command).success();
         let said = said.silent_about(SECRET);
         assert!(!said.stdout.contains(SECRET));
+        let mut command = project.command(crate::support::build::binary());
+        command
+            .args(["debug", "dump-llb", "--root"])
+            .arg(project.state())
+            .args(&args[..4])
+            .args(busybox())
+            .arg(&context);
+        command.env("THE_VARIABLE", SECRET);
+        let dumped = crate::support::build::run(command).success().silent_about(SECRET);
+        assert!(dumped.stdout.contains("/run/secrets/file") && dumped.stdout.contains("TOKEN"), "{}", dumped.stdout);
+        assert!(!dumped.stdout.contains(SECRET));
         let read = |name: &str| fs::read_to_string(output.join(name)).unwrap();
         assert_eq!(
             (read("length"), read("stat"), read("own")),

@@ -437,6 +437,11 @@ fn build_arg(arg: &str, environment: &Environment) -> Result<Option<(String, Str
         return Err(usage("invalid value of --build-arg: the name is missing".into())
             .hinted("write `--build-arg NAME=VALUE`, or `--build-arg NAME` for the environment's value"));
     }
+    if name.starts_with("BUILDKIT_ATTEST_") {
+        // BuildKit takes these for `--attest`.
+        return Err(usage(format!("invalid value of --build-arg: {name}: attestations are not made by this version"))
+            .hinted("leave it out"));
+    }
     Ok(value.map(|value| (name.to_owned(), value)))
 }
 

@@ -20,6 +20,11 @@ pub struct RuleSet {
 }
 
 impl RuleSet {
+    /// Every rule.
+    pub fn all() -> Self {
+        Self { all: true, ..Self::default() }
+    }
+
     /// Tells whether a rule is in the set.
     pub fn contains(&self, rule: Rule) -> bool {
         self.all || self.names.contains(rule.name())

@@ -9,7 +9,6 @@ use super::flags::{Flags, Takes};
 use super::heredoc;
 use super::instruction::{AddInstruction, CopyInstruction, Heredoc, InstructionKind, SourcesAndDest};
 use super::parse::MAX_FILE;
-use super::text::strip_leading_tabs;
 
 /// Reads COPY.
 pub(crate) fn copy(words: &[String], args: &[String], heredocs: &[Heredoc]) -> Result<InstructionKind, Problem> {
@@ -79,19 +78,20 @@ fn sources_and_dest(keyword: &str, args: &[String], heredocs: &[Heredoc]) -> Res
     }
     files.dest = dest.clone();
     // Of two with one name, the last body counts for both.
-    let bodies: BTreeMap<&str, &str> = heredocs.iter().map(|h| (h.name.as_str(), h.body.as_str())).collect();
+    let bodies: BTreeMap<&str, &Heredoc> = heredocs.iter().map(|h| (h.name.as_str(), h)).collect();
     let mut total = 0;
     for source in sources {
         let Some(heredoc) = announced(source) else {
             files.paths.push(source.clone());
             continue;
         };
-        let body = bodies.get(heredoc.name.as_str()).copied().unwrap_or_default();
-        total += body.len();
+        let found = bodies.get(heredoc.name.as_str()).copied();
+        total += found.map_or(0, |found| found.body.len());
         if total > MAX_FILE {
             return Err(Problem::meaning(format!("the heredocs of one {keyword} hold more than {MAX_FILE} bytes")));
         }
-        files.inline.push(with_body(heredoc, body));
+        let (body, bytes) = found.map(|found| (found.body.clone(), found.bytes.clone())).unwrap_or_default();
+        files.inline.push(Heredoc { body, bytes, ..heredoc }.chomped());
     }
     Ok(files)
 }
@@ -99,8 +99,4 @@ fn sources_and_dest(keyword: &str, args: &[String], heredocs: &[Heredoc]) -> Res
 /// Reads an argument as a heredoc; one whose delimiter cannot be read is a path.
 fn announced(word: &str) -> Option<Heredoc> {
     heredoc::in_word(word).ok().flatten()
-}
-
-fn with_body(announced: Heredoc, body: &str) -> Heredoc {
-    Heredoc { body: if announced.chomp { strip_leading_tabs(body) } else { body.to_owned() }, ..announced }
 }

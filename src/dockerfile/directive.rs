@@ -85,8 +85,10 @@ impl Scan {
 fn key_and_value(comment: &str) -> Option<(Key, String)> {
     let (word, value) = comment.trim_start().split_once('=')?;
     let key = Key::parse(word.trim_end_matches(is_pattern_space))?;
-    let value = value.trim_matches(is_pattern_space);
-    (!value.is_empty()).then(|| (key, value.to_owned()))
+    let trimmed = value.trim_matches(is_pattern_space);
+    // A value of blanks only is the last of them.
+    let value = if trimmed.is_empty() { value.chars().next_back()?.to_string() } else { trimmed.to_owned() };
+    Some((key, value))
 }
 
 fn is_pattern_space(c: char) -> bool {
@@ -116,7 +118,7 @@ pub(crate) fn check_in_comment(comment: &str) -> Option<Result<CheckOptions, Che
 fn scan_file(text: &[u8], skipped: u32, marker: &str, wanted: Key) -> Option<Directive> {
     let mut scan = Scan::default();
     for (line, number) in text.split(|byte| *byte == b'\n').zip(skipped + 1..) {
-        let line = String::from_utf8_lossy(line);
+        let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
         let (key, value) = scan.line(marker, &line).ok()??;
         if key == wanted {
             return Some(directive(value, number));
@@ -159,7 +161,7 @@ mod tests {
     #[test]
     fn finds_the_syntax() {
         type Found = Option<(&'static str, &'static str, u32)>;
-        let cases: [(&[u8], Found); 11] = [
+        let cases: [(&[u8], Found); 14] = [
             (b"# syntax=a/b:1 --x y\nFROM x", Some(("a/b:1", "a/b:1 --x y", 1))),
             (b"\xef\xbb\xbf#syntax = a \r\nFROM x", Some(("a", "a", 1))),
             (b"#!/bin/x\n# escape=`\n# SYNTAX=a\n", Some(("a", "a", 3))),
@@ -170,6 +172,9 @@ mod tests {
             (b"# other=1\n# syntax=a\n", None),
             (b"\n# syntax=a\n", None),
             (b"# syntax=\n", None),
+            (b"# syntax=\r\n", None),
+            (b"# syntax= \nFROM x", Some(("", " ", 1))),
+            (b"# escape= \t\r\n# syntax=a\n", Some(("a", "a", 2))),
             (b"", None),
         ];
         for (text, want) in cases {

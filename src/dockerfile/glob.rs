@@ -5,7 +5,11 @@
 
 use regex::{Captures, NoExpand, Regex};
 
+use super::name;
 use super::word::{MAX_LENGTH, WordProblem};
+
+/// Go's scanner drops it at the start of a text.
+const MARK: char = '\u{feff}';
 
 /// Which of several matches is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,14 +22,14 @@ pub(crate) enum Greed {
 
 /// Cuts a prefix that matches.
 pub(crate) fn trim_prefix(pattern: &str, value: &str, greed: Greed) -> Result<String, WordProblem> {
-    let regex = compile(pattern, &tokens(pattern)?, greed, "^")?;
+    let regex = compile(pattern, &tokens(pattern.strip_prefix(MARK).unwrap_or(pattern))?, greed, "^")?;
     Ok(regex.find(value).map_or(value, |found| &value[found.end()..]).to_owned())
 }
 
 /// Cuts a suffix that matches.
 pub(crate) fn trim_suffix(pattern: &str, value: &str, greed: Greed) -> Result<String, WordProblem> {
     // An engine that finds the leftmost match finds the shortest suffix only when everything is turned around.
-    let mut tokens = tokens(pattern)?;
+    let mut tokens = tokens(pattern.strip_suffix(MARK).unwrap_or(pattern))?;
     tokens.reverse();
     let regex = compile(pattern, &tokens, greed, "^")?;
     let reversed: String = value.chars().rev().collect();
@@ -36,7 +40,7 @@ pub(crate) fn trim_suffix(pattern: &str, value: &str, greed: Greed) -> Result<St
 /// Replaces the first match, or all. With all, `$0`, `${name}` and `$$` in the replacement are a template, as in Go's
 /// regular expressions: the match, nothing (there are no groups), and a dollar sign.
 pub(crate) fn replace(pattern: &str, value: &str, with: &str, all: bool) -> Result<String, WordProblem> {
-    let regex = compile(pattern, &tokens(pattern)?, Greed::Longest, "")?;
+    let regex = compile(pattern, &tokens(pattern.strip_prefix(MARK).unwrap_or(pattern))?, Greed::Longest, "")?;
     let count = if all { regex.find_iter(value).count() } else { 1 };
     if count.saturating_mul(with.len()).saturating_add(value.len()) > MAX_LENGTH {
         return Err(WordProblem::TooLong);
@@ -99,8 +103,7 @@ fn template(text: &str) -> Vec<Part<'_>> {
 fn group_name(text: &str) -> Option<(&str, &str)> {
     let inner = text.strip_prefix('{');
     let from = inner.unwrap_or(text);
-    let end = from.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(from.len());
-    let (name, rest) = from.split_at(end);
+    let (name, rest) = from.split_at(name::word(from));
     if name.is_empty() {
         return None;
     }

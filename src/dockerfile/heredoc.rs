@@ -26,7 +26,7 @@ pub fn in_word(word: &str) -> Result<Option<Heredoc>, WordError> {
         return Ok(None);
     }
     let Some((name, expand)) = delimiter(name)? else { return Ok(None) };
-    Ok(Some(Heredoc { name, fd: fd.parse().unwrap_or(0), expand, chomp, body: String::new() }))
+    Ok(Some(Heredoc { name, fd: fd.parse().unwrap_or(0), expand, chomp, body: String::new(), bytes: None }))
 }
 
 /// Returns the delimiter without quotes, and whether it had none; nothing if it is not one word.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::device::DeviceSpec;
+use super::text::{strip_leading_tabs, strip_leading_tabs_of_bytes};
 use crate::diag::LineRange;
 
 /// A whole Dockerfile.
@@ -63,8 +64,27 @@ pub struct Heredoc {
     pub expand: bool,
     /// Whether leading tabs are stripped (`<<-`).
     pub chomp: bool,
-    /// The body, verbatim.
+    /// The body as text; bytes that are no UTF-8 are U+FFFD.
     pub body: String,
+    /// The body, verbatim, where it is not text.
+    pub bytes: Option<Vec<u8>>,
+}
+
+impl Heredoc {
+    /// Returns the body, verbatim.
+    pub fn content(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or(self.body.as_bytes())
+    }
+
+    /// Returns the heredoc without the tabs at the start of its lines, if it asked for that.
+    #[must_use]
+    pub fn chomped(self) -> Self {
+        if !self.chomp {
+            return self;
+        }
+        let (body, bytes) = (strip_leading_tabs(&self.body), self.bytes.as_deref().map(strip_leading_tabs_of_bytes));
+        Self { body, bytes, ..self }
+    }
 }
 
 /// An instruction other than FROM.

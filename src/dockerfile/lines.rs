@@ -31,6 +31,8 @@ pub(crate) struct LogicalLine {
 #[derive(Debug)]
 pub(crate) struct Reader<'a> {
     lines: std::str::SplitInclusive<'a, char>,
+    /// What the lines were before they were made text.
+    bytes: &'a [u8],
     number: u32,
     directives: Scan,
     comments: Vec<String>,
@@ -45,8 +47,14 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// Builds a reader of a text without its byte order mark.
     pub(crate) fn new(text: &'a str) -> Self {
+        Self::of_bytes(text, text.as_bytes())
+    }
+
+    /// Builds a reader of the text that bytes were made, line for line, which have no byte order mark either.
+    pub(crate) fn of_bytes(text: &'a str, bytes: &'a [u8]) -> Self {
         Self {
             lines: text.split_inclusive('\n'),
+            bytes,
             number: 0,
             directives: Scan::default(),
             comments: Vec::new(),
@@ -67,8 +75,15 @@ impl<'a> Reader<'a> {
     }
 
     fn next_line(&mut self) -> Result<Option<&'a str>, ParseError> {
+        Ok(self.next_line_and_bytes()?.map(|(line, _)| line))
+    }
+
+    fn next_line_and_bytes(&mut self) -> Result<Option<(&'a str, &'a [u8])>, ParseError> {
         let Some(line) = self.lines.next() else { return Ok(None) };
-        if line.strip_suffix('\n').unwrap_or(line).len() > MAX_LINE {
+        let end = self.bytes.iter().position(|byte| *byte == b'\n').map_or(self.bytes.len(), |at| at + 1);
+        let (bytes, rest) = self.bytes.split_at(end);
+        self.bytes = rest;
+        if bytes.strip_suffix(b"\n").unwrap_or(bytes).len() > MAX_LINE {
             // Where the instruction would go on cannot be known, so nothing behind it is read.
             self.lines = "".split_inclusive('\n');
             let error = ParseError::new(format!("dockerfile line greater than max allowed size of {MAX_LINE}"))
@@ -79,7 +94,7 @@ impl<'a> Reader<'a> {
             return Err(if self.begun { error } else { error.said_upstream(NO_INSTRUCTIONS) });
         }
         self.number += 1;
-        Ok(Some(line))
+        Ok(Some((line, bytes)))
     }
 
     /// Returns the next instruction's text.
@@ -173,13 +188,16 @@ impl<'a> Reader<'a> {
 
     /// Reads the body of a heredoc; returns whether its terminator was found.
     pub(crate) fn read_heredoc(&mut self, heredoc: &mut Heredoc) -> Result<bool, ParseError> {
-        while let Some(raw) = self.next_line()? {
+        let mut verbatim = Vec::new();
+        while let Some((raw, bytes)) = self.next_line_and_bytes()? {
             let line = trim_newline(raw);
             let line = if heredoc.chomp { line.trim_start_matches('\t') } else { line };
-            if line == heredoc.name {
+            if line == heredoc.name && raw.as_bytes() == bytes {
+                heredoc.bytes = (verbatim != heredoc.body.as_bytes()).then_some(verbatim);
                 return Ok(true);
             }
             heredoc.body.push_str(raw);
+            verbatim.extend_from_slice(bytes);
         }
         Ok(false)
     }

@@ -30,6 +30,7 @@ pub mod json_array;
 pub mod lines;
 pub mod lint;
 pub mod mount;
+mod name;
 pub mod parse;
 pub mod rule;
 pub mod size;

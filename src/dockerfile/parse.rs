@@ -16,7 +16,7 @@ use super::instruction::{Dockerfile, Instruction, InstructionKind, SourceLine, S
 use super::interpret::{FromLine, Raw, Statement, interpret};
 use super::lines::{LogicalLine, NO_INSTRUCTIONS, Reader};
 use super::lint::{Linter, Rule};
-use super::text::split_once_blank;
+use super::text::{lossy, split_once_blank};
 
 /// Largest Dockerfile, in bytes.
 pub const MAX_FILE: usize = 16 << 20;
@@ -43,9 +43,10 @@ pub fn parse(name: &str, text: &[u8], lint: &mut Linter) -> Result<Dockerfile, V
         let hint = "save it as UTF-8, or convert it with `iconv -f UTF-16 -t UTF-8`";
         return Err(vec![ParseError::new("the Dockerfile is UTF-16 text, not UTF-8").hinted(hint)]);
     }
-    let text = String::from_utf8_lossy(text);
+    let bytes = text;
+    let text = lossy(bytes);
     let mut file = Assembly::default();
-    let escape = file.read(&text, lint);
+    let escape = file.read(&text, bytes, lint);
     file.finish(name, text, escape, lint)
 }
 
@@ -140,8 +141,10 @@ struct Assembly {
 
 impl Assembly {
     /// Reads all instructions; returns the escape character.
-    fn read(&mut self, text: &str, lint: &mut Linter) -> char {
-        let mut reader = Reader::new(text.strip_prefix('\u{feff}').unwrap_or(text));
+    fn read(&mut self, text: &str, bytes: &[u8], lint: &mut Linter) -> char {
+        const MARK: &str = "\u{feff}";
+        let text = text.strip_prefix(MARK).unwrap_or(text);
+        let mut reader = Reader::of_bytes(text, bytes.strip_prefix(MARK.as_bytes()).unwrap_or(bytes));
         let mut found = false;
         while self.errors.len() + self.syntax.len() < MAX_ERRORS {
             match reader.next_instruction() {

@@ -3,6 +3,8 @@
 //! In: text. Out: text, cut. Two classes of blanks are kept apart because the language does: [`is_blank`] separates a
 //! keyword from its arguments and the items of a list, `char::is_whitespace` trims and separates words.
 
+use std::borrow::Cow;
+
 /// Tells whether a character separates a keyword from its arguments: tab, vertical tab, form feed, CR or space.
 pub fn is_blank(c: char) -> bool {
     matches!(c, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ')
@@ -39,6 +41,25 @@ pub fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
+/// Returns bytes as text, each byte that is no UTF-8 as U+FFFD, which is how Go reads a string.
+pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    Cow::Owned(text)
+}
+
+/// Strips the tabs at the start of every line of what may not be text.
+pub fn strip_leading_tabs_of_bytes(bytes: &[u8]) -> Vec<u8> {
+    let strip = |line: &[u8]| line.iter().copied().skip_while(|byte| *byte == b'\t').collect::<Vec<u8>>();
+    bytes.split_inclusive(|byte| *byte == b'\n').flat_map(strip).collect()
+}
+
 /// Strips the tabs at the start of every line.
 pub fn strip_leading_tabs(text: &str) -> String {
     text.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
@@ -60,5 +81,12 @@ mod tests {
     #[test]
     fn strips_tabs_of_every_line() {
         assert_eq!(strip_leading_tabs("\t\ta\n\t b\n\n\t"), "a\n b\n\n");
+        assert_eq!(strip_leading_tabs_of_bytes(b"\t\t\xe9\n\t b\n\n\t"), b"\xe9\n b\n\n");
+    }
+
+    #[test]
+    fn each_byte_that_is_no_text_is_replaced() {
+        assert_eq!(lossy(b"a\xe2\x82b\xe9"), "a\u{fffd}\u{fffd}b\u{fffd}");
+        assert!(matches!(lossy("é".as_bytes()), Cow::Borrowed("é")));
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::glob::{self, Greed};
 use super::goquote::quote;
+use super::name;
 use crate::diag::{Diagnose, Kind};
 
 /// How deep `${a:-${b:-…}}` may nest.
@@ -261,7 +262,8 @@ impl<'a> Run<'a> {
         Self {
             lexer,
             env,
-            rest: text,
+            // As Go's scanner does at the start of each text.
+            rest: text.strip_prefix('\u{feff}').unwrap_or(text),
             raw_escapes: lexer.raw_escapes,
             depth: 0,
             gathered: String::new(),
@@ -520,11 +522,10 @@ impl<'a> Run<'a> {
     /// Reads a name: digits, or one special character, or letters, digits and `_`.
     fn name(&mut self) -> &'a str {
         let text = self.rest;
-        let is_digit = |c: char| c.is_numeric();
-        let len = match self.peek() {
-            Some(c) if is_digit(c) => text.find(|c| !is_digit(c)).unwrap_or(text.len()),
-            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => 1,
-            _ => text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len()),
+        let len = match (name::digits(text), self.peek()) {
+            (0, Some('@' | '*' | '#' | '?' | '-' | '$' | '!')) => 1,
+            (0, _) => name::word(text),
+            (digits, _) => digits,
         };
         let (name, rest) = text.split_at(len);
         self.rest = rest;

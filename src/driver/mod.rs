@@ -362,10 +362,13 @@ async fn prepare(
 ) -> Result<(Build, Lowered, DriverBridge, Imports), Diagnostic> {
     let (build, request, bridge) = open(setup, request, Arc::clone(&sink)).await?;
     let imports = Imports::start(&build.setup.caches_from, &build.stations, &sink);
+    let begun = std::time::Instant::now();
     match frontend::lower(&request, &bridge).await {
         Ok(lowered) => {
+            // What images are asked of registries meanwhile counts too.
+            let ms = begun.elapsed().as_secs_f64() * 1e3;
             let steps: usize = lowered.results.iter().map(|result| result.definition.vertices.len()).sum();
-            tracing::debug!(platforms = lowered.results.len(), steps, "lowered the Dockerfile");
+            tracing::debug!(platforms = lowered.results.len(), steps, ms, "lowered the Dockerfile");
             build.warn(&lowered.warnings);
             Ok((build, lowered, bridge, imports))
         }
@@ -412,6 +415,7 @@ async fn open(
     };
     build.dockerfile = (inputs.dockerfile_name, String::from_utf8_lossy(&inputs.dockerfile).into());
     let request = build.frontend_request(inputs.dockerfile);
+    frontend::accept_syntax(&request).map_err(|error| error.into_diagnostic().while_doing(SOLVE))?;
     build.note_syntax(&request);
     Ok((build, request, bridge))
 }

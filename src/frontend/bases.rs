@@ -118,12 +118,13 @@ impl Lowering<'_> {
                     true => GLOBAL_ARGS,
                     false => "write an image as NAME:TAG, the name in lower case",
                 };
-                Problem::new(format!("failed to parse stage name {}: {e}", quote(&written))).hinted(hint)
+                Problem::of_reference(&format!("failed to parse stage name {}", quote(&written)), &e).hinted(hint)
             })?
             .with_default_tag();
         stage.base_name = reference.to_string();
         stage.progress.dispatched |= stage.implicit;
         if !reachable {
+            self.presume_image(id, &target);
             return Ok(None);
         }
         if let Some(context) = stage.context.clone() {
@@ -139,6 +140,17 @@ impl Lowering<'_> {
             }
             None => Ok(Some(Job::Image(id, reference, written))),
         }
+    }
+
+    /// Takes the base of a stage that nobody needs so far for an image as it is named.
+    ///
+    /// A trigger may need it later. As in BuildKit, its FROM then is numbered once more, and a tree that no FROM names stays
+    /// what it is here.
+    fn presume_image(&mut self, id: StageId, target: &Platform) {
+        let stage = self.stages.get(id);
+        let (reference, platform) = (stage.base_name.clone(), stage.platform_or(target).clone());
+        self.add_image_source(id, &reference, &platform);
+        self.stages.get_mut(id).platform = Some(platform);
     }
 
     async fn ask_images(&self, jobs: &[Job]) -> Images {

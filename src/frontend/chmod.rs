@@ -28,21 +28,18 @@ pub(crate) fn parse(text: &str) -> Result<Chmod, Problem> {
     }
     if !text.split(',').all(is_clause) {
         let problem = Problem::new(format!("invalid chmod parameter: '{text}': invalid syntax"));
-        return Err(problem.marking(text).hinted(HINT));
+        return Err(problem.said_upstream("invalid syntax").marking(text).hinted(HINT));
     }
     Ok(Chmod { mode: 0, symbolic: text.to_owned() })
 }
 
-/// `[ugoa]*([-+=]perm*)+`, perm being letters of one kind: bits, or one class to copy from.
+/// `[ugoa]*([-+=]perm*)+`, perm being a bit, or a class to copy from.
 fn is_clause(text: &str) -> bool {
     let rest = text.trim_start_matches(['u', 'g', 'o', 'a']);
     if !rest.starts_with(['+', '-', '=']) {
         return false;
     }
-    rest.split(['+', '-', '=']).skip(1).all(|perms| {
-        let bits = perms.chars().all(|c| "rwxXst".contains(c));
-        bits || matches!(perms, "u" | "g" | "o")
-    })
+    rest.chars().all(|c| "+-=rwxXstugo".contains(c))
 }
 
 #[cfg(test)]
@@ -53,10 +50,10 @@ mod tests {
     fn reads_modes() {
         assert_eq!(parse("0755").expect("octal").mode, 0o755);
         assert_eq!(parse("").expect("none").mode, -1);
-        for text in ["u+x,go=rX", "g=u", "+X", "a-w+t", "="] {
+        for text in ["u+x,go=rX", "g=u", "+X", "a-w+t", "=", "u=go", "g+rwu", "go=u-w", "o=ux=g"] {
             assert_eq!(parse(text).expect(text), Chmod { mode: 0, symbolic: text.into() });
         }
-        for text in ["10000", "64a", "foo", "u", "u+q", "u+x,", "99999"] {
+        for text in ["10000", "64a", "foo", "u", "u+q", "u+x,", "99999", "u=a", "u=r,", ",u=r", "u=rz"] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

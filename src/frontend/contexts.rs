@@ -108,8 +108,8 @@ impl Lowering<'_> {
         if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case(MAIN) {
             return Ok(None);
         }
-        let reference =
-            Reference::from_str(name).map_err(|e| Problem::new(format!("invalid context name {name}: {e}")))?;
+        let reference = Reference::from_str(name)
+            .map_err(|e| Problem::of_reference(&format!("invalid context name {name}"), &e))?;
         let familiar = reference.familiar();
         let name = familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned();
         let platform = platform.unwrap_or(&self.target_platform).clone();

@@ -15,6 +15,7 @@ use super::names;
 use super::paths::{self, Tail};
 use super::sources::{self, GitOptions};
 use super::stage::StageId;
+use crate::digest;
 use crate::dockerfile::gitref::{self, GitRef};
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::instruction::{AddInstruction, CopyInstruction, Heredoc, SourcesAndDest};
@@ -122,6 +123,7 @@ impl Lowering<'_> {
             let mut heredoc = heredoc.clone();
             if heredoc.expand {
                 heredoc.body = self.expand_with(&lexer, at.stage, at.source, &heredoc.body)?;
+                heredoc.bytes = None;
             }
             expanded.inline.push(heredoc);
         }
@@ -188,7 +190,7 @@ impl Lowering<'_> {
 
     fn http_action(&mut self, at: At<'_>, copy: &Expanded<'_>, common: &Common, url: &str) -> Result<Action, Problem> {
         let Some(add) = copy.add else { return Err(no_download("a URL", at)) };
-        let checksum = parse_checksum(&copy.checksum)?;
+        let checksum = (!copy.checksum.is_empty()).then(|| parse_checksum(&copy.checksum)).transpose()?;
         let filename = sources::http_filename(url);
         let source = NodeKind::Source(sources::http(url, &filename, checksum), None);
         let mut metadata = contexts::named(&common.name);
@@ -211,7 +213,7 @@ impl Lowering<'_> {
         }
         let parents = if copy.parents { Some(split_parents(path, &common.os)?) } else { None };
         let (src, pattern, required) = parents.unwrap_or_else(|| (path.to_owned(), None, None));
-        let src = paths::normalize("/", &src, &common.os, Tail::Drop)?;
+        let src = below_root(&src, &common.os)?;
         let mut action = self.action(at, copy, common, &src);
         action.follow_symlink = true;
         action.dir_copy_contents = true;
@@ -230,7 +232,8 @@ impl Lowering<'_> {
         common: &Common,
         heredoc: &Heredoc,
     ) -> Result<Action, Problem> {
-        let name = paths::strip_drive(&heredoc.name, &common.os, Tail::Drop)?;
+        let name = paths::strip_drive(&heredoc.name, &common.os, Tail::Drop);
+        let name = name.map_err(|p| p.prefixed_upstream(paths::DRIVE))?;
         let node = self.inline_file(&Heredoc { name: name.clone(), ..heredoc.clone() }, 0o644);
         Ok((FileActionKind::Copy(self.action(at, copy, common, &name)), Some(node)))
     }
@@ -295,10 +298,15 @@ impl Lowering<'_> {
 
 /// Returns the absolute destination; what ends in a slash stays a directory.
 fn destination(cwd: &str, dest: &str, os: &str) -> Result<String, Problem> {
-    let dest = paths::strip_drive(dest, os, Tail::Keep)?;
+    let dest = paths::strip_drive(dest, os, Tail::Keep).map_err(|p| p.prefixed_upstream(paths::DRIVE))?;
     let dest = if dest.is_empty() || dest == "." { "./" } else { &dest };
     let parent = if paths::is_absolute(dest, os) { "/" } else { cwd };
     paths::normalize(parent, dest, os, Tail::Keep)
+}
+
+/// Returns a source's path from the root of what it is copied from.
+fn below_root(path: &str, os: &str) -> Result<String, Problem> {
+    paths::normalize("/", path, os, Tail::Drop).map_err(|p| p.prefixed_upstream(paths::DRIVE))
 }
 
 /// Root, include pattern and required path of one source of `COPY --parents`.
@@ -307,10 +315,10 @@ type Parents = (String, Option<String>, Option<String>);
 /// Splits `root/./pattern`.
 fn split_parents(path: &str, os: &str) -> Result<Parents, Problem> {
     let (root, pattern) = path.split_once("/./").unwrap_or(("/", path));
-    let pattern = paths::normalize("/", pattern, os, Tail::Drop)?;
+    let pattern = below_root(pattern, os)?;
     let literal = !paths::has_wildcards(root) && !paths::has_wildcards(&pattern);
     let required = match literal {
-        true => Some(paths::normalize("/", &paths::join(&[root, &pattern]), os, Tail::Drop)?),
+        true => Some(below_root(&paths::join(&[root, &pattern]), os)?),
         false => None,
     };
     let pattern = pattern.strip_prefix('/').unwrap_or(&pattern).to_owned();
@@ -341,26 +349,11 @@ fn check_checksum(copy: &Expanded<'_>) -> Result<(), Problem> {
 }
 
 /// Reads the checksum of a URL.
-pub(crate) fn parse_checksum(text: &str) -> Result<Option<&str>, Problem> {
-    if text.is_empty() {
-        return Ok(None);
+pub(crate) fn parse_checksum(text: &str) -> Result<&str, Problem> {
+    match digest::shape(text) {
+        Ok(()) => Ok(text),
+        Err(error) => Err(Problem::new(error.to_string()).hinted("write `sha256:` and 64 hexadecimal digits")),
     }
-    let lower_hex = |hex: &str| hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    let (algorithm, hex) = text.split_once(':').unwrap_or_default();
-    let length = match algorithm {
-        "sha256" => 64,
-        "sha384" => 96,
-        "sha512" => 128,
-        _ => 0,
-    };
-    let wrong = match length {
-        _ if hex.is_empty() || algorithm.is_empty() => "invalid checksum digest format",
-        0 => "unsupported digest algorithm",
-        _ if hex.len() != length => "invalid checksum digest length",
-        _ if !lower_hex(hex) => "invalid checksum digest format",
-        _ => return Ok(Some(text)),
-    };
-    Err(Problem::new(wrong).hinted("write `sha256:` and 64 hexadecimal digits"))
 }
 
 /// Joins what flags and the reference's query ask of a git repository; as in BuildKit, it holds for the sources behind

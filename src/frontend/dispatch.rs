@@ -160,7 +160,6 @@ impl<'a> Lowering<'a> {
     fn make_dir(&mut self, at: At<'_>, dir: &str) {
         let name = self.step_name(at);
         let stage = self.stages.get(at.stage);
-        let platform = stage.platform_or(&self.target_platform).clone().normalized();
         let user = &stage.image.config.user;
         let action = MkdirAction {
             path: paths::action_path(dir, dir, Tail::Drop),
@@ -171,9 +170,7 @@ impl<'a> Lowering<'a> {
         };
         let kind = NodeKind::File(stage.state.root, vec![(FileActionKind::Mkdir(action), None)]);
         let node = self.graph.add(kind, contexts::named(&name), &at.source.lines);
-        let state = &mut self.stages.get_mut(at.stage).state;
-        state.root = Some(node);
-        state.platform = Some(platform);
+        self.stages.get_mut(at.stage).state.root = Some(node);
     }
 
     /// Numbers the step of an instruction and names it after its line.
@@ -193,7 +190,8 @@ impl<'a> Lowering<'a> {
 
 /// Enters a directory and returns it; what it is in the image keeps the system's own separators.
 fn change_dir(stage: &mut Stage<'_>, path: &str, os: &str) -> Result<String, Problem> {
-    let dir = paths::normalize(&stage.image.config.working_dir, path, os, Tail::Drop)?;
+    let dir = paths::normalize(&stage.image.config.working_dir, path, os, Tail::Drop);
+    let dir = dir.map_err(|p| p.prefixed_upstream("normalizing workdir: normalizing working directory: "))?;
     stage.image.config.working_dir = if os == "windows" { dir.replace('/', "\\") } else { dir.clone() };
     stage.state.cwd.clone_from(&dir);
     Ok(dir)

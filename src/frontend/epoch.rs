@@ -75,7 +75,9 @@ impl Lowering<'_> {
     fn stage_source(&self, stage: &Stage) -> Result<SourceOp, Problem> {
         let mut env = self.globals.env.clone();
         env.remove(NAME);
-        if self.expand_in(&stage.base, &env)? != SCRATCH {
+        let base = self.expand_in(&stage.base, &env);
+        let wrapper = format!("failed to process source stage base name {}: ", quote(&stage.base));
+        if base.map_err(|p| p.prefixed_upstream(&wrapper))? != SCRATCH {
             return Err(Problem::new(format!("{NAME} stage must use FROM scratch")));
         }
         let not_one = || Problem::new(format!("{NAME} stage must contain exactly one remote ADD"));
@@ -97,7 +99,7 @@ impl Lowering<'_> {
     }
 
     fn expand_in(&self, text: &str, env: &EnvList) -> Result<String, Problem> {
-        self.lexer.word(text, env).map(|e| e.text).map_err(|e| Problem::new(e.to_string()))
+        self.lexer.word(text, env).map(|e| e.text).map_err(Problem::from)
     }
 
     fn apply_args(&self, args: &[(String, Option<String>)], env: &mut EnvList) -> Result<(), Problem> {
@@ -117,18 +119,24 @@ impl Lowering<'_> {
             return Err(Problem::new(format!("{NAME} stage must contain exactly one remote ADD source")));
         };
         let path = self.expand_in(path, env)?;
-        let checksum = self.expand_in(&add.checksum, env)?;
-        match gitref::parse(&path).map_err(|e| Problem::new(e.to_string()))? {
+        let checksum = match add.checksum.as_str() {
+            "" => None,
+            text => Some(self.expand_in(text, env)?),
+        };
+        let is_url = path.starts_with("http://") || path.starts_with("https://");
+        // What BuildKit cannot read as a repository is a file, if it is a URL.
+        let git = gitref::parse(&path).or_else(|e| if is_url { Ok(None) } else { Err(Problem::new(e.to_string())) })?;
+        match git {
             Some(git) if !git.indistinguishable_from_local => {
                 let options = GitOptions {
                     keep_git_dir: add.keep_git_dir == Some(true) || git.keep_git_dir == Some(true),
-                    checksum: if checksum.is_empty() { git.checksum.clone() } else { checksum },
+                    checksum: checksum.unwrap_or_else(|| git.checksum.clone()),
                     mtime: String::new(),
                 };
                 Ok(sources::git(&git, &options))
             }
-            _ if path.starts_with("http://") || path.starts_with("https://") => {
-                let checksum = parse_checksum(&checksum)?;
+            _ if is_url => {
+                let checksum = checksum.as_deref().map(parse_checksum).transpose()?;
                 Ok(sources::http(&path, &sources::http_filename(&path), checksum))
             }
             _ => {

@@ -11,6 +11,7 @@ use crate::dockerfile::error::{ParseError, Upstream, UpstreamLines};
 use crate::dockerfile::lint::LintWarning;
 use crate::dockerfile::mount::MountError;
 use crate::dockerfile::word::WordError;
+use crate::image::reference::ReferenceError;
 use crate::pattern::PatternError;
 use crate::pattern::go::BadPattern;
 
@@ -56,6 +57,11 @@ impl Problem {
         }
     }
 
+    /// Makes a problem of a text that names no image, with words to go before.
+    pub(super) fn of_reference(doing: &str, error: &ReferenceError) -> Self {
+        Self::new(format!("{doing}: {error}")).said_upstream(format!("{doing}: {}", error.buildkit_message()))
+    }
+
     /// Makes a problem of an option the caller gave.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { kind: Kind::Usage, ..Self::new(message) }
@@ -94,6 +100,20 @@ impl Problem {
     pub fn unplaced_upstream(mut self) -> Self {
         self.upstream.get_or_insert_default().lines = UpstreamLines::None;
         self
+    }
+
+    /// Sets what BuildKit says.
+    #[must_use]
+    pub fn said_upstream(mut self, message: impl Into<String>) -> Self {
+        self.upstream.get_or_insert_default().message = Some(message.into());
+        self
+    }
+
+    /// Sets what BuildKit says before what it says already.
+    #[must_use]
+    pub fn prefixed_upstream(self, prefix: &str) -> Self {
+        let message = format!("{prefix}{}", self.buildkit_message());
+        self.said_upstream(message)
     }
 
     /// Returns the numbers of the lines BuildKit names for it.

@@ -4,7 +4,7 @@
 //! before what is copied onto it, copied sources last first. Digests exist only at the end, because local sources learn
 //! late which paths are used. All outputs are output 0. The walk has no recursion and is linear in nodes and inputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::diag::LineRange;
 use crate::digest::Digest;
@@ -80,6 +80,11 @@ impl Graph {
         }
         let edge = digests.get(&result).map(|digest| Edge { vertex: digest.clone(), index: 0 });
         builder.finish(edge)
+    }
+
+    /// Returns the nodes that a definition of `result` holds.
+    pub(crate) fn needed_by(&self, result: Option<NodeId>) -> BTreeSet<NodeId> {
+        result.map(|result| self.order(result)).unwrap_or_default().into_iter().collect()
     }
 
     fn order(&self, result: NodeId) -> Vec<NodeId> {

@@ -12,7 +12,7 @@ use super::bridge::Bridge;
 use super::contexts::MainContext;
 use super::env::EnvList;
 use super::error::Problem;
-use super::graph::Graph;
+use super::graph::{Graph, NodeId};
 use super::options::Options;
 use super::stage::{StageId, Stages};
 use super::{Channel, PlatformResult, image};
@@ -57,8 +57,8 @@ pub(crate) struct Lowering<'a> {
     pub(crate) main: MainContext,
     /// Whether stages are carried out that the target does not need.
     pub(crate) all_stages: bool,
-    /// Steps that no definition can hold.
-    pub(crate) unfit: Vec<Problem>,
+    /// Steps that no definition can hold, and what is wrong with them.
+    pub(crate) unfit: Vec<(NodeId, Problem)>,
     /// What is wrong, in the order it was found, which is BuildKit's: it stops at the first.
     pub(crate) problems: Vec<Problem>,
     /// How many warnings there were before the first problem.
@@ -100,10 +100,15 @@ impl<'a> Lowering<'a> {
     pub(crate) async fn carry_out(&mut self) -> Result<StageId, Vec<Problem>> {
         let outcome = self.attempt().await;
         let target = outcome.map_err(|problem| self.note(problem)).ok();
-        match target.filter(|_| self.problems.is_empty() && self.unfit.is_empty()) {
+        let mut unfit = std::mem::take(&mut self.unfit);
+        if let Some(target) = target.filter(|_| self.problems.is_empty() && !unfit.is_empty()) {
+            let needed = self.graph.needed_by(self.stages.get(target).state.root);
+            unfit.retain(|(node, _)| needed.contains(node));
+        }
+        match target.filter(|_| self.problems.is_empty() && unfit.is_empty()) {
             Some(target) => Ok(target),
             None => {
-                self.problems.append(&mut self.unfit);
+                self.problems.extend(unfit.into_iter().map(|(_, problem)| problem));
                 self.lint.warnings.truncate(self.warnings.unwrap_or(usize::MAX));
                 Err(std::mem::take(&mut self.problems))
             }

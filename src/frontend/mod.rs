@@ -112,7 +112,16 @@ pub struct RemoteContext {
     pub is_dockerfile: bool,
 }
 
-/// Lowers a Dockerfile.
+/// Goes on with a file that asks for this frontend, or for none; [`lower`] and [`subrequests::call`] take it for granted.
+pub fn accept_syntax(request: &Request) -> Result<(), FrontendError> {
+    let build_arg = request.options.get("build-arg:BUILDKIT_SYNTAX").map(String::as_str);
+    syntax::accept(&request.dockerfile, build_arg).map_err(|problem| {
+        let text = String::from_utf8_lossy(&request.dockerfile).into();
+        FrontendError { dockerfile: Some((request.dockerfile_name.clone(), text)), ..problem.into() }
+    })
+}
+
+/// Lowers a Dockerfile, whatever frontend its `# syntax=` asks for.
 pub async fn lower(request: &Request, bridge: &dyn Bridge) -> Result<Lowered, FrontendError> {
     let options = Options::parse(&request.options)?;
     let Parsed { dockerfile, lint, text } = parse_all(request, &options)?;
@@ -139,6 +148,7 @@ fn parse_all(request: &Request, options: &Options) -> Result<Parsed, FrontendErr
     if request.dockerfile.is_empty() {
         let name = &request.dockerfile_name;
         let problem = Problem::new(format!("the Dockerfile ({name}) cannot be empty"));
+        let problem = problem.said_upstream("the Dockerfile cannot be empty");
         return Err(problem.hinted("begin it with an image to start from: `FROM IMAGE`, or `FROM scratch`").into());
     }
     let text: Arc<str> = String::from_utf8_lossy(&request.dockerfile).into();
@@ -161,7 +171,6 @@ pub fn remote_definition(
 }
 
 fn parse_request(request: &Request, options: &Options) -> Result<(Dockerfile, Linter), FrontendError> {
-    syntax::accept(&request.dockerfile, options)?;
     let argument = options.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
     let checks = CheckOptions::of_build(&request.dockerfile, argument).map_err(Problem::from)?;
     let mut lint = Linter::new(checks);
@@ -194,8 +203,10 @@ async fn lower_parsed(
     if targets.is_empty() {
         targets.push(None);
     }
-    let outcomes = join_all(targets.into_iter().map(async |platform| {
-        let mut lowering = Lowering::new(given, platform, lint.clone());
+    let outcomes = join_all(targets.into_iter().enumerate().map(async |(at, platform)| {
+        // As in BuildKit, the first platform alone is warned of; so a warning that fails the build is one of it, too.
+        let lint = if at == 0 { lint.clone() } else { Linter::unheard() };
+        let mut lowering = Lowering::new(given, platform, lint);
         let result = lowering.run().await;
         (result, lowering.lint.warnings)
     }));

@@ -7,6 +7,9 @@ use crate::pattern::path::clean as clean_path;
 
 use super::error::Problem;
 
+/// What BuildKit puts before what is wrong with a drive letter.
+pub(crate) const DRIVE: &str = "removing drive letter: ";
+
 /// Whether a trailing `/` or `/.` is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tail {
@@ -58,9 +61,10 @@ pub(crate) fn is_absolute(path: &str, os: &str) -> bool {
 /// Returns an absolute path: `path` below `parent` unless it is absolute itself, in which case it is not cleaned.
 pub(crate) fn normalize(parent: &str, path: &str, os: &str, tail: Tail) -> Result<String, Problem> {
     let written = to_slash(path, os);
-    let parent = strip_drive(if parent.is_empty() { "/" } else { parent }, os, tail)?;
+    let strip = |path: &str| strip_drive(path, os, tail).map_err(|p| p.prefixed_upstream(DRIVE));
+    let parent = strip(if parent.is_empty() { "/" } else { parent })?;
     let parent = if parent.starts_with('/') { parent } else { join(&["/", &parent]) };
-    let mut new = strip_drive(if written.is_empty() { &parent } else { &written }, os, tail)?;
+    let mut new = strip(if written.is_empty() { &parent } else { &written })?;
     if !new.starts_with('/') {
         new = join(&[&parent, &new]);
     }

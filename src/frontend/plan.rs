@@ -17,6 +17,7 @@ use crate::dockerfile::lint::Rule;
 use crate::dockerfile::mount;
 use crate::dockerfile::word::{Expanded, Lexer, WordError};
 use crate::image::Platform;
+use crate::image::platform::PlatformError;
 
 /// What to do about a variable in FROM that has no value.
 pub(crate) const GLOBAL_ARGS: &str =
@@ -68,7 +69,8 @@ impl<'a> Lowering<'a> {
         };
         let mut stage = Stage { base_name: name.text, platform, ..begin(at, parsed) };
         if !parsed.name.is_empty() {
-            stage.context = self.find_context(&parsed.name, stage.platform.as_ref())?;
+            let context = self.find_context(&parsed.name, stage.platform.as_ref());
+            stage.context = context.map_err(Problem::unplaced_upstream)?;
         }
         if stage.context.is_some() {
             let id = self.stages.add(stage);
@@ -97,7 +99,8 @@ impl<'a> Lowering<'a> {
         }
         // The class of the error is part of its text in Go.
         Platform::from_str(&expanded.text).map_err(|e| {
-            let problem = Problem::new(format!("failed to parse platform {text}: {e}: invalid argument{near}"));
+            let class = if matches!(e, PlatformError::Escape { .. }) { "" } else { ": invalid argument" };
+            let problem = Problem::new(format!("failed to parse platform {text}: {e}{class}{near}"));
             problem.marking(text).hinted("write OS/ARCH: `--platform=linux/arm64`")
         })
     }

@@ -18,7 +18,6 @@ use super::paths::{self, Tail};
 use super::stage::{DeclaredArg, StageId};
 use crate::dockerfile::heredoc;
 use crate::dockerfile::instruction::{Heredoc, RunInstruction, SourceLine};
-use crate::dockerfile::text::strip_leading_tabs;
 use crate::dockerfile::word::Lexer;
 use crate::llb::{
     CdiDevice, ExecOp, FileActionKind, Meta, MkfileAction, Mount, MountType, NetMode, OpMetadata, SecurityMode,
@@ -63,15 +62,17 @@ impl Lowering<'_> {
             let problem = Problem::new(message).marking("--device");
             return Err(problem.hinted("write `# syntax=docker/dockerfile:1-labs` as the first line of the Dockerfile"));
         }
+        let mut unfit = None;
         if script.args.is_empty() {
             // It is found in the definition only, so what is wrong elsewhere comes first.
             let problem = Problem::new("failed to marshal LLB definition: arguments are required");
             let problem = problem.unplaced_upstream().hinted("write a command: `RUN COMMAND`");
-            self.unfit.push(problem.at(&at.source.lines));
+            unfit = Some(problem.at(&at.source.lines));
         }
         let name = self.run_name(at, &script.text, &mounts);
         let record = self.run_record(at.stage, &script.args);
-        self.add_exec(at, run, Process { args: script.args, name }, mounts);
+        let node = self.add_exec(at, run, Process { args: script.args, name }, mounts);
+        self.unfit.extend(unfit.map(|problem| (node, problem)));
         self.record(at.stage, record, Layer::Some);
         Ok(())
     }
@@ -92,11 +93,11 @@ impl Lowering<'_> {
             return Ok(Script { args: vec![command], text, file: None });
         }
         let text = format!("{text} ({})", names::summary(&first.body));
-        let body = if first.chomp { strip_leading_tabs(&first.body) } else { first.body.clone() };
-        if self.stages.get(stage).image.os == "windows" || !body.starts_with("#!") {
-            return Ok(Script { args: vec![body], text, file: None });
+        let script = first.clone().chomped();
+        if self.stages.get(stage).image.os == "windows" || !script.body.starts_with("#!") {
+            return Ok(Script { args: vec![script.body], text, file: None });
         }
-        let file = self.inline_file(&Heredoc { body, ..first.clone() }, 0o755);
+        let file = self.inline_file(&script, 0o755);
         Ok(Script { args: vec![paths::join(&[SCRIPT_DIR, &first.name])], text, file: Some(file) })
     }
 
@@ -105,7 +106,7 @@ impl Lowering<'_> {
         let action = MkfileAction {
             path: paths::action_path("/", &heredoc.name, Tail::Drop),
             mode,
-            data: heredoc.body.clone().into_bytes(),
+            data: heredoc.content().to_vec(),
             owner: None,
             timestamp: -1,
         };
@@ -140,7 +141,7 @@ impl Lowering<'_> {
         record
     }
 
-    fn add_exec(&mut self, at: At<'_>, run: &RunInstruction, process: Process, mut mounts: RunMounts) {
+    fn add_exec(&mut self, at: At<'_>, run: &RunInstruction, process: Process, mut mounts: RunMounts) -> NodeId {
         let options = self.given.options;
         if options.shm_size > 0 {
             let mount = Mount { dest: "/dev/shm".into(), ..tmpfs(options.shm_size) };
@@ -165,6 +166,7 @@ impl Lowering<'_> {
         let kind = NodeKind::Exec(Box::new(exec), inputs, platform);
         let node = self.graph.add(kind, metadata, &at.source.lines);
         self.stages.get_mut(at.stage).state.root = Some(node);
+        node
     }
 
     fn process(&self, id: StageId, args: Vec<String>, mounts: &RunMounts) -> Meta {

@@ -10,8 +10,7 @@
 
 use std::str::FromStr;
 
-use super::error::{FrontendError, Problem};
-use super::options::Options;
+use super::error::Problem;
 use crate::diag::LineRange;
 use crate::dockerfile::goquote::quote;
 use crate::dockerfile::parse::syntax_directive;
@@ -97,11 +96,10 @@ fn tag_of(reference: &str) -> &str {
 }
 
 /// Goes on with a file that asks for this frontend, or for none.
-pub(super) fn accept(dockerfile: &[u8], options: &Options) -> Result<(), FrontendError> {
-    let build_arg = options.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
+pub(super) fn accept(dockerfile: &[u8], build_arg: Option<&str>) -> Result<(), Problem> {
     let Some(asked) = asked(dockerfile, build_arg) else { return Ok(()) };
     if meant(&asked.reference) == Meant::Other {
-        return Err(refusal(&asked).into());
+        return Err(refusal(&asked));
     }
     tracing::debug!(frontend = asked.reference, "the frontend asked for is the built-in one: no image is pulled");
     Ok(())

@@ -27,6 +27,32 @@ pub struct Platform {
 /// A text that names no platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlatformError {
+    /// A star.
+    #[error("{text:?}: wildcards not yet supported")]
+    Wildcard {
+        /// The whole text.
+        text: String,
+    },
+    /// The operating system has characters it may not have, or what follows in brackets is not closed.
+    #[error(
+        "{component:?} is an invalid OS component of {text:?}: OSAndVersion specifier component must match {OS_PATTERN:?}"
+    )]
+    Os {
+        /// The component.
+        component: String,
+        /// The whole text.
+        text: String,
+    },
+    /// A `%` in the operating system's version or features without two hexadecimal digits behind it.
+    #[error("{text:?} has {what}: invalid URL escape {escape:?}")]
+    Escape {
+        /// The whole text.
+        text: String,
+        /// Where it is.
+        what: String,
+        /// The `%` and what follows.
+        escape: String,
+    },
     /// A component has characters it may not have.
     #[error(
         "{component:?} is an invalid component of {text:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\""
@@ -43,13 +69,16 @@ pub enum PlatformError {
         /// The whole text.
         text: String,
     },
-    /// Too many components, or an unclosed version.
+    /// Too many components.
     #[error("{text:?}: cannot parse platform specifier")]
     Shape {
         /// The whole text.
         text: String,
     },
 }
+
+/// What an operating system with its version and features looks like, as containerd says it.
+const OS_PATTERN: &str = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.%-]*)((?:\+[A-Za-z0-9_.%-]+)*)\))?$";
 
 /// Operating systems by Go's names.
 pub const KNOWN_OS: &[&str] = &[
@@ -127,6 +156,8 @@ impl Platform {
         let (architecture, variant) = normalize_arch(&self.architecture.to_lowercase(), &self.variant.to_lowercase());
         self.architecture = architecture;
         self.variant = variant;
+        self.os_features.sort();
+        self.os_features.dedup();
         self
     }
 
@@ -136,14 +167,18 @@ impl Platform {
         if v7 { Self { variant: String::new(), ..self } } else { self }
     }
 
-    /// Prints `os(version)/arch/variant`, the version only where there is one.
+    /// Prints `os(version+feature…)/arch/variant`, version and features only where there are any.
     pub fn format_all(&self) -> String {
-        if self.os_version.is_empty() {
+        let mut features: Vec<&str> = self.os_features.iter().map(String::as_str).filter(|f| !f.is_empty()).collect();
+        features.sort_unstable();
+        features.dedup();
+        if self.os.is_empty() || (self.os_version.is_empty() && features.is_empty()) {
             return self.to_string();
         }
-        let rest = self.to_string();
-        let tail = rest.split_once('/').map_or("", |(_, tail)| tail);
-        format!("{}({})/{tail}", self.os, self.os_version)
+        let mut options = escape_option(&self.os_version);
+        features.into_iter().for_each(|feature| options.extend(["+", &escape_option(feature)]));
+        let os = format!("{}({options})", self.os);
+        Self { os, ..self.clone() }.to_string()
     }
 
     /// Returns how well an image of platform `self` serves a wish for `wanted`: 0 is best, none is not at all.
@@ -279,24 +314,26 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = PlatformError;
 
-    /// Parses `os`, `arch`, `os/arch`, `os(version)/arch` or `os/arch/variant`.
+    /// Parses `os`, `arch`, `os/arch` or `os/arch/variant`; `(version+feature…)` may follow an operating system.
     ///
     /// As in containerd's, aliases are resolved, but `arm` says no variant and `arm64/v8` keeps it; [`Self::normalized`]
     /// settles that.
     fn from_str(text: &str) -> Result<Self, PlatformError> {
-        let parts: Vec<&str> = text.split('/').collect();
-        let (os, os_version) = split_version(parts[0], text)?;
-        let components = std::iter::once(os).chain(parts[1..].iter().copied());
-        for component in components {
-            check_component(component, text)?;
+        if text.contains('*') {
+            return Err(PlatformError::Wildcard { text: text.into() });
         }
-        let os_version = os_version.to_owned();
+        let parts: Vec<&str> = text.splitn(4, '/').collect();
+        let Os { name, version: os_version, features: os_features } = read_os(parts[0], text)?;
+        parts[1..].iter().try_for_each(|component| check_component(component, text))?;
+        let new = |arch: &str, variant: &str| {
+            let named = Self { variant: variant.into(), ..Self::new(name, arch) }.normalized();
+            Self { os_version: os_version.clone(), os_features: os_features.clone(), ..named }
+        };
         match parts[..] {
-            [_] => single(os, text).map(|p| Self { os_version, ..p }),
-            [_, arch] => Ok(Self { os_version, ..Self::new(os, arch).normalized().without_arm_v7() }),
+            [part] => single(name, part, text).map(|p| Self { os_version, os_features, ..p }),
+            [_, arch] => Ok(new(arch, "").without_arm_v7()),
             [_, arch, variant] => {
-                let variant = variant.into();
-                let platform = Self { os_version, variant, ..Self::new(os, arch) }.normalized();
+                let platform = new(arch, variant);
                 let v8 = platform.architecture == "arm64" && platform.variant.is_empty();
                 Ok(if v8 { Self { variant: "v8".into(), ..platform } } else { platform })
             }
@@ -305,26 +342,77 @@ impl FromStr for Platform {
     }
 }
 
-fn single(word: &str, text: &str) -> Result<Platform, PlatformError> {
+/// Reads one component: an operating system, or else, as a whole, an architecture.
+fn single(os: &str, part: &str, text: &str) -> Result<Platform, PlatformError> {
     let host = Platform::host();
-    let lower = word.to_lowercase();
+    let lower = os.to_lowercase();
     let os = if lower == "macos" { "darwin".into() } else { lower };
     if KNOWN_OS.contains(&os.as_str()) {
         return Ok(Platform { os, ..host });
     }
-    let platform = Platform::new(&host.os, word).normalized().without_arm_v7();
+    let platform = Platform::new(&host.os, part).normalized().without_arm_v7();
     match KNOWN_ARCH.contains(&platform.architecture.as_str()) {
         true => Ok(platform),
         false => Err(PlatformError::Unknown { text: text.into() }),
     }
 }
 
-fn split_version<'a>(part: &'a str, text: &str) -> Result<(&'a str, &'a str), PlatformError> {
-    let Some((os, rest)) = part.split_once('(') else { return Ok((part, "")) };
-    match rest.strip_suffix(')') {
-        Some(version) if version.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) => Ok((os, version)),
-        _ => Err(PlatformError::Shape { text: text.into() }),
+/// A first component.
+struct Os<'a> {
+    name: &'a str,
+    version: String,
+    features: Vec<String>,
+}
+
+/// Reads `os` or `os(version+feature+feature)`, with `%` escapes in brackets.
+fn read_os<'a>(part: &'a str, text: &str) -> Result<Os<'a>, PlatformError> {
+    let wrong = || PlatformError::Os { component: part.into(), text: text.into() };
+    let (name, options) = match part.split_once('(') {
+        Some((name, rest)) => (name, rest.strip_suffix(')').ok_or_else(wrong)?),
+        None => (part, ""),
+    };
+    let (version, features) = options.split_once('+').map_or((options, None), |(version, rest)| (version, Some(rest)));
+    let features: Vec<&str> = features.map(|features| features.split('+').collect()).unwrap_or_default();
+    let valid = |b: u8| b.is_ascii_alphanumeric() || b"_-".contains(&b);
+    let option = |text: &str| text.bytes().all(|b| valid(b) || b".%".contains(&b));
+    let shaped = !name.is_empty() && name.bytes().all(valid) && option(version);
+    if !shaped || !features.iter().all(|feature| !feature.is_empty() && option(feature)) {
+        return Err(wrong());
     }
+    let escape = |what: String, escape| PlatformError::Escape { text: text.into(), what, escape };
+    let version = read_option(version).map_err(|e| escape(format!("an invalid OS version {version:?}"), e))?;
+    let read = |feature: &&str| {
+        read_option(feature).map_err(|e| escape(format!("invalid OS features: invalid os feature {feature:?}"), e))
+    };
+    let features = features.iter().map(read).filter(|f| f.as_ref().map_or(true, |f| !f.is_empty()));
+    Ok(Os { name, version, features: features.collect::<Result<_, _>>()? })
+}
+
+/// Resolves `%xx`; fails with the escape that is none.
+fn read_option(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('%') {
+        bytes.extend_from_slice(before.as_bytes());
+        let digits = behind.get(..2).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(byte.ok_or_else(|| format!("%{}", &behind[..behind.len().min(2)]))?);
+        rest = &behind[2..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Escapes what means something in a platform.
+fn escape_option(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '%' | '+' | '(' | ')' | '/' => escaped.push_str(&format!("%{:02X}", u32::from(c))),
+            c => escaped.push(c),
+        }
+    }
+    escaped
 }
 
 fn check_component(component: &str, text: &str) -> Result<(), PlatformError> {
@@ -347,20 +435,47 @@ mod tests {
         /// None where it is refused.
         parsed: Option<String>,
         normalized: Option<String>,
+        error: Option<String>,
     }
 
     #[test]
     fn reads_the_table_of_platforms_as_containerd_does() {
         let mut wrong = Vec::new();
         for row in crate::diag::table::<Row>("platforms") {
-            let found = row.text.parse::<Platform>().ok();
-            let parsed = found.as_ref().map(Platform::format_all);
-            let normalized = found.map(|platform| platform.normalized().format_all());
-            if (&parsed, &normalized) != (&row.parsed, &row.normalized) {
-                wrong.push(format!("{}: {parsed:?} {normalized:?} instead of {:?}", row.text, row.parsed));
+            let found = row.text.parse::<Platform>();
+            // The class of the error is part of its text in Go.
+            let error = found.as_ref().err().map(|error| format!("{error}: invalid argument"));
+            let parsed = found.as_ref().ok().map(Platform::format_all);
+            let normalized = found.ok().map(|platform| platform.normalized().format_all());
+            if (&parsed, &normalized, &error) != (&row.parsed, &row.normalized, &row.error) {
+                wrong.push(format!("{}: {parsed:?} {normalized:?} {error:?} instead of {:?}", row.text, row.parsed));
             }
         }
         assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
+    #[test]
+    fn versions_and_features_stand_in_brackets() {
+        for (text, version, features, expected) in [
+            ("windows(10.0.20348+win32k)/amd64", "10.0.20348", &["win32k"][..], "windows(10.0.20348+win32k)/amd64"),
+            ("linux(+b+a+b)/arm64/v8", "", &["b", "a", "b"], "linux(+a+b)/arm64/v8"),
+            ("linux(a%2Bb+c%28%25)/386", "a+b", &["c(%"], "linux(a%2Bb+c%28%25)/386"),
+            ("linux()/386", "", &[], "linux/386"),
+        ] {
+            let platform: Platform = text.parse().expect(text);
+            assert_eq!(platform.os_version, version, "{text}");
+            assert_eq!(platform.os_features, features, "{text}");
+            assert_eq!(platform.format_all(), expected, "{text}");
+        }
+        let normalized = "linux(+b+a+b)/386".parse::<Platform>().expect("platform").normalized();
+        assert_eq!(normalized.os_features, ["a", "b"]);
+        for text in ["li.nux/amd64", "linux(a+)/386", "linux(a++b)/386", "linux(a/386", "linux(a)b/386", "linux(é)/386"]
+        {
+            let error = text.parse::<Platform>().expect_err(text).to_string();
+            assert!(error.contains(" is an invalid OS component of "), "{error}");
+        }
+        let error = "linux(%zz)/386".parse::<Platform>().expect_err("escape").to_string();
+        assert_eq!(error, "\"linux(%zz)/386\" has an invalid OS version \"%zz\": invalid URL escape \"%zz\"");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::digest::Digest;
+use crate::digest::{self, Digest, ShapeError};
 
 /// A text that names no image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -14,12 +14,46 @@ pub enum ReferenceError {
         /// The text.
         text: String,
     },
+    /// An image id in place of a name.
+    #[error("invalid repository name ({text}), cannot specify 64-byte hexadecimal strings")]
+    Identifier {
+        /// The text.
+        text: String,
+    },
+    /// A repository longer than [`MAX_REPOSITORY`].
+    #[error("repository name must not be more than {MAX_REPOSITORY} characters")]
+    TooLong,
+    /// A digest of the right look that is none.
+    #[error("invalid reference format: {text:?}: {shape}")]
+    Digest {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        shape: ShapeError,
+    },
     /// Upper-case letters in the repository.
     #[error("invalid reference format: repository name ({repository}) must be lowercase")]
     Uppercase {
         /// The repository.
         repository: String,
     },
+}
+
+/// Longest repository, in bytes.
+const MAX_REPOSITORY: usize = 255;
+
+/// Longest reference that is looked at.
+const MAX_LENGTH: usize = 1024;
+
+impl ReferenceError {
+    /// Returns the message of BuildKit's own reader, which does not repeat the text.
+    pub fn buildkit_message(&self) -> String {
+        match self {
+            Self::Format { .. } => "invalid reference format".to_owned(),
+            Self::Digest { shape, .. } => shape.to_string(),
+            Self::Identifier { .. } | Self::TooLong | Self::Uppercase { .. } => self.to_string(),
+        }
+    }
 }
 
 /// A normalised image reference.
@@ -85,9 +119,13 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        let format = || ReferenceError::Format { text: text.chars().take(300).collect() };
-        if text.len() > 1024 || (text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())) {
-            return Err(format());
+        let shown = || text.chars().take(300).collect();
+        let format = || ReferenceError::Format { text: shown() };
+        if text.len() > MAX_LENGTH {
+            return Err(ReferenceError::TooLong);
+        }
+        if text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return Err(ReferenceError::Identifier { text: shown() });
         }
         // Before the parts are told apart: what counts as the name ends at the first colon, wherever it stands.
         let (_, remainder) = split_registry(text);
@@ -96,7 +134,7 @@ impl FromStr for Reference {
             return Err(ReferenceError::Uppercase { repository: repository.to_owned() });
         }
         let (rest, digest) = match text.split_once('@') {
-            Some((rest, digest)) => (rest, Some(digest.parse::<Digest>().map_err(|_| format())?)),
+            Some((rest, digest)) => (rest, Some(digest)),
             None => (text, None),
         };
         let (name, tag) = match rest.rsplit_once(':') {
@@ -105,9 +143,16 @@ impl FromStr for Reference {
         };
         let (registry, repository) = split_registry(name);
         let tag_ok = tag.is_none_or(is_tag);
-        if !is_domain(&registry) || !is_repository(&repository) || !tag_ok {
+        if !is_domain(&registry) || !is_repository(&repository) || !tag_ok || !digest.is_none_or(looks_like_digest) {
             return Err(format());
         }
+        if repository.len() > MAX_REPOSITORY {
+            return Err(ReferenceError::TooLong);
+        }
+        let digest = digest.map(|digest| digest::shape(digest).map(|()| digest)).transpose();
+        let digest = digest.map_err(|shape| ReferenceError::Digest { text: shown(), shape })?;
+        // SHA-384 is a digest, but none that content is kept by.
+        let digest = digest.map(|digest| digest.parse::<Digest>().map_err(|_| format())).transpose()?;
         Ok(Self { registry, repository, tag: tag.map(str::to_owned), digest })
     }
 }
@@ -148,7 +193,18 @@ fn is_domain(text: &str) -> bool {
 }
 
 fn is_repository(text: &str) -> bool {
-    text.len() <= 255 && text.split('/').all(is_path_component)
+    text.split('/').all(is_path_component)
+}
+
+/// `algorithm:digits`, of at least 32 digits.
+fn looks_like_digest(text: &str) -> bool {
+    let word = |w: &str| {
+        w.bytes().next().is_some_and(|b| b.is_ascii_alphabetic()) && w.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    text.split_once(':').is_some_and(|(algorithm, digits)| {
+        let hex = digits.len() >= 32 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+        hex && algorithm.split(['-', '_', '+', '.']).all(word)
+    })
 }
 
 /// Letters and digits, separated by one `.`, one or two `_`, or any number of `-`.
@@ -178,6 +234,7 @@ mod tests {
     struct Row {
         text: String,
         normal: Option<String>,
+        error: String,
         familiar: String,
         tagged: String,
     }
@@ -187,8 +244,9 @@ mod tests {
         let mut wrong = Vec::new();
         for row in crate::diag::table::<Row>("references") {
             let found = row.text.parse::<Reference>();
-            if found.as_ref().ok().map(ToString::to_string) != row.normal {
-                wrong.push(format!("{}: {found:?} instead of {:?}", row.text, row.normal));
+            let error = found.as_ref().err().map(ReferenceError::buildkit_message).unwrap_or_default();
+            if found.as_ref().ok().map(ToString::to_string) != row.normal || error != row.error {
+                wrong.push(format!("{}: {found:?} instead of {:?} {:?}", row.text, row.normal, row.error));
             } else if let Ok(found) = found
                 && (found.clone().with_default_tag().to_string() != row.tagged
                     || (row.familiar.parse().as_ref() == Ok(&found) && found.familiar() != row.familiar))
@@ -222,6 +280,24 @@ mod tests {
         let bare_id = "a".repeat(64);
         for text in ["", "Alpine", "a:", "a@sha256:x", "a b", "../a", "a//b", "a:-b", "-a", "a..b", &bare_id] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn says_what_buildkit_says() {
+        let hex = "a".repeat(64);
+        let long = "a".repeat(249);
+        for (text, expected) in [
+            ("busybox:", "invalid reference format"),
+            ("a@sha256:xx", "invalid reference format"),
+            (&format!("a@sha256:{}", "a".repeat(40)), "invalid checksum digest length"),
+            (&format!("a@sha256:{}", "A".repeat(64)), "invalid checksum digest format"),
+            (&format!("a@md5:{}", "a".repeat(32)), "unsupported digest algorithm"),
+            (&hex, &format!("invalid repository name ({hex}), cannot specify 64-byte hexadecimal strings")),
+            (&long, "repository name must not be more than 255 characters"),
+            ("Alpine", "invalid reference format: repository name (library/Alpine) must be lowercase"),
+        ] {
+            assert_eq!(text.parse::<Reference>().expect_err(text).buildkit_message(), expected, "{text}");
         }
     }
 

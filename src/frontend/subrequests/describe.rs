@@ -50,3 +50,86 @@ pub(super) fn answer() -> Answer {
     rows.extend(ALL.iter().map(|request| [name(request.name), request.version, request.description]));
     Answer::new(pretty(&ALL), table(1, &rows))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What BuildKit's `describe` makes of its three definitions, to the letter.
+    const JSON: &str = r#"[
+  {
+    "name": "frontend.outline",
+    "version": "1.0.0",
+    "type": "rpc",
+    "description": "List all parameters current build target supports",
+    "opts": [
+      {
+        "name": "target",
+        "description": "Target build stage"
+      }
+    ],
+    "inputs": null,
+    "metadata": [
+      {
+        "name": "result.json",
+        "description": ""
+      },
+      {
+        "name": "result.txt",
+        "description": ""
+      }
+    ],
+    "refs": null
+  },
+  {
+    "name": "frontend.targets",
+    "version": "1.0.0",
+    "type": "rpc",
+    "description": "List all targets current build supports",
+    "opts": [],
+    "inputs": null,
+    "metadata": [
+      {
+        "name": "result.json",
+        "description": ""
+      },
+      {
+        "name": "result.txt",
+        "description": ""
+      }
+    ],
+    "refs": null
+  },
+  {
+    "name": "frontend.subrequests.describe",
+    "version": "1.0.0",
+    "type": "rpc",
+    "description": "List available subrequest types",
+    "opts": null,
+    "inputs": null,
+    "metadata": [
+      {
+        "name": "result.json",
+        "description": ""
+      },
+      {
+        "name": "result.txt",
+        "description": ""
+      }
+    ],
+    "refs": null
+  }
+]"#;
+
+    const TEXT: &str = "\
+NAME                 VERSION DESCRIPTION
+outline              1.0.0   List all parameters current build target supports
+targets              1.0.0   List all targets current build supports
+subrequests.describe 1.0.0   List available subrequest types
+";
+
+    #[test]
+    fn the_answer_is_buildkits_to_the_letter() {
+        assert_eq!((answer().json.as_str(), answer().text.as_str()), (JSON, TEXT));
+    }
+}

@@ -116,3 +116,47 @@ fn text(outline: &Outline) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As BuildKit prints it: one table after the other, each with a blank line behind it; caches are ours.
+    #[test]
+    fn the_text_is_one_table_after_the_other() {
+        let used = |name: &str, value: &str, description: &str, required| Used {
+            name: name.into(),
+            value: value.into(),
+            description: description.into(),
+            required,
+            lines: Vec::new(),
+        };
+        let mut outline = Outline {
+            name: "app".into(),
+            description: "is built".into(),
+            args: vec![used("VERSION", "1.2", "is shown", false), used("NO", "", "", false)],
+            secrets: vec![used("token", "", "", true), used("longer-token", "", "", false)],
+            agents: vec![used("default", "", "", false)],
+            caches: Vec::new(),
+        };
+        let expected = "\
+TARGET:      app
+DESCRIPTION: is built
+
+BUILD ARG   VALUE   DESCRIPTION
+VERSION     1.2     is shown
+NO                  \n
+SECRET         REQUIRED
+token          true
+longer-token   \n
+SSH       REQUIRED
+default   \n
+";
+        assert_eq!(text(&outline), expected);
+        outline.description.clear();
+        outline.caches = vec![used("/root/.cache", "", "", false)];
+        assert!(text(&outline).starts_with("TARGET: app\n\nBUILD ARG"));
+        assert!(text(&outline).ends_with("\nCACHE\n/root/.cache\n\n"));
+        assert_eq!(text(&Outline::default()), "");
+    }
+}
