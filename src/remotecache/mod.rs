@@ -28,6 +28,8 @@ pub mod spec;
 pub mod write;
 
 #[cfg(test)]
+mod round_trip;
+#[cfg(test)]
 mod tests;
 
 pub use error::RemoteCacheError;

@@ -23,9 +23,11 @@ pub struct Written {
 
 /// Makes the config of a graph.
 pub fn write(graph: &RecordGraph<Vec<RemoteLayer>>) -> Written {
+    let mut graph = graph.clone();
+    graph.take_apart();
     let mut state = State::default();
-    for id in ordered(graph) {
-        state.record(graph, &id);
+    for id in ordered(&graph) {
+        state.record(&graph, &id);
     }
     sorted(state)
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::adopt::Adopted;
 use super::cache::{CacheStore, ItemId, LinkQuery};
 use super::graph::Graph;
 use super::node::{Content, Hit, Level, Node};
@@ -17,9 +18,19 @@ pub(super) struct Table<R> {
     pub(super) nodes: Vec<Node<R>>,
     /// None where a store could not be prepared.
     pub(super) stores: Vec<Option<Arc<dyn CacheStore<R>>>>,
+    /// Per store, all items that were found for any vertex.
+    pub(super) found: Vec<BTreeSet<ItemId>>,
+    /// Items of further stores, and what they are in the first.
+    pub(super) adopted: Adopted,
 }
 
 impl<R> Table<R> {
+    /// Starts with nothing found.
+    pub(super) fn new(graph: Graph<R>, nodes: Vec<Node<R>>, stores: Vec<Option<Arc<dyn CacheStore<R>>>>) -> Self {
+        let found = vec![BTreeSet::new(); stores.len()];
+        Self { graph, nodes, stores, found, adopted: Adopted::new() }
+    }
+
     /// Looks a vertex up and notes its items and best results; returns whether every output has a result.
     pub(super) fn search(&mut self, v: usize) -> bool {
         let wanted: Vec<usize> = self.nodes[v].outputs.keys().copied().collect();
@@ -28,11 +39,8 @@ impl<R> Table<R> {
             for s in 0..self.stores.len() {
                 let found = self.candidates(v, o, s);
                 hit = hit.or_else(|| self.newest(s, &found));
-                let output = self.output(v, o);
-                if s == 0 {
-                    output.items.extend(found.iter().cloned());
-                }
-                output.keys[s].extend(found);
+                self.found[s].extend(found.iter().cloned());
+                self.output(v, o).keys[s].extend(found);
             }
             self.output(v, o).hit = hit;
         }

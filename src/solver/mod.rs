@@ -29,7 +29,7 @@
 //! | digest of the cache map | yes, each one | | through `R` |
 //! | output index | yes | | through `R` |
 //! | selector of the input | | definition links | finds it |
-//! | all items of the input | | definition links | tells it apart where no content is known |
+//! | item of the input's result | | definition links | tells it apart where no content is known |
 //! | content key of the input | | one link, no selector | tells it apart |
 //! | random digest | no record at all | none | none¹ |
 //! | vertex digest, name, `ignore_cache` | | | never |
@@ -63,10 +63,12 @@
 //!   definition what was made of B.
 //! * Results are held until the solve ends.
 
+mod adopt;
+mod apart;
 mod cache;
 mod export;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod graph;
 mod keep;
 mod lookup;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio_util::sync::CancellationToken;
 
@@ -450,6 +451,7 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
 
     fn finish(&mut self, v: usize, values: BTreeMap<usize, R>, outcome: Outcome) {
         self.table.nodes[v].values = values;
+        self.table.nodes[v].finished = Some(SystemTime::now());
         if let Err(error) = self.table.keep(v) {
             self.observer.notice(&error);
         }

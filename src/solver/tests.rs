@@ -305,6 +305,21 @@ async fn a_store_that_fails_is_told_of_and_left_out() {
 }
 
 #[tokio::test]
+async fn without_a_local_store_nothing_is_saved_and_results_have_their_time() {
+    let before = std::time::SystemTime::now();
+    let remote = Memory::named("remote");
+    let run = setup(&chain3(), &["final"]).import(remote.clone()).collect().run().await;
+    assert_eq!(run.ran(), ["base", "build", "final"]);
+    assert_eq!(remote.graph.lock().unwrap().items().count(), 0);
+    let results: Vec<_> = run.solution.records.graph.items().filter_map(|(_, item)| item.result.clone()).collect();
+    assert_eq!(results.len(), 2);
+    assert!(results.iter().all(|(at, _)| *at >= before), "{results:?}");
+    setup(&chain3(), &["final"]).store(&remote).run().await;
+    let found = setup(&chain3(), &["final"]).import(remote.clone()).run().await;
+    assert_eq!((found.ran(), found.results()), (vec![""; 0], run.results()));
+}
+
+#[tokio::test]
 async fn targets_of_several_platforms_share_what_is_equal() {
     let graph = [vtx("context"), vtx("amd64").input("context"), vtx("arm64").input("context")];
     let run = setup(&graph, &["amd64", "arm64"]).run().await;
