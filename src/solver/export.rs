@@ -100,6 +100,7 @@ impl<R: Clone> Collector<'_, R> {
         }
         let value = self.table.nodes[v].values.get(&o).cloned();
         let matched = self.table.nodes[v].outputs[&o].matched.clone();
+        let is_found = matched.is_some();
         let own = match matched.and_then(|hit| self.take(hit.store, &hit.item)) {
             Some(id) => self.join(v, BTreeSet::from([id])),
             None if value.is_none() && !found.is_empty() => self.join(v, found),
@@ -107,7 +108,13 @@ impl<R: Clone> Collector<'_, R> {
         };
         if let Some(value) = value {
             let at = self.saved_at(v, o);
-            own.iter().for_each(|id| self.offer(id, (at, Place::Here(value.clone()))));
+            for id in &own {
+                if is_found {
+                    // It keeps its time, though it was saved here later than that.
+                    self.offers.remove(id);
+                }
+                self.offer(id, (at, Place::Here(value.clone())));
+            }
         }
         own
     }

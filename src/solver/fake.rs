@@ -168,6 +168,8 @@ pub(crate) struct Memory {
     pub(crate) broken: Mutex<BTreeSet<String>>,
     pub(crate) loads: AtomicUsize,
     pub(crate) handles: AtomicUsize,
+    /// How often it was asked for roots, children, results or records.
+    pub(crate) questions: AtomicUsize,
     pub(crate) unprepared: bool,
     clock: AtomicU64,
 }
@@ -202,15 +204,19 @@ impl CacheStore<String> for Memory {
         async { outcome }.boxed()
     }
     fn root(&self, record: &Digest) -> Option<ItemId> {
+        self.questions.fetch_add(1, SeqCst);
         self.graph.lock().unwrap().root(record)
     }
     fn children(&self, parent: &ItemId, link: LinkQuery<'_>) -> Vec<ItemId> {
+        self.questions.fetch_add(1, SeqCst);
         self.graph.lock().unwrap().children(parent, link)
     }
     fn results(&self, item: &ItemId) -> Vec<StoredResult> {
+        self.questions.fetch_add(1, SeqCst);
         self.graph.lock().unwrap().results(item)
     }
     fn record(&self, item: &ItemId) -> Option<Record> {
+        self.questions.fetch_add(1, SeqCst);
         self.graph.lock().unwrap().record(item)
     }
     fn load(&self, item: &ItemId, _result: &str, need: Need) -> BoxFuture<'_, Result<String, CacheError>> {

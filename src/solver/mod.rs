@@ -39,6 +39,7 @@
 //! # Rules
 //!
 //! * A vertex runs at most once, is loaded at most once per result, and not at all when no target needs it.
+//! * What the local store has is taken; else the newest of what the others have.
 //! * Vertices whose records would be equal do not run at once: the second waits and then hits.
 //! * With `ignore_cache` a vertex is not looked up. It is saved as usual; what depends on it is looked up by its content
 //!   only, and so on upwards, because its definition stands for older results as well.

@@ -34,6 +34,8 @@ pub(super) struct Scheduler<R> {
     running: usize,
     /// What runs or waits to, by the item it will be saved as.
     twins: BTreeMap<ItemId, usize>,
+    /// How often a vertex was looked at to be moved.
+    pub(super) moves: usize,
 }
 
 impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
@@ -50,6 +52,7 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
             ready: BTreeSet::new(),
             running: 0,
             twins: BTreeMap::new(),
+            moves: 0,
         }
     }
 
@@ -83,7 +86,10 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
     fn work_off(&mut self) {
         while let Some(v) = self.work.pop_front() {
             self.table.nodes[v].listed = false;
-            while self.advance(v) {}
+            self.moves += 1;
+            while self.advance(v) {
+                self.moves += 1;
+            }
         }
         self.start_ready();
     }

@@ -48,7 +48,9 @@ impl<R> fmt::Debug for Request<R> {
 pub async fn solve<R: Clone + Send + Sync + 'static>(request: Request<R>) -> Solution<R> {
     let targets = match resolve(&request) {
         Ok(targets) => targets,
-        Err(error) => return Solution { results: Err(error), vertices: Vec::new(), records: Exported::default() },
+        Err(error) => {
+            return Solution { results: Err(error), vertices: Vec::new(), records: Exported::default(), moves: 0 };
+        }
     };
     let indices: Vec<usize> = targets.iter().map(|target| target.0).collect();
     let stores = prepare((request.local, request.imports), &*request.observer).await;
@@ -69,7 +71,7 @@ pub async fn solve<R: Clone + Send + Sync + 'static>(request: Request<R>) -> Sol
         Some(error) => Err(error),
         None => Ok(targets.iter().map(|(v, o)| table.nodes[*v].values[o].clone()).collect()),
     };
-    Solution { results, vertices: report(table), records }
+    Solution { results, vertices: report(table), records, moves: scheduler.moves }
 }
 
 fn resolve<R>(request: &Request<R>) -> Result<Vec<(usize, usize)>, SolveError> {
