@@ -21,6 +21,7 @@ pub mod inline;
 pub mod local;
 pub mod manifest;
 pub mod merge;
+pub mod patient;
 pub mod place;
 pub mod read;
 pub mod repository;

@@ -4,6 +4,7 @@
 //! range; memory is proportional to the document, which is at most [`CONFIG_LIMIT`] bytes; nothing here recurses.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use super::RemoteCacheError;
 use super::config::{CacheConfig, CacheRecord, Timestamp};
@@ -121,6 +122,12 @@ impl Imported {
     pub fn content(&self, record: &ImportedRecord) -> Vec<Option<usize>> {
         let of = |links: &Vec<(Option<Digest>, usize)>| contents(links, &self.records).next();
         record.inputs.iter().map(of).collect()
+    }
+
+    /// Returns how times are written that are not in UTC.
+    pub fn times(&self) -> impl Iterator<Item = (SystemTime, Timestamp)> {
+        let all = self.records.iter().flat_map(|record| &record.results).map(|result| result.created_at);
+        all.filter(|at| !at.is_utc()).map(|at| (at.system(), at))
     }
 
     /// Returns the numbers of all records, each after those it is linked to.

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::merge;
 use super::read::{Imported, RemoteLayer};
-use super::write::{self, Written};
+use super::write::{self, Times, Written};
 use crate::digest::{DiffId, Digest};
 use crate::image::{Descriptor, media};
 use crate::solver::fake::{Memory, Run, Vtx, setup, vtx};
@@ -85,7 +85,7 @@ fn imported(written: &Written) -> Imported {
 }
 
 fn export(values: &Values, run: &Run) -> Imported {
-    imported(&write::write(&layers(values, &run.solution.records)))
+    imported(&write::write(&layers(values, &run.solution.records), &Times::new()))
 }
 
 fn remote(values: &Values, cache: Imported) -> Arc<dyn CacheStore<String>> {
@@ -130,7 +130,7 @@ async fn what_two_writers_made_of_one_definition_stays_apart() {
     let mut graph = layers(&values, &one.solution.records);
     merge::merge(&mut graph, &export(&values, &two));
     for (content, made) in [("one", &one), ("two", &two)] {
-        let cache = remote(&values, imported(&write::write(&graph)));
+        let cache = remote(&values, imported(&write::write(&graph, &Times::new())));
         let other = setup(&build("other", content), &["run"]).store(&Memory::named("fresh")).import(cache).run().await;
         assert_eq!((other.ran(), other.results()), (vec!["stage"], made.results()), "{content}");
     }
@@ -230,7 +230,7 @@ proptest! {
                     if let Some(tag) = tag.as_ref().filter(|_| merges) {
                         merge::merge(&mut graph, &imported(tag));
                     }
-                    tag = Some(write::write(&graph));
+                    tag = Some(write::write(&graph, &Times::new()));
                 }
             }
             for content in 0..3 {
