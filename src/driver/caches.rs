@@ -121,8 +121,12 @@ impl Caches<'_> {
         let layers = || self.layers(self.records.graph.clone(), target.mode, target.layers.into());
         let mut graph = layers().await.map_err(Shown)?;
         let (mut left_out, mut is_repacked) = (0, false);
-        for _ in 0..ATTEMPTS {
-            let Err(failed) = self.write_graph(target, held, &graph).await else { break };
+        let mut attempts = 0;
+        while let Err(failed) = self.write_graph(target, held, &graph).await {
+            attempts += 1;
+            if attempts == ATTEMPTS {
+                return Err(failed);
+            }
             if self.blobs.take_damaged() && !std::mem::replace(&mut is_repacked, true) {
                 // What was damaged is gone, and is made or fetched anew.
                 self.packer.forget();
