@@ -143,6 +143,27 @@ fn circles_and_numbers_out_of_range_are_errors() {
     }
 }
 
+/// What two writers know of each other's records may lead in a circle; what is written does not.
+#[test]
+fn a_circle_in_a_graph_is_cut_when_it_is_written() {
+    let link = |item: &ItemId| Parent { item: item.clone(), selector: None };
+    let (root, a, b) = (ItemId::from(&digest(0)), ItemId::new("a"), ItemId::new("b"));
+    let record =
+        |number: usize, links: Vec<BTreeSet<Parent>>| Record { digest: digest(number), links, content: Vec::new() };
+    let mut graph = RecordGraph::new();
+    graph.add(&root, &record(0, Vec::new()));
+    graph.add(&a, &record(1, vec![BTreeSet::from([link(&root), link(&b)])]));
+    graph.add(&b, &record(2, vec![BTreeSet::from([link(&a), link(&root)])]));
+    let written = write::write(&graph, &Times::new());
+    assert!(import(&written.config).is_ok());
+    let digests: BTreeSet<&Digest> = written.config.records.iter().map(|record| &record.digest).collect();
+    assert_eq!(
+        digests,
+        BTreeSet::from([&digest(0), &digest(1), &digest(2)]),
+        "both are reached from outside the circle"
+    );
+}
+
 #[test]
 fn deep_chains_are_read_without_recursion() {
     let count = 30_000;
