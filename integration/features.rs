@@ -2,6 +2,7 @@
 
 mod bases;
 mod cache_faults;
+mod cache_healing;
 mod caches;
 mod caching;
 mod call;

@@ -260,6 +260,63 @@ fn faults_of_a_registry_during_export_are_one_warning() {
     });
 }
 
+/// Takes uploads like a registry without any blob; `fault` may answer in its place.
+async fn receive(fault: impl Fn(&Asked) -> Option<Answer> + Send + Sync + 'static) -> FakeRegistry {
+    FakeRegistry::start(move |asked| {
+        let is = |method: &str| asked.line.starts_with(method);
+        if let Some(answer) = fault(asked) {
+            return answer;
+        }
+        if is("POST ") {
+            return Answer::new(202, "").header("location", "/v2/a/blobs/uploads/1?state=x");
+        }
+        if is("PATCH ") {
+            return Answer::new(202, "").header("location", "/v2/a/blobs/uploads/1?state=y");
+        }
+        Answer::new(if is("PUT ") { 201 } else { 404 }, "")
+    })
+    .await
+}
+
+#[test]
+fn an_export_that_ends_half_way_is_one_warning_and_leaves_no_tag() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    type Failing = fn(&Asked) -> Option<Answer>;
+    let is_put_of_manifest = |asked: &Asked| asked.line.starts_with("PUT ") && asked.line.contains("/manifests/");
+    let faults: [(&str, Failing); 3] = [
+        ("none", |_| None),
+        ("manifest refused", |asked| {
+            let hit = asked.line.starts_with("PUT ") && asked.line.contains("/manifests/");
+            hit.then(|| Answer::new(400, ""))
+        }),
+        ("upload cut", |asked| {
+            let hit = asked.line.contains("/blobs/uploads/1");
+            hit.then(|| Answer::new(202, "x").header("content-length", "9").ends(End::Cut))
+        }),
+    ];
+    std::thread::scope(|scope| {
+        for (name, fault) in faults {
+            let runtime = &runtime;
+            scope.spawn(move || {
+                let server = runtime.block_on(receive(fault));
+                let project = project(User::Rootless);
+                let out = format!("type=local,dest={}", project.home().join("out").display());
+                let to = format!("type=registry,ref={}/a:b,registry.insecure=true,mode=max", server.host);
+                let output = fresh(&project, &["--cache-to", &to, "-o", &out]);
+                let failed = usize::from(name != "none");
+                assert_eq!(output.count("the cache was not exported"), failed, "{name}: {}", output.stderr);
+                assert_eq!(fs::read_to_string(project.home().join("out/c")).unwrap(), "one", "{name}");
+                let asked = server.asked();
+                let manifests = asked.iter().filter(|asked| is_put_of_manifest(asked)).count();
+                assert_eq!(manifests == 0, name == "upload cut", "{name}: the manifest comes after all layers");
+                let ended = asked.iter().rposition(|asked| asked.line.contains("/blobs/"));
+                let named = asked.iter().position(is_put_of_manifest);
+                assert!(named.is_none_or(|named| ended.is_some_and(|ended| ended < named)), "{name}");
+            });
+        }
+    });
+}
+
 #[test]
 fn what_finished_is_exported_though_a_later_step_fails() {
     for user in BOTH {

@@ -107,6 +107,46 @@ fn a_full_hit_is_pushed_without_pulling_a_layer() {
     }
 }
 
+/// One changed line of the sources: what was made of other files, or of nothing that changed, is still had from the registry.
+#[test]
+fn one_changed_line_reruns_only_what_it_must() {
+    for user in BOTH {
+        let registry = Registry::start();
+        let project = with_base(
+            user,
+            "COPY deps /deps\nRUN cat /deps > /made-of-deps\nCOPY src /src\nRUN head -n1 /src/main > /binary\n\
+             FROM scratch\nCOPY --from=base /binary /binary\n",
+        );
+        project.file("deps", "deps").file("src/main", "line 1\nline 2\n");
+        let reference = format!("{}/cache:c", registry.host);
+        let to = format!("type=registry,ref={reference},mode=max");
+        let states = |args: &[&str]| {
+            let output = fresh(&project, args);
+            let lines = output.stderr.lines().map(str::to_owned).collect::<Vec<_>>();
+            let state = |command: &str| {
+                let named = lines.iter().find(|line| line.starts_with('#') && line.ends_with(command));
+                let step = named.unwrap_or_else(|| panic!("{command}: {}", output.stderr)).split_once(' ').unwrap().0;
+                lines.contains(&format!("{step} CACHED"))
+            };
+            [
+                "COPY deps /deps",
+                "RUN cat /deps > /made-of-deps",
+                "COPY src /src",
+                "RUN head -n1 /src/main > /binary",
+                "COPY --from=base /binary /binary",
+            ]
+            .map(state)
+        };
+        assert_eq!(states(&["--cache-to", &to]), [false; 5]);
+        assert_eq!(states(&["--cache-from", &reference]), [true; 5]);
+        project.file("src/main", "line 1\nline two\n");
+        let expected = [true, true, false, false, true];
+        assert_eq!(states(&["--cache-from", &reference]), expected, "what is made is the same, and what copies it");
+        project.file("src/main", "line one\nline two\n");
+        assert_eq!(states(&["--cache-from", &reference]), [true, true, false, false, false]);
+    }
+}
+
 #[test]
 fn an_image_carries_its_cache() {
     for user in BOTH {

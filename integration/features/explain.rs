@@ -130,6 +130,81 @@ fn the_last_build_is_explained_without_building() {
 }
 
 #[test]
+fn a_base_a_mount_and_a_record_in_a_file_are_compared() {
+    for user in BOTH {
+        let registry = Registry::start();
+        let base = format!("{}/base:latest", registry.host);
+        let push = |content: &str| {
+            let project = Project::with(user, &format!("FROM scratch\nLABEL content={content}\nCOPY f /f\n"));
+            project.file("f", content);
+            let _ = project.build(&["-t", &base, "--push"]).success();
+        };
+        push("one");
+        let on = |mount: &str| {
+            format!(
+                "FROM {base} AS data\nCOPY a /a\n{}FROM base\nRUN --mount={mount} true\nCOPY --from=data /f /f\n",
+                crate::support::build::BASE
+            )
+        };
+        let project = Project::with(user, &on("type=tmpfs,target=/x"));
+        project.file("a", "a");
+        let _ = explained(&project, &[]);
+        let kept = project.home().join("kept.json");
+        let build = fs::read_dir(project.state().join("explain/builds")).unwrap().next().unwrap().unwrap().path();
+        fs::copy(build, &kept).unwrap();
+        project.own(&kept);
+        push("two");
+        let _ = explained(&project, &[]).says("base image sha256:").says("COPY a /a ran: an earlier step changed");
+        project.file("Dockerfile", on("type=tmpfs,target=/y"));
+        let _ = explained(&project, &[]).says("RUN --mount=type=tmpfs,target=/y true ran: mount 2 /x");
+        let against = asked(&project, &["--against", text(&kept)]).success().stdout;
+        assert!(against.contains("base image sha256:") && against.contains("mount 2 /x"), "{against}");
+    }
+}
+
+#[test]
+fn nothing_secret_is_kept_or_exported_and_that_can_be_left_out() {
+    for user in BOTH {
+        let project = with_base(
+            user,
+            "ARG URL=none\nENV HEADER=\"Authorization: Bearer hunter2hunter2\"\n\
+             RUN true https://user:hunter2@example.com/f?sig=hunter2 $URL\nCOPY a /a\n",
+        );
+        project.file("a", "one");
+        let cache = project.home().join("cache");
+        let to = format!("type=local,mode=max,dest={}", cache.display());
+        let url = ["--build-arg", "URL=https://hunter2@example.com/"];
+        let said = |more: &str| {
+            let _ =
+                in_ci(&project, &[&url[..], &["--cache-to", &format!("{to}{more}")]].concat()).says("***@example.com");
+            let index: Value = serde_json::from_slice(&fs::read(cache.join("index.json")).unwrap()).unwrap();
+            let digest = index["manifests"][0]["digest"].as_str().unwrap();
+            let manifest = fs::read(cache.join("blobs/sha256").join(&digest["sha256:".len()..])).unwrap();
+            let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+            manifest["annotations"]["rbuild.explain.v1"].as_str().map(str::to_owned)
+        };
+        let note = rbuild::remotecache::explained::BuildNote::decode(&said("").unwrap()).unwrap();
+        let exported = serde_json::to_string(&note.record).unwrap();
+        let mut kept = exported.clone();
+        for entry in fs::read_dir(project.state().join("explain/builds")).unwrap() {
+            kept.push_str(&fs::read_to_string(entry.unwrap().path()).unwrap());
+        }
+        assert!(exported.contains("RUN true https://***@example.com/f?sig=***"), "{exported}");
+        assert!(!kept.contains("hunter2"), "{kept}");
+        assert_eq!(said(",explain=false"), None);
+        // That one changed is told all the same.
+        let _ = in_ci(&project, &[&url[..], &["--cache-to", &to]].concat());
+        let other = [
+            "--build-arg",
+            "URL=https://hunter3@example.com/",
+            "--cache-from",
+            &to.replace("dest=", "src=").replace("mode=max,", ""),
+        ];
+        let _ = in_ci(&project, &other).says("ran: ARG URL changed").silent_about("hunter3@");
+    }
+}
+
+#[test]
 fn a_record_that_is_damaged_is_none() {
     let project = with_base(User::Root, "COPY a /a\n");
     project.file("a", "one");

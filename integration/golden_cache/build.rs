@@ -122,7 +122,21 @@ impl Workshop {
             _ => {}
         }
         match key {
-            "target" | "platform" | "shm-size" => one(&format!("--{key}"), value),
+            "target" | "platform" | "shm-size" | "memory" | "cgroup-parent" => one(&format!("--{key}"), value),
+            "memswap" => one("--memory-swap", value),
+            "cpushares" => one("--cpu-shares", value),
+            "cpuperiod" => one("--cpu-period", value),
+            "cpuquota" => one("--cpu-quota", value),
+            "cpusetcpus" => one("--cpuset-cpus", value),
+            "cpusetmems" => one("--cpuset-mems", value),
+            // The frontend takes these two as arguments as well, and only so from the command line.
+            "hostname" => one("--build-arg", format!("BUILDKIT_SANDBOX_HOSTNAME={value}")),
+            "multi-platform" => one("--build-arg", format!("BUILDKIT_MULTI_PLATFORM={value}")),
+            "image-resolve-mode" if value == "pull" => vec!["--pull".into()],
+            // Names are asked of the registry in every mode, as nothing is kept of them.
+            "image-resolve-mode" => Vec::new(),
+            // It is where the case has its Dockerfile.
+            "filename" => Vec::new(),
             "force-network-mode" => one("--network", value),
             "add-hosts" => each("--add-host", &value.replace('=', ":")),
             "ulimit" => each("--ulimit", value),

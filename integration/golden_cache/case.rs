@@ -44,7 +44,8 @@ impl Case {
             options.get(key).map(|value| serde_json::from_value(value.clone()).unwrap()).unwrap_or_default()
         };
         let text = |key: &str| options[key].as_str().unwrap_or_default().to_owned();
-        let dockerfile = fs::read_to_string(path.join("Dockerfile")).unwrap();
+        let file = options["opt"]["filename"].as_str().unwrap_or("Dockerfile").to_owned();
+        let dockerfile = fs::read_to_string(path.join(file)).unwrap();
         let mutations =
             if path.join("mutations.json").exists() { json(&path.join("mutations.json")) } else { Value::Null };
         Self {

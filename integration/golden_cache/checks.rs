@@ -44,8 +44,10 @@ fn image_output(case: &Case, layout: &Layout) -> String {
 
 fn import(case: &Case, user: User, registry: &BaseRegistry, mode: &str) -> Vec<String> {
     let shop = Workshop::new(case, user, registry);
-    let (from, image) = (import_flag(case, &shop, mode), shop.layout("image"));
-    let states = shop.build(&["--cache-from".into(), from, "-o".into(), image_output(case, &image)]);
+    let (from, image, again) = (import_flag(case, &shop, mode), shop.layout("image"), shop.layout("again"));
+    let to = export_flag(case, &again, mode);
+    let output = image_output(case, &image);
+    let states = shop.build(&["--cache-from".into(), from, "--cache-to".into(), to, "-o".into(), output]);
     let steps = if case.path.join("steps-local.txt").exists() { "steps-local.txt" } else { "steps.txt" };
     let mut lines = states_differ(&case.steps(steps, mode), &states);
     let layers = image.layers();
@@ -57,11 +59,23 @@ fn import(case: &Case, user: User, registry: &BaseRegistry, mode: &str) -> Vec<S
             lines.push(format!("the image has layers {layers:?}, expected {expected:?}"));
         }
     }
-    let imported = Layout(shop.project.home().join(format!("import-{mode}"))).layers();
-    lines.extend(
-        layers.iter().filter(|layer| !imported.contains(layer)).map(|l| format!("layer {l} is not the cache's")),
-    );
+    let imported = Layout(shop.project.home().join(format!("import-{mode}")));
+    let known = imported.layers();
+    lines.extend(layers.iter().filter(|layer| !known.contains(layer)).map(|l| format!("layer {l} is not the cache's")));
+    let bytes = |layout: &Layout| {
+        let config = layout.cache().1;
+        String::from_utf8(layout.blob(config["digest"].as_str().unwrap())).unwrap()
+    };
+    if bytes(&again) != bytes(&imported) {
+        lines.push(format!("exported again: {}\nexpected: {}", bytes(&again), bytes(&imported)));
+    }
     lines
+}
+
+/// The flag that exports a cache with what the case asks for.
+fn export_flag(case: &Case, cache: &Layout, mode: &str) -> String {
+    let more = if case.cache_export.is_empty() { String::new() } else { format!(",{}", case.cache_export) };
+    format!("type=local,dest={},mode={mode}{more}", cache.0.display())
 }
 
 fn digests(list: &Value) -> Vec<String> {
@@ -78,9 +92,8 @@ fn states_differ(expected: &[(String, String)], found: &[(String, String)]) -> V
 fn export(case: &Case, user: User, registry: &BaseRegistry, mode: &str) -> Vec<String> {
     let shop = Workshop::new(case, user, registry);
     let (cache, image) = (shop.layout("cache"), shop.layout("image"));
-    let more = if case.cache_export.is_empty() { String::new() } else { format!(",{}", case.cache_export) };
-    let to = format!("type=local,dest={},mode={mode}{more}", cache.0.display());
-    let states = shop.build(&["--cache-to".into(), to, "-o".into(), image_output(case, &image)]);
+    let states =
+        shop.build(&["--cache-to".into(), export_flag(case, &cache, mode), "-o".into(), image_output(case, &image)]);
     assert!(states.iter().all(|(state, _)| state == "RUN" || state == "CACHED"), "{states:?}");
     let (_, config) = cache.cache();
     let found = records::of(&cache.document(config["digest"].as_str().unwrap()));

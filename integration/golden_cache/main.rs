@@ -4,8 +4,9 @@
 //! Every case of the folder is run, as root and as a user without privilege:
 //!
 //! * from BuildKit's exports, with an empty state directory, every step has the state that BuildKit gave it, and the image has
-//!   the same layers;
-//! * what a build from nothing exports has exactly BuildKit's records and links, and sound layers;
+//!   the same layers; what such a build exports again has the bytes of BuildKit's configuration;
+//! * what a build from nothing exports has exactly BuildKit's records and links, results of as many layers, stacked in the same
+//!   way, and sound layers;
 //! * each change of the inputs runs the steps that it ran there, and no others;
 //! * the same for images that carry their cache.
 //!
@@ -85,10 +86,10 @@ fn folder() -> PathBuf {
     given.map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/golden/cache"), PathBuf::from)
 }
 
-/// Folders of cases are those with a Dockerfile; `base` and the pool of blobs have none.
+/// Folders of cases are those with an export; `base` and the pool of blobs have none.
 fn case_names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).expect("folder of cases");
-    let entries = entries.map(|e| e.expect("entry").path()).filter(|p| p.join("Dockerfile").exists());
+    let entries = entries.map(|e| e.expect("entry").path()).filter(|p| p.join("cache-max.json").exists());
     let mut names: Vec<String> = entries.map(|p| p.file_name().expect("name").to_string_lossy().into_owned()).collect();
     names.sort();
     names

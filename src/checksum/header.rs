@@ -70,14 +70,16 @@ impl Header<'_> {
     }
 }
 
-/// Overlay's own attributes are how a tree is stored, not what it holds.
+/// Overlay's own attributes are how a snapshot is stored, not what it holds; those of a context are the user's.
 fn counts(name: &[u8], ids: Ids) -> bool {
     if name == b"security.capability" {
         return true;
     }
-    let hidden: [&[u8]; 4] = [b"security.", b"system.", b"trusted.overlay.", b"user.overlay."];
-    let from_mac = ids == Ids::Root && name.starts_with(b"com.apple.");
-    !from_mac && !hidden.iter().any(|prefix| name.starts_with(prefix))
+    let hidden: &[&[u8]] = match ids {
+        Ids::Root => &[b"security.", b"system.", b"com.apple."],
+        Ids::Keep => &[b"security.", b"system.", b"trusted.overlay.", b"user.overlay."],
+    };
+    !hidden.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Hashes an open regular file; none if it changed meanwhile, other than by growing.
@@ -132,4 +134,26 @@ pub(super) fn same_content(a: &Stat, b: &Stat) -> bool {
 /// empty may have been about to be written anew.
 pub(super) fn has_grown(now: &Stat, before: &Stat) -> bool {
     (now.dev, now.ino, now.mode) == (before.dev, before.ino, before.mode) && before.size > 0 && now.size > before.size
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_of_a_context_are_the_users() {
+        let cases: [(&[u8], bool, bool); 7] = [
+            (b"security.capability", true, true),
+            (b"security.selinux", false, false),
+            (b"system.posix_acl_access", false, false),
+            (b"user.note", true, true),
+            (b"user.overlay.opaque", true, false),
+            (b"trusted.overlay.opaque", true, false),
+            (b"com.apple.quarantine", false, true),
+        ];
+        for (name, context, snapshot) in cases {
+            let found = (counts(name, Ids::Root), counts(name, Ids::Keep));
+            assert_eq!(found, (context, snapshot), "{}", String::from_utf8_lossy(name));
+        }
+    }
 }

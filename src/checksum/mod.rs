@@ -12,6 +12,8 @@ mod error;
 mod glob;
 mod header;
 mod index;
+#[cfg(test)]
+mod model;
 mod parallel;
 mod scan;
 mod select;

@@ -3,13 +3,14 @@
 //! In: digests. Out: readers. Invariant: what lies elsewhere and cannot be had, or is not what it should be, is noted, so that the
 //! build can make it itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::stream;
 use tokio::runtime::Handle;
 
 use crate::digest::Digest;
@@ -20,6 +21,9 @@ use crate::remotecache::Place;
 use crate::remotecache::place::Chunks;
 use crate::store::Store;
 
+/// Blobs that are looked for at once.
+const LOOKS: usize = 8;
+
 /// Where a blob that the store does not hold can be read, and what it is.
 type Elsewhere = (Arc<dyn Place>, Descriptor);
 
@@ -29,7 +33,21 @@ pub(super) struct BuildBlobs {
     store: Arc<Store>,
     elsewhere: Mutex<BTreeMap<Digest, Elsewhere>>,
     damaged: AtomicBool,
-    lost: Arc<AtomicBool>,
+    lost: Arc<Lost>,
+}
+
+/// Blobs of caches that could not be had.
+#[derive(Debug, Default)]
+struct Lost(Mutex<BTreeSet<Digest>>);
+
+impl Lost {
+    fn note(&self, digest: &Digest) {
+        self.all().insert(digest.clone());
+    }
+
+    fn all(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl BuildBlobs {
@@ -57,7 +75,24 @@ impl BuildBlobs {
 
     /// Returns whether a blob of a cache could not be had.
     pub(super) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed)
+        !self.lost.all().is_empty()
+    }
+
+    /// Returns the blobs of caches that cannot be had, none if none was missed yet. One is seldom alone: all are looked for, and
+    /// those of directories read.
+    pub(super) async fn lost(&self) -> BTreeSet<Digest> {
+        if self.is_lost() {
+            let elsewhere: Vec<Elsewhere> =
+                self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+            let absent = |(_, layer): &Elsewhere| !matches!(self.store.blob(&layer.digest), Ok(Some(_)));
+            let looks = elsewhere.into_iter().filter(absent).map(|(place, layer)| async move {
+                if !is_there(&*place, &layer).await {
+                    self.lost.note(&layer.digest);
+                }
+            });
+            stream::iter(looks).buffer_unordered(LOOKS).collect::<()>().await;
+        }
+        self.lost.all().clone()
     }
 
     fn elsewhere(&self, digest: &Digest) -> Option<Elsewhere> {
@@ -67,9 +102,12 @@ impl BuildBlobs {
     fn fetch(&self, place: &dyn Place, descriptor: &Descriptor) -> io::Result<Box<dyn Read + Send>> {
         let runtime = Handle::current();
         match runtime.block_on(place.blob(descriptor)) {
-            Ok(chunks) => Ok(Box::new(Fetched { runtime, chunks, rest: Bytes::new(), lost: Arc::clone(&self.lost) })),
+            Ok(chunks) => {
+                let (digest, lost) = (descriptor.digest.clone(), Arc::clone(&self.lost));
+                Ok(Box::new(Fetched { runtime, chunks, rest: Bytes::new(), digest, lost }))
+            }
             Err(error) => {
-                self.lost.store(true, Ordering::Relaxed);
+                self.lost.note(&descriptor.digest);
                 Err(io::Error::other(error))
             }
         }
@@ -91,7 +129,7 @@ impl Blobs for BuildBlobs {
 
     fn reject(&self, digest: &Digest) {
         if self.elsewhere(digest).is_some() {
-            self.lost.store(true, Ordering::Relaxed);
+            self.lost.note(digest);
         }
         self.damaged.store(true, Ordering::Relaxed);
         if let Err(error) = self.store.discard(digest) {
@@ -100,12 +138,27 @@ impl Blobs for BuildBlobs {
     }
 }
 
+/// Returns whether a blob can be had: a registry says so when it is asked, a directory's must be read.
+async fn is_there(place: &dyn Place, layer: &Descriptor) -> bool {
+    let Ok(mut chunks) = place.blob(layer).await else { return false };
+    if place.repository().is_some() {
+        return true;
+    }
+    while let Some(chunk) = chunks.next().await {
+        if chunk.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
 /// Chunks as a reader, for threads that may wait.
 struct Fetched {
     runtime: Handle,
     chunks: Chunks,
     rest: Bytes,
-    lost: Arc<AtomicBool>,
+    digest: Digest,
+    lost: Arc<Lost>,
 }
 
 impl Read for Fetched {
@@ -115,7 +168,7 @@ impl Read for Fetched {
                 None => return Ok(0),
                 Some(Ok(chunk)) => self.rest = chunk,
                 Some(Err(error)) => {
-                    self.lost.store(true, Ordering::Relaxed);
+                    self.lost.note(&self.digest);
                     return Err(io::Error::other(error));
                 }
             }

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Build;
 use super::blobs::BuildBlobs;
 use super::held::{Extent, Held, Others};
 use super::packer::{Packer, Packing};
 use super::steps::{Shown, Step};
+use super::{Build, Setup};
 use crate::diag::{Diagnostic, Kind};
 use crate::digest::Digest;
 use crate::export::image::{Document, PlatformImage};
@@ -26,11 +26,11 @@ use crate::layer::Toc;
 use crate::ops::Tree;
 use crate::progress::{Event, Warning};
 use crate::remotecache::explained;
-use crate::remotecache::manifest;
+use crate::remotecache::manifest::{self, Form};
 use crate::remotecache::merge;
 use crate::remotecache::spec::{LayerChoice, Store};
-use crate::remotecache::write::{self, Written};
-use crate::remotecache::{ExportTarget, Mode, RemoteLayer, config, inline};
+use crate::remotecache::write::{self, Times, Written};
+use crate::remotecache::{ExportTarget, Imported, Mode, RemoteLayer, config, inline};
 use crate::snapshot::{Chain, LayerId};
 use crate::solver::{Exported, ItemId, RecordGraph};
 
@@ -39,6 +39,9 @@ const BUILDKIT_LIMIT: usize = 1 << 20;
 
 /// Writers of one directory that may be quicker, one after the other, before it is written over what they wrote.
 const WRITERS: usize = 64;
+
+/// Times what cannot be had is left out before a cache is given up: what is left out costs the next build, not this one.
+const ATTEMPTS: usize = 16;
 
 /// The records of a build, ready to be written.
 pub(super) struct Caches<'a> {
@@ -57,6 +60,11 @@ impl From<LayerChoice> for Packing {
     fn from(choice: LayerChoice) -> Self {
         Self::new(choice.kind, choice.level, choice.force)
     }
+}
+
+/// Returns whether a failure of this cache is one of the build.
+pub(super) fn must_be_written(setup: &Setup, target: &ExportTarget) -> bool {
+    setup.cache_strict || target.ignore_error == Some(false)
 }
 
 /// Returns whether the layers of every step are wanted.
@@ -83,7 +91,7 @@ impl Caches<'_> {
                 self.sweep(&target.store).await;
                 continue;
             };
-            if self.build.setup.cache_strict || target.ignore_error == Some(false) {
+            if must_be_written(&self.build.setup, target) {
                 return Err(diagnostic.while_doing("failed to export the cache"));
             }
             self.warn(format!("the cache was not exported: {}", diagnostic.message));
@@ -108,9 +116,42 @@ impl Caches<'_> {
         self.build.sink.send(Event::Warning(Warning::notice(text)));
     }
 
+    /// Writes a cache; results whose layers cannot be had are left out of it.
     async fn write(&self, target: &ExportTarget, held: &Held) -> Result<(), Shown> {
-        let graph = self.layers(self.records.graph.clone(), target.mode, target.layers.into()).await.map_err(Shown)?;
-        let own = write::write(&graph);
+        let layers = || self.layers(self.records.graph.clone(), target.mode, target.layers.into());
+        let mut graph = layers().await.map_err(Shown)?;
+        let (mut left_out, mut is_repacked) = (0, false);
+        let mut attempts = 0;
+        while let Err(failed) = self.write_graph(target, held, &graph).await {
+            attempts += 1;
+            if attempts == ATTEMPTS {
+                return Err(failed);
+            }
+            if self.blobs.take_damaged() && !std::mem::replace(&mut is_repacked, true) {
+                // What was damaged is gone, and is made or fetched anew.
+                self.packer.forget();
+                graph = layers().await.map_err(Shown)?;
+                continue;
+            }
+            let (rest, lost) = without(graph, &self.blobs.lost().await);
+            if lost == 0 || rest.items().all(|(_, item)| item.result.is_none()) {
+                return Err(failed);
+            }
+            (graph, left_out) = (rest, left_out + lost);
+        }
+        if left_out > 0 {
+            self.warn(format!("{left_out} results were left out of the cache, as their layers can no longer be had"));
+        }
+        Ok(())
+    }
+
+    async fn write_graph(
+        &self,
+        target: &ExportTarget,
+        held: &Held,
+        graph: &RecordGraph<Vec<RemoteLayer>>,
+    ) -> Result<(), Shown> {
+        let own = write::write(graph, &self.times(&[]));
         if own.layers.is_empty() {
             // What little a failed build leaves is no news.
             if self.records.targets.iter().any(|items| !items.is_empty()) {
@@ -120,7 +161,7 @@ impl Caches<'_> {
         }
         for _ in 0..WRITERS {
             let others = held.others(self.extent).await;
-            let merged = merged(&graph, &own, &others);
+            let merged = self.merged(target, graph, (&own, &others));
             if let Some(is_written) = self.written(target, merged, &others).await.map_err(Shown)? {
                 return if is_written { Ok(()) } else { continue };
             }
@@ -167,7 +208,7 @@ impl Caches<'_> {
             1 => self.records.graph.clone(),
             _ => self.records.of_target(target),
         };
-        let written = write::write(&self.layers(graph, Mode::Min, packing).await?);
+        let written = write::write(&self.layers(graph, Mode::Min, packing).await?, &self.times(&[]));
         Ok(inline::encode(&written, image))
     }
 
@@ -183,14 +224,46 @@ impl Caches<'_> {
         // Those of the targets first: what they make is there for the others.
         let (first, rest): (Vec<_>, Vec<_>) = results.partition(|(id, _)| targets.contains(id));
         let mut found: BTreeMap<ItemId, Vec<RemoteLayer>> = BTreeMap::new();
+        let mut failed = None;
         for (make, results) in [(true, first), (mode == Mode::Max, rest)] {
             for (id, tree) in results {
-                if let Some(layers) = self.stack(tree, make, packing).await?.filter(|layers| !layers.is_empty()) {
-                    found.insert(id.clone(), layers);
+                match self.stack(tree, make, packing).await {
+                    Ok(layers) => found.extend(layers.filter(|layers| !layers.is_empty()).map(|l| (id.clone(), l))),
+                    Err(diagnostic) if diagnostic.kind == Kind::DiskFull => return Err(diagnostic),
+                    Err(diagnostic) => failed = failed.or(Some(diagnostic)),
                 }
             }
         }
+        match failed {
+            Some(diagnostic) if found.is_empty() => return Err(diagnostic),
+            Some(diagnostic) => self.warn(format!("not all results are in the cache: {}", diagnostic.message)),
+            None => {}
+        }
         Ok(graph.map(|id, _| found.remove(id)))
+    }
+
+    /// Returns how times are written that others wrote.
+    fn times(&self, others: &[Imported]) -> Times {
+        let imported = self.build.stations.learnt.times.get().cloned().unwrap_or_default();
+        imported.into_iter().chain(others.iter().flat_map(Imported::times)).collect()
+    }
+
+    /// Adds what others wrote, and says whether there was any; where the whole would be too large for BuildKit it stays out.
+    fn merged(
+        &self,
+        target: &ExportTarget,
+        graph: &RecordGraph<Vec<RemoteLayer>>,
+        (own, others): (&Written, &Others),
+    ) -> (Written, bool) {
+        if others.caches.is_empty() {
+            return (own.clone(), false);
+        }
+        let mut graph = graph.clone();
+        others.caches.iter().for_each(|cache| merge::merge(&mut graph, cache));
+        let written = write::write(&graph, &self.times(&others.caches));
+        let Documents { config, manifest } = Documents::of(target.form, &written, BTreeMap::new());
+        let is_small = config.bytes.len().max(manifest.bytes.len()) <= BUILDKIT_LIMIT;
+        if is_small { (written, true) } else { (own.clone(), false) }
     }
 
     async fn stack(&self, tree: &Tree, make: bool, packing: Packing) -> Result<Option<Vec<RemoteLayer>>, Diagnostic> {
@@ -227,35 +300,35 @@ impl Caches<'_> {
         };
         let Some(blob) = blob else { return Ok(None) };
         let info = self.build.stations.snapshots.info(layer).map_err(|error| Diagnostic::from_error(&error))?;
+        // BuildKit does not say of what was converted when it was made.
+        let pulled = info.pulled();
+        let is_converted = !pulled.is_empty() && pulled.iter().all(|known| known.digest != blob.digest);
         Ok(Some(RemoteLayer {
             descriptor: Descriptor {
                 annotations: blob.toc.iter().flat_map(Toc::annotations).collect(),
                 ..Descriptor::new(blob.compression.oci_layer(), blob.digest, blob.size)
             },
             diff_id: blob.diff_id,
-            created: info.created,
+            created: info.created.filter(|_| !(packing.is_forced() && is_converted)),
             description: info.description,
         }))
     }
 
     /// Gives a cache the shape of an image, for the exporters.
     fn image(&self, target: &ExportTarget, written: Written) -> Image {
-        let bytes = written.config.encode();
-        if bytes.len() > BUILDKIT_LIMIT {
-            self.warn("the exported cache has so many records that BuildKit will not read it (over 1 MiB)".into());
+        let Documents { config, manifest } = Documents::of(target.form, &written, self.annotations(target));
+        if config.bytes.len().max(manifest.bytes.len()) > BUILDKIT_LIMIT {
+            let text = "the exported cache has so many records or layers that BuildKit will not read it (over 1 MiB)";
+            self.warn(text.into());
         }
-        let config = Document { descriptor: Descriptor::of(config::MEDIA_TYPE, &bytes), bytes };
-        let (media_type, bytes) =
-            manifest::encode(target.form, &written.layers, &config.descriptor, self.annotations(target.mode));
-        let manifest = Document { descriptor: Descriptor::of(media_type, &bytes), bytes };
         let layers = written.layers.into_iter().map(|layer| self.export_layer(layer)).collect();
         let platform = PlatformImage { platform: Platform::host(), config, manifest: manifest.clone(), layers };
         Image { root: manifest, platforms: vec![platform], created: None }
     }
 
     /// Mode min says nothing of steps whose results stay private, so nothing is said there of what they are made of.
-    fn annotations(&self, mode: Mode) -> BTreeMap<String, String> {
-        let recorder = self.build.recorder.as_ref().filter(|_| mode == Mode::Max);
+    fn annotations(&self, target: &ExportTarget) -> BTreeMap<String, String> {
+        let recorder = self.build.recorder.as_ref().filter(|_| target.mode == Mode::Max && target.explain);
         let said = recorder.and_then(|recorder| recorder.said());
         said.map(|text| (explained::ANNOTATION.to_owned(), text)).into_iter().collect()
     }
@@ -291,7 +364,8 @@ impl Caches<'_> {
 
     async fn local(&self, image: Arc<Image>, dest: &Path, (tag, over): (&str, &Over)) -> Result<bool, Diagnostic> {
         let (dest, tag, over, blobs) = (dest.to_owned(), tag.to_owned(), over.clone(), self.readable());
-        let work = move || layout::write_tagged(&image, (&tag, &over), &*blobs, &dest);
+        let suspects = self.build.stations.learnt.damaged.found();
+        let work = move || layout::write_tagged(&image, (&tag, &over), (&*blobs, &suspects), &dest);
         match tokio::task::spawn_blocking(work).await {
             Ok(written) => written.map_err(|error| Diagnostic::from_error(&error)),
             Err(error) => Err(Diagnostic::new(Kind::Build, format!("an exporting thread ended unexpectedly: {error}"))),
@@ -306,15 +380,38 @@ impl Caches<'_> {
     }
 }
 
-/// Adds what others wrote, and says whether there was any; where the whole would be too large for BuildKit it stays out.
-fn merged(graph: &RecordGraph<Vec<RemoteLayer>>, own: &Written, others: &Others) -> (Written, bool) {
-    if others.caches.is_empty() {
-        return (own.clone(), false);
+/// What is written of a cache besides its layers.
+struct Documents {
+    config: Document,
+    manifest: Document,
+}
+
+impl Documents {
+    /// Makes them; annotations stay out where BuildKit could not read the manifest with them.
+    fn of(form: Form, written: &Written, annotations: BTreeMap<String, String>) -> Self {
+        let document = |kind: &str, bytes: Vec<u8>| Document { descriptor: Descriptor::of(kind, &bytes), bytes };
+        let config = document(config::MEDIA_TYPE, written.config.encode());
+        let encode = |annotations| {
+            let (kind, bytes) = manifest::encode(form, &written.layers, &config.descriptor, annotations);
+            document(kind, bytes)
+        };
+        let mut manifest = encode(annotations);
+        if manifest.bytes.len() > BUILDKIT_LIMIT {
+            manifest = encode(BTreeMap::new());
+        }
+        Self { config, manifest }
     }
-    let mut graph = graph.clone();
-    others.caches.iter().for_each(|cache| merge::merge(&mut graph, cache));
-    let written = write::write(&graph);
-    if written.config.encode().len() > BUILDKIT_LIMIT { (own.clone(), false) } else { (written, true) }
+}
+
+/// Leaves out results with layers that are lost, and counts them.
+fn without(graph: RecordGraph<Vec<RemoteLayer>>, lost: &BTreeSet<Digest>) -> (RecordGraph<Vec<RemoteLayer>>, usize) {
+    let mut count = 0;
+    let graph = graph.map(|_, layers| {
+        let is_lost = layers.iter().any(|layer| lost.contains(&layer.descriptor.digest));
+        count += usize::from(is_lost);
+        (!is_lost).then_some(layers)
+    });
+    (graph, count)
 }
 
 /// The step and its part, as BuildKit words them; none for what is no step of its own.
@@ -328,5 +425,34 @@ fn titles(store: &Store) -> Option<(String, String)> {
         Store::Registry { reference, .. } => {
             Some((format!("exporting cache to registry {reference}"), "preparing build cache for export".into()))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::DiffId;
+    use crate::image::media;
+
+    fn of(layers: usize, said: usize) -> Documents {
+        let layer = |number: usize| RemoteLayer {
+            descriptor: Descriptor::of(media::OCI_LAYER_GZIP, number.to_string().as_bytes()),
+            diff_id: DiffId(Digest::compute(number.to_string())),
+            created: None,
+            description: String::new(),
+        };
+        let written = Written { layers: (0..layers).map(layer).collect(), ..Written::default() };
+        let annotations = BTreeMap::from([(explained::ANNOTATION.to_owned(), "A".repeat(said))]);
+        Documents::of(Form::Image, &written, annotations)
+    }
+
+    #[test]
+    fn what_is_said_of_a_build_makes_no_manifest_too_large() {
+        let has_note =
+            |documents: &Documents| String::from_utf8_lossy(&documents.manifest.bytes).contains(explained::ANNOTATION);
+        assert!(has_note(&of(2_000, 300 << 10)));
+        let large = of(3_000, 384 << 10);
+        assert!(!has_note(&large) && large.manifest.bytes.len() <= BUILDKIT_LIMIT, "{}", large.manifest.bytes.len());
+        assert!(of(5_000, 0).manifest.bytes.len() > BUILDKIT_LIMIT, "which is told");
     }
 }

@@ -323,7 +323,7 @@ fn step(report: &VertexReport, vertex: &Vertex, places: &BTreeMap<&Digest, usize
     };
     let matched = report.outputs.iter().find_map(|output| output.matched.as_ref());
     Step {
-        name: graph::name_of(vertex),
+        name: explain::redact(&graph::name_of(vertex)).into_owned(),
         platform: String::new(),
         outcome,
         ignore_cache: vertex.metadata.ignore_cache,

@@ -15,6 +15,7 @@ use crate::digest::Digest;
 use crate::image::Reference;
 use crate::registry::Client;
 use crate::remotecache::local::LocalPlace;
+use crate::remotecache::patient::{PATIENCE, PatientPlace};
 use crate::remotecache::repository::RepositoryPlace;
 use crate::remotecache::spec::Store;
 use crate::remotecache::{self, ExportTarget, Imported, Place};
@@ -117,7 +118,8 @@ impl Target {
                     Some(digest) => reference.clone().with_digest(digest),
                     None => reference.clone(),
                 };
-                Box::new(RepositoryPlace::new(Arc::clone(client), &reference))
+                let place = RepositoryPlace::new(Arc::clone(client), &reference);
+                Box::new(PatientPlace::new(Arc::new(place), PATIENCE))
             }
         }
     }

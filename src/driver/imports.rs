@@ -5,7 +5,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::task::JoinHandle;
 
@@ -14,9 +14,10 @@ use super::steps::Steps;
 use crate::diag::chain;
 use crate::ops::{ImportStore, Tree};
 use crate::progress::{Event, Sink, Warning};
-use crate::registry::Client;
-use crate::remotecache::local::LocalPlace;
+use crate::remotecache::local::{Damaged, LocalPlace};
+use crate::remotecache::patient::{PATIENCE, PatientPlace};
 use crate::remotecache::repository::RepositoryPlace;
+use crate::remotecache::write::Times;
 use crate::remotecache::{self, ImportSpec, Imported, Place, RemoteCacheError};
 use crate::snapshot::Snapshots;
 use crate::solver::CacheStore;
@@ -25,6 +26,15 @@ use crate::solver::CacheStore;
 struct Asked {
     place: Arc<dyn Place>,
     answer: JoinHandle<Result<Vec<Imported>, RemoteCacheError>>,
+}
+
+/// What was learnt of imported caches that matters when caches are exported.
+#[derive(Debug, Default)]
+pub(super) struct Learnt {
+    /// Blobs of directories that are not what they should be.
+    pub(super) damaged: Arc<Damaged>,
+    /// How times were written that others wrote.
+    pub(super) times: OnceLock<Times>,
 }
 
 /// What a cache says of the build it is of.
@@ -40,6 +50,7 @@ pub(super) struct Said {
 pub(super) struct Imports {
     asked: Vec<Asked>,
     snapshots: Arc<Snapshots>,
+    learnt: Arc<Learnt>,
     sink: Arc<dyn Sink>,
 }
 
@@ -48,7 +59,7 @@ impl Imports {
     pub(super) fn start(specs: &[ImportSpec], stations: &Stations, sink: &Arc<dyn Sink>) -> Self {
         let steps = Steps::new(Arc::clone(sink));
         let ask = |spec: &ImportSpec| {
-            let place = place(spec, &stations.client);
+            let place = place(spec, stations);
             let step = format!("importing cache manifest from {}", place.name());
             let (asked, steps) = (Arc::clone(&place), steps.clone());
             let answer = tokio::spawn(async move {
@@ -58,7 +69,8 @@ impl Imports {
             Asked { place, answer }
         };
         let asked = specs.iter().map(ask).collect();
-        Self { asked, snapshots: Arc::clone(&stations.snapshots), sink: Arc::clone(sink) }
+        let (snapshots, learnt) = (Arc::clone(&stations.snapshots), Arc::clone(&stations.learnt));
+        Self { asked, snapshots, learnt, sink: Arc::clone(sink) }
     }
 
     /// Waits for the answers and returns what can be asked.
@@ -66,7 +78,7 @@ impl Imports {
     /// With it comes what the first cache that says so says of the build it is of.
     pub(super) async fn stores(mut self) -> (Vec<Arc<dyn CacheStore<Tree>>>, Option<Said>) {
         let mut stores: Vec<Arc<dyn CacheStore<Tree>>> = Vec::new();
-        let mut said = None;
+        let (mut said, mut times) = (None, Times::new());
         for Asked { place, answer } in std::mem::take(&mut self.asked) {
             let failed = match answer.await {
                 Ok(Ok(caches)) => {
@@ -77,6 +89,7 @@ impl Imports {
                         if let (None, Some(text)) = (&said, cache.explained.take()) {
                             said = Some(Said { cache: place.name().to_owned(), text });
                         }
+                        times.extend(cache.times());
                         let (place, snapshots) = (Arc::clone(&place), Arc::clone(&self.snapshots));
                         stores.push(Arc::new(ImportStore::new(cache, place, snapshots, Arc::clone(&self.sink))));
                     }
@@ -87,6 +100,8 @@ impl Imports {
             };
             self.notice(&*place, &failed);
         }
+        // It is asked once a build.
+        let _ = self.learnt.times.set(times);
         (stores, said)
     }
 
@@ -96,10 +111,16 @@ impl Imports {
     }
 }
 
-fn place(spec: &ImportSpec, client: &Arc<Client>) -> Arc<dyn Place> {
+fn place(spec: &ImportSpec, stations: &Stations) -> Arc<dyn Place> {
     match spec {
-        ImportSpec::Local { src, tag, digest } => Arc::new(LocalPlace::new(&absolute(src), tag, digest.clone())),
-        ImportSpec::Registry { reference, .. } => Arc::new(RepositoryPlace::new(Arc::clone(client), reference)),
+        ImportSpec::Local { src, tag, digest } => {
+            let place = LocalPlace::new(&absolute(src), tag, digest.clone());
+            Arc::new(place.noting(Arc::clone(&stations.learnt.damaged)))
+        }
+        ImportSpec::Registry { reference, timeout, .. } => {
+            let place = RepositoryPlace::new(Arc::clone(&stations.client), reference);
+            Arc::new(PatientPlace::new(Arc::new(place), timeout.unwrap_or(PATIENCE)))
+        }
     }
 }
 

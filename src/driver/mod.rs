@@ -541,14 +541,16 @@ impl Build {
         let request = solver::Request {
             graph,
             targets: edges.iter().flatten().cloned().collect(),
-            stores: local.into_iter().chain(stores.iter().cloned()).collect(),
+            local,
+            imports: stores.to_vec(),
             observer,
             cancel,
             parallelism: self.setup.parallelism.unwrap_or_else(processors),
             target_need: if collect == Need::Bytes { collect } else { need },
             collect: kept.then_some(collect),
         };
-        let caches: Vec<String> = request.stores.iter().map(|store| store.name().to_owned()).collect();
+        let caches =
+            request.local.iter().chain(&request.imports).map(|store| store.name().to_owned()).collect::<Vec<_>>();
         let solution = solver::solve(request).await;
         if let Some(recorder) = &self.recorder {
             recorder.keep(self, &caches, (lowered, worker), &solution.vertices);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::blobs::BuildBlobs;
-use super::caches::Caches;
+use super::caches::{self, Caches};
 use super::held::Extent;
 use super::packer::{Packer, Packing};
 use super::steps::{Shown, Step};
@@ -310,7 +310,7 @@ impl Exporter<'_> {
                 }
             }
         }
-        let inline_cache = self.inline_cache(at, &layers, packing).await;
+        let inline_cache = self.inline_cache(at, &layers, packing).await?;
         Ok(ImageResult {
             platform: result.platform.clone(),
             config: result.config.clone(),
@@ -321,22 +321,29 @@ impl Exporter<'_> {
         })
     }
 
-    /// An image whose cache cannot be made is an image all the same.
-    async fn inline_cache(&self, at: usize, layers: &[ExportLayer], packing: Packing) -> Option<Vec<u8>> {
-        let wanted = self.build.setup.caches_to.iter().any(|target| target.store == spec::Store::Inline);
+    /// An image whose cache cannot be made is an image all the same, unless the user wants that to be an error.
+    async fn inline_cache(
+        &self,
+        at: usize,
+        layers: &[ExportLayer],
+        packing: Packing,
+    ) -> Result<Option<Vec<u8>>, Diagnostic> {
+        let wanted = self.build.setup.caches_to.iter().find(|target| target.store == spec::Store::Inline);
         // Results without content are no targets of the solver.
         let tree_at = self.lowered.results[..at].iter().filter(|result| result.definition.result.is_some()).count();
-        if !wanted {
-            return None;
-        }
+        let Some(target) = wanted else { return Ok(None) };
         let Solved { records, origins, .. } = self.solved;
         let (build, packer, blobs, stop) = (self.build, self.packer, self.own, &self.stop);
         let caches = Caches { build, records, packer, blobs, origins, stop, extent: Extent::Whole };
         let digests: Vec<Digest> = layers.iter().map(|layer| layer.digest.clone()).collect();
-        caches.inline(tree_at, &digests, packing).await.unwrap_or_else(|diagnostic| {
+        let made = caches.inline(tree_at, &digests, packing).await;
+        made.or_else(|diagnostic| {
+            if caches::must_be_written(&build.setup, target) {
+                return Err(diagnostic.while_doing("failed to export the cache"));
+            }
             let text = format!("the image carries no cache: {}", diagnostic.message);
-            self.build.sink.send(Event::Warning(Warning::notice(text)));
-            None
+            build.sink.send(Event::Warning(Warning::notice(text)));
+            Ok(None)
         })
     }
 

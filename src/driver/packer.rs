@@ -53,6 +53,11 @@ impl Packing {
         PackOptions { level: Some(self.level), ..PackOptions::new(self.kind) }
     }
 
+    /// Returns whether layers in other forms are converted.
+    pub(super) fn is_forced(self) -> bool {
+        self.force
+    }
+
     /// Returns how a layer is packed that is new, and so has no other form yet.
     pub(super) fn of_new(self) -> Self {
         Self { force: false, ..self }

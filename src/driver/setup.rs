@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::explain::Explained;
+use super::imports::Learnt;
 use crate::cdi::DeviceOptions;
 use crate::diag::{Diagnostic, Kind, chain};
 use crate::export::ExportSpec;
@@ -65,6 +66,8 @@ pub(super) struct Stations {
     pub(super) store: Arc<Store>,
     pub(super) snapshots: Arc<Snapshots>,
     pub(super) client: Arc<Client>,
+    /// What was learnt of the caches that are imported.
+    pub(super) learnt: Arc<Learnt>,
     /// Held while the build runs, so that nobody removes what it uses.
     _lock: FileLock,
 }
@@ -103,7 +106,7 @@ impl Setup {
 impl Setup {
     fn insecure_caches(&self) -> impl Iterator<Item = String> {
         let from = self.caches_from.iter().filter_map(|spec| match spec {
-            ImportSpec::Registry { reference, insecure: true } => Some(reference.registry.clone()),
+            ImportSpec::Registry { reference, insecure: true, .. } => Some(reference.registry.clone()),
             _ => None,
         });
         let to = self.caches_to.iter().filter_map(|target| match &target.store {
@@ -124,7 +127,7 @@ impl Stations {
         let unmapped = if setup.squash_ids { Unmapped::Squash } else { Unmapped::Refuse };
         let options = SnapshotOptions { unmapped, ..SnapshotOptions::default() };
         let snapshots = Snapshots::with_store(Arc::clone(&store), options).map_err(|e| failed(&e))?;
-        Ok(Self { store, snapshots, client: setup.client()?, _lock: lock })
+        Ok(Self { store, snapshots, client: setup.client()?, learnt: Arc::default(), _lock: lock })
     }
 
     /// Returns the source of registry images.

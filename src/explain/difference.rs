@@ -54,13 +54,17 @@ impl Difference {
     pub(super) fn of(was: Option<&Ingredient>, now: Option<&Ingredient>) -> Option<Self> {
         let shown = |ingredient: &Ingredient| (!ingredient.hidden).then(|| ingredient.value.clone());
         let (any, change) = match (was, now) {
-            (Some(was), Some(now)) if was.value == now.value => return None,
+            (Some(was), Some(now)) if was.value == now.value && was.whole == now.whole => return None,
             (Some(_), Some(now)) => (now, Change::Value),
             (None, Some(now)) => (now, Change::Added),
             (Some(was), None) => (was, Change::Removed),
             (None, None) => return None,
         };
-        let (from, to) = (was.and_then(shown), now.and_then(shown));
+        let (mut from, mut to) = (was.and_then(shown), now.and_then(shown));
+        if change == Change::Value && from == to {
+            // They differ in what was not kept.
+            (from, to) = (None, None);
+        }
         Some(Self { kind: any.kind, name: any.name.clone(), change, from, to })
     }
 

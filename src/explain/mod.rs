@@ -10,6 +10,8 @@
 //! hashed, so that two ops have equal ingredients exactly when they have equal digests. Of what an op reads by content there
 //! is the content key, and a list of files kept under a name made of that key: an unchanged context is not listed again.
 //!
+//! What looks like a secret ([`redact`]) is taken out of every text before it is kept; a digest tells whether it changed.
+//!
 //! # Which reason
 //!
 //! Steps of two builds are paired by stage and likeness ([`pair`]). For one that ran, the first of these that is true is said:
@@ -42,9 +44,11 @@ mod difference;
 pub mod files;
 pub mod pair;
 mod record;
+mod redact;
 #[cfg(test)]
 mod tests;
 
 pub use compare::{Reason, Report, StepReport, compare, complete};
 pub use difference::{Change, Difference};
 pub use record::{BuildRecord, Ingredient, Kind, RecordError, Step, StepInput, StepOutcome};
+pub use redact::redact;

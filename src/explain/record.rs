@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::redact::redact;
 use crate::digest::Digest;
 
 /// The format that is written; others are not read.
@@ -68,15 +69,21 @@ pub struct Ingredient {
     /// Whether the value is not to be shown: only its digest is kept.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub hidden: bool,
+    /// Digest of the value, where a part of that is not kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<Digest>,
 }
 
 impl Ingredient {
-    /// Makes an ingredient; of a long value the digest is kept.
+    /// Makes an ingredient; of a long value the digest is kept, and nothing of what looks like a secret.
     pub fn new(kind: Kind, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let value = value.into();
-        let long = value.len() > LONGEST;
-        let value = if long { Digest::compute(&value).to_string() } else { value };
-        Self { kind, name: name.into(), value, hidden: long }
+        let (name, value) = (name.into(), value.into());
+        if value.len() > LONGEST {
+            return Self { kind, name, value: Digest::compute(&value).to_string(), hidden: true, whole: None };
+        }
+        let kept = redact(&value);
+        let whole = (kept != value).then(|| Digest::compute(&value));
+        Self { kind, name, value: kept.into_owned(), hidden: false, whole }
     }
 
     /// Keeps a digest in place of the value.
@@ -85,7 +92,8 @@ impl Ingredient {
         if self.hidden {
             return self;
         }
-        Self { value: Digest::compute(&self.value).to_string(), hidden: true, ..self }
+        let digest = self.whole.clone().unwrap_or_else(|| Digest::compute(&self.value));
+        Self { value: digest.to_string(), hidden: true, whole: None, ..self }
     }
 }
 

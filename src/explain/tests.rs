@@ -61,6 +61,21 @@ fn an_argument_that_differs_is_named_and_what_follows_names_the_step() {
 }
 
 #[test]
+fn secrets_are_not_kept_and_that_they_changed_is_told() {
+    let with = |password: &str| {
+        let command = format!("curl https://u:{password}@h/x");
+        vec![step("[1/1] RUN curl", &[(Kind::Command, "", &command), (Kind::Env, "URL", &command)], &[])]
+    };
+    let json = serde_json::to_string(&build("n", with("hunter2"))).expect("json");
+    assert!(json.contains("https://***@h/x") && !json.contains("hunter2"), "{json}");
+    let told = reasons(with("hunter3"), with("hunter2"));
+    assert_eq!(told[0], (Reason::Changed, "command changed (and 1 more)".into()));
+    assert_eq!(reasons(with("hunter2"), with("hunter2"))[0].0, Reason::Unknown);
+    let hide = |value: &str| Ingredient::new(Kind::Arg, "X", value).hide();
+    assert_ne!(hide("https://u:hunter2@h"), hide("https://u:hunter3@h"));
+}
+
+#[test]
 fn a_command_is_named_as_it_is_written() {
     let mut now = project();
     now[2] = step("[3/3] RUN c -j2", &[(Kind::Command, "", "c -j2")], &[(1, None)]);

@@ -10,9 +10,10 @@
 //! Invariants: `index.json` points only to blobs that are there; an entry of another name stays; a name that is exported
 //! again moves to the end.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead as _, Read, Write};
 use std::path::Path;
 
 use super::archive::{self, Verified};
@@ -20,7 +21,7 @@ use super::destination::{self, Missing, OutputFile};
 use super::image::Image;
 use super::sweep::Writing;
 use super::{Blobs, ExportError, tarball};
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 use crate::image::layout::{IMAGE_NAME, MARKER, MARKER_CONTENT, REF_NAME};
 use crate::image::{Descriptor, Index, Reference, canonical, media};
 use crate::sys::dir::{self, Dir, Kind};
@@ -44,12 +45,19 @@ pub enum Over {
 
 /// Writes what has the shape of an image under a bare tag, in place of the former of that tag. Returns whether it was: it is
 /// not where something else than `over` lies there, such as what another process wrote meanwhile.
+///
+/// Blobs that lie there are not read, unless there are `suspects`: then these and the image's are, as one is seldom damaged alone,
+/// and those that are damaged are written again.
 pub fn write_tagged(
     image: &Image,
     (tag, over): (&str, &Over),
-    blobs: &dyn Blobs,
+    (blobs, suspects): (&dyn Blobs, &BTreeSet<Digest>),
     dest: &Path,
 ) -> Result<bool, ExportError> {
+    if !suspects.is_empty() {
+        let layers = image.layers().into_iter().map(|(layer, _)| layer.digest.clone());
+        remove_damaged(&suspects.iter().cloned().chain(layers).collect(), dest)?;
+    }
     let mut entry = image.root.descriptor.clone();
     entry.annotations.insert(REF_NAME.into(), tag.to_owned());
     let as_expected = |index: &Index| match over {
@@ -60,6 +68,32 @@ pub fn write_tagged(
         }
     };
     write_when(image, vec![entry], (blobs, dest), as_expected)
+}
+
+/// Removes those of some blobs of a layout that are not what their digest says.
+fn remove_damaged(suspects: &BTreeSet<Digest>, dest: &Path) -> Result<(), ExportError> {
+    let root = destination::open_directory(dest, Missing::Create)?;
+    let layout = Layout { root: &root, dest };
+    for digest in suspects {
+        let (dir, name) = (layout.blob_dir(digest)?, OsStr::new(digest.hex()));
+        let Ok(file) = dir.open_file(name) else { continue };
+        let mut hasher = Hasher::new();
+        let mut reader = io::BufReader::with_capacity(1 << 20, file);
+        loop {
+            let piece = reader.fill_buf().map_err(ExportError::write(dest))?;
+            let length = piece.len();
+            if length == 0 {
+                break;
+            }
+            hasher.update(piece);
+            reader.consume(length);
+        }
+        if hasher.finish() != *digest {
+            tracing::info!("removing {digest} from {}: it has other content than its digest says", dest.display());
+            dir.unlink(name).map_err(ExportError::write(dest))?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the blobs of a layout that its index does not lead to, unless somebody writes there; returns whether it did.
@@ -139,9 +173,16 @@ impl Layout<'_> {
         Ok(stat.is_some_and(|stat| stat.kind() == Kind::File && stat.size == size))
     }
 
+    /// Documents are small, so a damaged one is not taken for granted.
+    fn holds(&self, dir: &Dir, digest: &Digest, bytes: &[u8]) -> bool {
+        let mut held = Vec::new();
+        let read = dir.open_file(OsStr::new(digest.hex()));
+        read.and_then(|file| file.take(bytes.len() as u64 + 1).read_to_end(&mut held)).is_ok() && held == bytes
+    }
+
     fn put(&self, digest: &Digest, bytes: &[u8]) -> Result<(), ExportError> {
         let dir = self.blob_dir(digest)?;
-        if self.has(&dir, digest, bytes.len() as u64)? {
+        if self.has(&dir, digest, bytes.len() as u64)? && self.holds(&dir, digest, bytes) {
             return Ok(());
         }
         let shown = self.dest.join(archive::blob_path(digest));
@@ -294,6 +335,34 @@ mod tests {
         std::fs::remove_file(dest.join(archive::blob_path(&manifest))).expect("remove");
         assert!(sweep(dest).is_err());
         assert_eq!(blobs(), all - 4, "what cannot be followed is no reason to remove");
+    }
+
+    #[test]
+    fn damaged_blobs_are_written_again() {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let (dest, content) = (temp.path(), b"one".to_vec());
+        let image = single(&content);
+        let layer = Digest::compute(&content);
+        let blobs = Memory([(layer.clone(), content)].into());
+        let write = |suspects: &[&Digest]| {
+            let suspects = suspects.iter().map(|digest| (*digest).clone()).collect();
+            write_tagged(&image, ("cache", &Over::Any), (&blobs, &suspects), dest).expect("write")
+        };
+        write(&[]);
+        let path = |digest: &Digest| dest.join(archive::blob_path(digest));
+        let spoil = |digest: &Digest| {
+            let length = std::fs::read(path(digest)).expect("read").len();
+            std::fs::remove_file(path(digest)).expect("remove");
+            std::fs::write(path(digest), vec![b'x'; length]).expect("write");
+        };
+        let is_sound = |digest: &Digest| Digest::compute(std::fs::read(path(digest)).expect("read")) == *digest;
+        let documents: Vec<Digest> = image.documents().iter().map(|d| d.descriptor.digest.clone()).collect();
+        documents.iter().chain([&layer]).for_each(&spoil);
+        write(&[]);
+        assert!(documents.iter().all(&is_sound), "documents are compared");
+        assert!(!is_sound(&layer), "layers are not read for nothing");
+        write(&[&Digest::compute("not there")]);
+        assert!(is_sound(&layer));
     }
 
     #[test]

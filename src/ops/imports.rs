@@ -150,12 +150,12 @@ impl CacheStore<Tree> for ImportStore {
 
     fn record(&self, item: &ItemId) -> Option<Record> {
         let (_, record) = self.find(item)?;
-        let parent = |(selector, parent): &(Option<Digest>, usize)| Parent {
-            item: ItemId::new(parent.to_string()),
-            selector: selector.clone(),
-        };
+        let name = |number: usize| ItemId::new(number.to_string());
+        let parent =
+            |(selector, parent): &(Option<Digest>, usize)| Parent { item: name(*parent), selector: selector.clone() };
         let links = record.inputs.iter().map(|links| links.iter().map(parent).collect()).collect();
-        Some(Record { digest: record.digest.clone(), links, content: Vec::new() })
+        let content = self.imported.content(record).into_iter().map(|number| number.map(name)).collect();
+        Some(Record { digest: record.digest.clone(), links, content })
     }
 
     fn load(&self, item: &ItemId, result: &str, need: Need) -> BoxFuture<'_, Result<Tree, CacheError>> {

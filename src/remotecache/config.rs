@@ -125,6 +125,11 @@ impl Timestamp {
         self.0.into()
     }
 
+    /// Returns whether it is written in UTC.
+    pub fn is_utc(self) -> bool {
+        self.0.offset().is_utc()
+    }
+
     /// Returns the time as text.
     pub fn text(self) -> String {
         self.0.format(&Rfc3339).unwrap_or_else(|_| Self::default().text())

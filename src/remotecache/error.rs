@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::diag::{Diagnose, Kind};
 use crate::digest::Digest;
@@ -65,6 +66,12 @@ pub enum RemoteCacheError {
     /// The registry.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// Nothing came of it.
+    #[error("it has not answered for {limit:?}")]
+    Silent {
+        /// How long it was waited for.
+        limit: Duration,
+    },
     /// A layer could not be had.
     #[error("failed to read layer {digest}")]
     Layer {

@@ -37,17 +37,25 @@ async fn images(place: &dyn Place, entries: Vec<Descriptor>) -> Result<Vec<Impor
     let known = |d: &Descriptor| media::is_manifest(&d.media_type) || media::is_index(&d.media_type);
     let level = |entries: Vec<Descriptor>, depth: usize| entries.into_iter().filter(known).map(move |e| (e, depth));
     let mut open: Vec<(Descriptor, usize)> = level(entries, 1).collect();
-    let mut found = Vec::new();
+    let (mut found, mut failed) = (Vec::new(), None);
     for _ in 0..IMAGES {
         let Some((entry, depth)) = open.pop() else { break };
         let bytes = place.document(&entry, MANIFEST_LIMIT).await?;
         match manifest::decode(&bytes, Some(&entry.media_type))? {
-            Content::Image(manifest) => found.extend(image(place, &manifest).await?),
+            // One platform's image says nothing of the others.
+            Content::Image(manifest) => match image(place, &manifest).await {
+                Ok(cache) => found.extend(cache),
+                Err(error @ RemoteCacheError::Silent { .. }) => return Err(error),
+                Err(error) => failed = failed.or(Some(error)),
+            },
             Content::Images(entries) if depth < DEPTH => open.extend(level(entries, depth + 1)),
             Content::Images(_) | Content::Cache { .. } => {}
         }
     }
-    Ok(found)
+    match failed {
+        Some(error) if found.is_empty() => Err(error),
+        _ => Ok(found),
+    }
 }
 
 /// Reads the cache in an image's configuration; none if there is none.

@@ -3,10 +3,12 @@
 //! In: a directory anybody may have written. Out: verified documents and blobs. Invariant: nothing outside the directory is
 //! read: names are digests, and links are not followed.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -29,6 +31,21 @@ const MANIFEST_LIMIT: u64 = 4 << 20;
 const PIECE: usize = 256 << 10;
 const PIECES: usize = 4;
 
+/// Blobs of directories that were found to be other than their digest says, by who read them.
+#[derive(Debug, Default)]
+pub struct Damaged(Mutex<BTreeSet<Digest>>);
+
+impl Damaged {
+    fn note(&self, digest: &Digest) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone());
+    }
+
+    /// Returns those found so far.
+    pub fn found(&self) -> BTreeSet<Digest> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// A cache in a directory.
 #[derive(Debug)]
 pub struct LocalPlace {
@@ -36,13 +53,20 @@ pub struct LocalPlace {
     name: String,
     tag: String,
     digest: Option<Digest>,
+    damaged: Arc<Damaged>,
 }
 
 impl LocalPlace {
     /// Names the cache of a tag, or of a digest where one is given.
     pub fn new(path: &Path, tag: &str, digest: Option<Digest>) -> Self {
         let name = format!("local:{}", path.display());
-        Self { path: path.to_owned(), name, tag: tag.to_owned(), digest }
+        Self { path: path.to_owned(), name, tag: tag.to_owned(), digest, damaged: Arc::default() }
+    }
+
+    /// Notes blobs that turn out to be damaged.
+    #[must_use]
+    pub fn noting(self, damaged: Arc<Damaged>) -> Self {
+        Self { damaged, ..self }
     }
 
     fn failed(&self, name: &str, source: io::Error) -> RemoteCacheError {
@@ -100,6 +124,7 @@ impl LocalPlace {
         let read = self.open(digest)?.take(limit + 1).read_to_end(&mut bytes);
         read.map_err(|source| RemoteCacheError::Layer { digest: digest.clone(), source })?;
         if Digest::compute(&bytes) != *digest || bytes.len() as u64 != descriptor.size {
+            self.damaged.note(digest);
             return Err(RemoteCacheError::Mismatch { digest: digest.clone() });
         }
         Ok(bytes.into())
@@ -127,15 +152,19 @@ impl Place for LocalPlace {
         Box::pin(async move {
             let file = self.open(&descriptor.digest)?;
             let (sender, receiver) = mpsc::channel(PIECES);
-            let descriptor = descriptor.clone();
-            tokio::task::spawn_blocking(move || send(file, &descriptor, &sender));
+            let (descriptor, damaged) = (descriptor.clone(), Arc::clone(&self.damaged));
+            tokio::task::spawn_blocking(move || send(file, &descriptor, (&sender, &damaged)));
             Ok(stream::unfold(receiver, |mut receiver| async { receiver.recv().await.map(|c| (c, receiver)) }).boxed())
         })
     }
 }
 
 /// Reads a blob piece by piece, and tells at its end if it was another.
-fn send(mut file: File, descriptor: &Descriptor, sender: &mpsc::Sender<Result<Bytes, RemoteCacheError>>) {
+fn send(
+    mut file: File,
+    descriptor: &Descriptor,
+    (sender, damaged): (&mpsc::Sender<Result<Bytes, RemoteCacheError>>, &Damaged),
+) {
     let mut hasher = Hasher::new();
     let digest = || descriptor.digest.clone();
     loop {
@@ -151,6 +180,7 @@ fn send(mut file: File, descriptor: &Descriptor, sender: &mpsc::Sender<Result<By
                     0 if right() => return,
                     // One that grows while it is read would have no end.
                     _ if count == 0 || hasher.length() > descriptor.size => {
+                        damaged.note(&descriptor.digest);
                         Some(RemoteCacheError::Mismatch { digest: digest() })
                     }
                     _ => None,

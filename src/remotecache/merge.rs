@@ -1,7 +1,8 @@
 //! What another writer has put where a cache is about to be written, added to that cache.
 //!
 //! In: the records of a build with their layers, and a cache that was read. Out: the records of both. Invariants: what the build
-//! has stays as it is; a record that both have gets the links of both, and the other's result only where the build has none.
+//! has stays as it is; a record that both have gets the links of both, and the other's result only where the build has none;
+//! what is of one definition but not of the same content is no such record.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +15,7 @@ pub fn merge(graph: &mut RecordGraph<Vec<RemoteLayer>>, other: &Imported) {
     let mut names: Vec<Option<ItemId>> = vec![None; other.len()];
     for number in other.order() {
         let Some(record) = other.record(number) else { continue };
-        let added = linked(record, &names);
+        let added = linked(other, record, &names);
         let id = graph.identify(&added);
         graph.add(&id, &added);
         let has_result = graph.item(&id).is_some_and(|item| item.result.is_some());
@@ -26,12 +27,13 @@ pub fn merge(graph: &mut RecordGraph<Vec<RemoteLayer>>, other: &Imported) {
     }
 }
 
-fn linked(record: &ImportedRecord, names: &[Option<ItemId>]) -> Record {
+fn linked(other: &Imported, record: &ImportedRecord, names: &[Option<ItemId>]) -> Record {
+    let name = |number: usize| names.get(number)?.clone();
     let parent = |(selector, number): &(Option<Digest>, usize)| {
-        let item = names.get(*number)?.clone()?;
-        Some(Parent { item, selector: selector.clone() })
+        Some(Parent { item: name(*number)?, selector: selector.clone() })
     };
     let links: Vec<BTreeSet<Parent>> =
         record.inputs.iter().map(|links| links.iter().filter_map(parent).collect()).collect();
-    Record { digest: record.digest.clone(), links, content: Vec::new() }
+    let content = other.content(record).into_iter().map(|number| name(number?)).collect();
+    Record { digest: record.digest.clone(), links, content }
 }

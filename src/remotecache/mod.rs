@@ -21,12 +21,15 @@ pub mod inline;
 pub mod local;
 pub mod manifest;
 pub mod merge;
+pub mod patient;
 pub mod place;
 pub mod read;
 pub mod repository;
 pub mod spec;
 pub mod write;
 
+#[cfg(test)]
+mod round_trip;
 #[cfg(test)]
 mod tests;
 

@@ -3,7 +3,8 @@
 //! In: a config, and which of its blobs are there. Out: [`Imported`]. Invariants: no link or layer leads in a circle or out of
 //! range; memory is proportional to the document, which is at most [`CONFIG_LIMIT`] bytes; nothing here recurses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use super::RemoteCacheError;
 use super::config::{CacheConfig, CacheRecord, Timestamp};
@@ -47,6 +48,8 @@ enum Layers {
 struct Layer {
     blob: Digest,
     parent: Option<usize>,
+    /// Whether it is there itself.
+    there: bool,
     /// Whether it and all below it are there, and how many they are.
     depth: Option<usize>,
 }
@@ -93,8 +96,9 @@ impl Imported {
     pub fn new(config: CacheConfig, blobs: BTreeMap<Digest, RemoteLayer>) -> Result<Self, RemoteCacheError> {
         let layers = layers(&config, &blobs)?;
         let roots = roots(&config.records);
-        let records = records(config.records, &layers, &roots)?;
+        let mut records = records(config.records, &layers, &roots)?;
         no_circle(&records)?;
+        drop_mixed(&mut records);
         let mut imported =
             Self { blobs, layers, records, roots, names: BTreeMap::new(), children: Vec::new(), explained: None };
         imported.index();
@@ -109,6 +113,21 @@ impl Imported {
     /// Returns a record by its number.
     pub fn record(&self, number: usize) -> Option<&ImportedRecord> {
         self.records.get(number)
+    }
+
+    /// Returns, per input of a record, the record that stands for its content where that can be told: it has no inputs, and is
+    /// linked without a selector beside links that have one.
+    ///
+    /// Links of an input whose content is not used have no selector either, and then nothing needs to be told apart.
+    pub fn content(&self, record: &ImportedRecord) -> Vec<Option<usize>> {
+        let of = |links: &Vec<(Option<Digest>, usize)>| contents(links, &self.records).next();
+        record.inputs.iter().map(of).collect()
+    }
+
+    /// Returns how times are written that are not in UTC.
+    pub fn times(&self) -> impl Iterator<Item = (SystemTime, Timestamp)> {
+        let all = self.records.iter().flat_map(|record| &record.results).map(|result| result.created_at);
+        all.filter(|at| !at.is_utc()).map(|at| (at.system(), at))
     }
 
     /// Returns the numbers of all records, each after those it is linked to.
@@ -190,14 +209,14 @@ fn layers(config: &CacheConfig, blobs: &BTreeMap<Digest, RemoteLayer>) -> Result
             -1 => None,
             parent => Some(index_of(parent, count, "layer")?),
         };
-        layers.push(Layer { blob: layer.blob.clone(), parent, depth: None });
+        layers.push(Layer { blob: layer.blob.clone(), parent, there: blobs.contains_key(&layer.blob), depth: None });
     }
-    measure(&mut layers, blobs)?;
+    measure(&mut layers)?;
     Ok(layers)
 }
 
 /// Finds out of each layer how deep it is; walks every layer once.
-fn measure(layers: &mut [Layer], blobs: &BTreeMap<Digest, RemoteLayer>) -> Result<(), RemoteCacheError> {
+fn measure(layers: &mut [Layer]) -> Result<(), RemoteCacheError> {
     let mut done = vec![false; layers.len()];
     for start in 0..layers.len() {
         let mut path = Vec::new();
@@ -211,7 +230,7 @@ fn measure(layers: &mut [Layer], blobs: &BTreeMap<Digest, RemoteLayer>) -> Resul
         }
         for number in path.into_iter().rev() {
             let below = layers[number].parent.map_or(Some(0), |parent| layers[parent].depth);
-            let there = blobs.contains_key(&layers[number].blob);
+            let there = layers[number].there;
             layers[number].depth = below.filter(|depth| there && *depth < DEPTH_LIMIT).map(|depth| depth + 1);
             done[number] = true;
         }
@@ -267,7 +286,7 @@ fn results(record: &CacheRecord, layers: &[Layer]) -> Result<Vec<ImportedResult>
         let list = chain.layers.iter().map(|number| index_of(*number, layers.len(), "layer"));
         let list: Vec<usize> = list.collect::<Result<_, _>>()?;
         // In a list the parents say nothing, but a layer's own blob must be there.
-        if !list.is_empty() && list.len() <= DEPTH_LIMIT && list.iter().all(|number| layers[*number].depth.is_some()) {
+        if !list.is_empty() && list.len() <= DEPTH_LIMIT && list.iter().all(|number| layers[*number].there) {
             results.push(ImportedResult { created_at: chain.created_at, layers: Layers::List(list) });
         }
     }
@@ -294,6 +313,30 @@ fn ordered(records: &[ImportedRecord]) -> Vec<usize> {
         }
     }
     order
+}
+
+/// Lists the links of an input that stand for content.
+fn contents(links: &[(Option<Digest>, usize)], records: &[ImportedRecord]) -> impl Iterator<Item = usize> {
+    let has_definition = links.iter().any(|(selector, _)| selector.is_some());
+    let bare = links.iter().filter(move |(selector, _)| has_definition && selector.is_none());
+    bare.map(|(_, parent)| *parent).filter(|parent| records[*parent].inputs.is_empty())
+}
+
+/// Removes the links of content that was mixed up: BuildKit takes what was made of several contents of one definition for one
+/// record, whose result is of the newest. Which that is cannot be told any more; the definition still leads there.
+fn drop_mixed(records: &mut [ImportedRecord]) {
+    let mut mixed = Vec::new();
+    for (number, record) in records.iter().enumerate() {
+        for (input, links) in record.inputs.iter().enumerate() {
+            let found: BTreeSet<usize> = contents(links, records).collect();
+            if found.len() > 1 {
+                mixed.push((number, input, found));
+            }
+        }
+    }
+    for (number, input, found) in mixed {
+        records[number].inputs[input].retain(|(selector, parent)| selector.is_some() || !found.contains(parent));
+    }
 }
 
 fn no_circle(records: &[ImportedRecord]) -> Result<(), RemoteCacheError> {

@@ -4,12 +4,13 @@
 //! because one that is ignored costs a build. Values are not repeated in errors: they may hold keys to a store.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::RemoteCacheError;
 use super::manifest::Form;
 use crate::diag::suggest;
 use crate::digest::Digest;
-use crate::dockerfile::csv;
+use crate::dockerfile::{csv, duration};
 use crate::image::Reference;
 use crate::image::media::Compression;
 
@@ -31,6 +32,8 @@ pub enum ImportSpec {
         reference: Reference,
         /// Whether the registry may speak plain HTTP.
         insecure: bool,
+        /// How long it may keep silent, where that is said.
+        timeout: Option<Duration>,
     },
 }
 
@@ -91,6 +94,8 @@ pub struct ExportTarget {
     pub layers: LayerChoice,
     /// Whether a failure is none of the build's, where that is said.
     pub ignore_error: Option<bool>,
+    /// Whether it is said along what the steps are made of.
+    pub explain: bool,
 }
 
 const TYPES: &[&str] = &["registry", "local", "inline"];
@@ -103,6 +108,7 @@ const LAYER_KEYS: &[&str] = &[
     "oci-mediatypes",
     "image-manifest",
     "ignore-error",
+    "explain",
 ];
 const FROM: &str = "--cache-from";
 const TO: &str = "--cache-to";
@@ -125,8 +131,9 @@ impl ImportSpec {
             }
             "registry" => {
                 let (reference, insecure) = (list.reference()?, list.flag("registry.insecure")?.unwrap_or_default());
-                list.finish(&["ref", "registry.insecure"])?;
-                Ok(Self::Registry { reference, insecure })
+                let timeout = list.duration("timeout")?;
+                list.finish(&["ref", "registry.insecure", "timeout"])?;
+                Ok(Self::Registry { reference, insecure, timeout })
             }
             "inline" => {
                 let hint = "name the image that carries the cache: --cache-from type=registry,ref=IMAGE";
@@ -146,7 +153,7 @@ impl ExportTarget {
     /// Returns the target that `--cache-to type=inline` names.
     pub fn inline() -> Self {
         let (form, layers) = (Form::default(), LayerChoice::default());
-        Self { store: Store::Inline, mode: Mode::Min, form, layers, ignore_error: None }
+        Self { store: Store::Inline, mode: Mode::Min, form, layers, ignore_error: None, explain: true }
     }
 
     fn of(mut list: Attributes) -> Result<Self, RemoteCacheError> {
@@ -158,8 +165,9 @@ impl ExportTarget {
         };
         let (form, layers) = (list.form()?, list.layers()?);
         let ignore_error = list.flag("ignore-error")?;
+        let explain = list.flag("explain")?.unwrap_or(true);
         let store = list.store()?;
-        Ok(Self { store, mode, form, layers, ignore_error })
+        Ok(Self { store, mode, form, layers, ignore_error, explain })
     }
 }
 
@@ -239,6 +247,15 @@ impl Attributes {
             Some("" | "1" | "t" | "T" | "true" | "TRUE" | "True") => Ok(Some(true)),
             Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
             Some(_) => Err(self.wrong(format!("{key}= is neither true nor false"))),
+        }
+    }
+
+    fn duration(&mut self, key: &str) -> Result<Option<Duration>, RemoteCacheError> {
+        let Some(text) = self.take(key) else { return Ok(None) };
+        let nanoseconds = duration::parse(&text).ok().and_then(|nanoseconds| u64::try_from(nanoseconds).ok());
+        match nanoseconds.filter(|nanoseconds| *nanoseconds > 0) {
+            Some(nanoseconds) => Ok(Some(Duration::from_nanos(nanoseconds))),
+            None => Err(self.hinted(format!("{key}= is no time"), format!("write {key}=15s"))),
         }
     }
 
@@ -330,7 +347,7 @@ mod tests {
         let bare = ImportSpec::parse("app:cache,other").expect("bare");
         assert_eq!(bare.len(), 2);
         assert!(
-            matches!(&bare[1], ImportSpec::Registry { reference, insecure: false } if reference.tag.as_deref() == Some("latest"))
+            matches!(&bare[1], ImportSpec::Registry { reference, insecure: false, timeout: None } if reference.tag.as_deref() == Some("latest"))
         );
         let export = to(
             "type=registry,ref=localhost:5000/c:x,mode=max,image-manifest=false,compression=zstd,force-compression=true,ignore-error=false",
@@ -339,6 +356,9 @@ mod tests {
         assert_eq!(export.layers, LayerChoice { kind: Some(Compression::Zstd), level: None, force: true });
         assert_eq!(to("type=local,dest=d,oci-mediatypes=false").form, Form::DockerList);
         assert_eq!(to("type=inline"), ExportTarget::inline());
+        assert!(!to("type=local,dest=d,explain=false").explain);
+        let patient = from("type=registry,ref=a,timeout=1m30s");
+        assert!(matches!(patient, ImportSpec::Registry { timeout: Some(limit), .. } if limit.as_secs() == 90));
     }
 
     #[test]
@@ -350,6 +370,8 @@ mod tests {
             ("type=local", "src=DIRECTORY"),
             ("type=inline", "ref=IMAGE"),
             ("type=gha", "types are"),
+            ("type=registry,ref=a,timeout=0", "timeout=15s"),
+            ("type=registry,ref=a,timeout=soon", "timeout=15s"),
         ];
         for (text, hint) in cases {
             let error = ImportSpec::parse(text).expect_err(text);

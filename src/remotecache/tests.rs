@@ -3,11 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 
-use super::config::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult, Timestamp};
+use super::config::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult, ChainedResult, Timestamp};
+use super::place::Place;
 use super::read::{self, Imported, RemoteLayer};
-use super::write::{self, Written};
+use super::write::{self, Times, Written};
 use crate::digest::{DiffId, Digest};
 use crate::image::{Descriptor, media};
 use crate::solver::{ItemId, LinkQuery, Parent, Record, RecordGraph};
@@ -55,25 +59,48 @@ fn graph(imported: &Imported) -> RecordGraph<Vec<RemoteLayer>> {
 }
 
 fn again(bytes: &[u8]) -> Written {
-    let config = read::parse(bytes).expect("config");
-    write::write(&graph(&import(&config).expect("sound")))
+    let imported = import(&read::parse(bytes).expect("config")).expect("sound");
+    write::write(&graph(&imported), &imported.times().collect())
+}
+
+/// The bytes of a config as BuildKit wrote them, of a case's layout whose blobs may lie in the pool.
+fn written_by_buildkit(golden: &Path, layout: &Path) -> Option<Vec<u8>> {
+    let blob = |digest: &str| {
+        let name = format!("blobs/sha256/{}", digest.strip_prefix("sha256:").expect("sha256"));
+        std::fs::read(layout.join(&name)).or_else(|_| std::fs::read(golden.join(&name))).expect("blob")
+    };
+    let index: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(layout.join("index.json")).ok()?).expect("index");
+    let manifest = blob(index["manifests"][0]["digest"].as_str().expect("digest"));
+    let super::manifest::Content::Cache { config, .. } = super::manifest::decode(&manifest, None).expect("manifest")
+    else {
+        panic!("{} is no cache", layout.display())
+    };
+    Some(blob(config.digest.as_str()))
 }
 
 #[test]
 fn buildkits_configs_keep_their_bytes() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/golden/cache");
     let mut count = 0;
-    for case in std::fs::read_dir(golden).expect("goldens").map(|entry| entry.expect("entry").path()) {
-        for name in ["cache-max.json", "cache-min.json"] {
-            // The folder has them indented, so they are brought back into Go's form first.
-            let Ok(text) = std::fs::read(case.join(name)) else { continue };
-            let expected = read::parse(&text).expect("config").encode();
+    for case in std::fs::read_dir(&golden).expect("goldens").map(|entry| entry.expect("entry").path()) {
+        for name in ["cache-max", "cache-min"] {
+            let Some(expected) = written_by_buildkit(&golden, &case.join(name)) else { continue };
             let found = again(&expected).config.encode();
             assert_eq!(String::from_utf8_lossy(&found), String::from_utf8_lossy(&expected), "{}", case.display());
             count += 1;
         }
     }
     assert!(count > 20, "{count} configs");
+}
+
+#[test]
+fn times_keep_the_zone_they_were_written_in() {
+    let text = format!(
+        r#"{{"layers":[{{"blob":"{0}","parent":-1}}],"records":[{{"layers":[{{"layer":0,"createdAt":"2026-11-20T13:58:18.5+01:00"}}],"digest":"{0}"}}]}}"#,
+        digest(1)
+    );
+    assert_eq!(String::from_utf8(again(text.as_bytes()).config.encode()).expect("utf-8"), text);
 }
 
 fn digest(number: usize) -> Digest {
@@ -116,6 +143,27 @@ fn circles_and_numbers_out_of_range_are_errors() {
     }
 }
 
+/// What two writers know of each other's records may lead in a circle; what is written does not.
+#[test]
+fn a_circle_in_a_graph_is_cut_when_it_is_written() {
+    let link = |item: &ItemId| Parent { item: item.clone(), selector: None };
+    let (root, a, b) = (ItemId::from(&digest(0)), ItemId::new("a"), ItemId::new("b"));
+    let record =
+        |number: usize, links: Vec<BTreeSet<Parent>>| Record { digest: digest(number), links, content: Vec::new() };
+    let mut graph = RecordGraph::new();
+    graph.add(&root, &record(0, Vec::new()));
+    graph.add(&a, &record(1, vec![BTreeSet::from([link(&root), link(&b)])]));
+    graph.add(&b, &record(2, vec![BTreeSet::from([link(&a), link(&root)])]));
+    let written = write::write(&graph, &Times::new());
+    assert!(import(&written.config).is_ok());
+    let digests: BTreeSet<&Digest> = written.config.records.iter().map(|record| &record.digest).collect();
+    assert_eq!(
+        digests,
+        BTreeSet::from([&digest(0), &digest(1), &digest(2)]),
+        "both are reached from outside the circle"
+    );
+}
+
 #[test]
 fn deep_chains_are_read_without_recursion() {
     let count = 30_000;
@@ -151,6 +199,89 @@ fn a_result_without_its_blobs_is_none() {
     assert_eq!(imported.layers(&kept[0]).len(), 1);
 }
 
+#[test]
+fn a_list_of_layers_needs_none_but_those() {
+    let chained = |layers: &[i64]| CacheRecord {
+        chains: vec![ChainedResult { layers: layers.to_vec(), created_at: Timestamp::default() }],
+        ..record(0, &[], None)
+    };
+    let only = BTreeMap::from([(digest(1), layer(&digest(1)))]);
+    for (list, is_there) in [(&[1][..], true), (&[1, 1], true), (&[0, 1], false), (&[], false)] {
+        let config = CacheConfig { layers: stacked(&[-1, 0]), records: vec![chained(list)] };
+        let imported = Imported::new(config, only.clone()).expect("sound");
+        assert_eq!(imported.record(0).expect("record").results.len(), usize::from(is_there), "{list:?}");
+    }
+}
+
+/// Documents by digest, of which the first is the root.
+#[derive(Debug)]
+struct Shelf(Vec<(Descriptor, Vec<u8>)>);
+
+impl Place for Shelf {
+    fn name(&self) -> &str {
+        "shelf"
+    }
+    fn root(&self) -> BoxFuture<'_, Result<(Descriptor, Bytes), super::RemoteCacheError>> {
+        let (descriptor, bytes) = self.0[0].clone();
+        async { Ok((descriptor, bytes.into())) }.boxed()
+    }
+    fn document<'a>(
+        &'a self,
+        descriptor: &'a Descriptor,
+        _limit: u64,
+    ) -> BoxFuture<'a, Result<Bytes, super::RemoteCacheError>> {
+        let found = self.0.iter().find(|(known, _)| known.digest == descriptor.digest).map(|(_, bytes)| bytes.clone());
+        let absent = || super::RemoteCacheError::invalid("it is not there");
+        async move { found.map(Bytes::from).ok_or_else(absent) }.boxed()
+    }
+    fn blob<'a>(&'a self, _: &'a Descriptor) -> BoxFuture<'a, Result<super::place::Chunks, super::RemoteCacheError>> {
+        async { Err(super::RemoteCacheError::invalid("no layers here")) }.boxed()
+    }
+}
+
+/// An index of images that carry a cache, each of so many layers in its configuration and in its manifest.
+fn images(of: &[(usize, usize)]) -> Shelf {
+    let mut shelf = Vec::new();
+    let mut put = |kind: &str, document: serde_json::Value| {
+        let bytes = document.to_string().into_bytes();
+        let descriptor = Descriptor::of(kind, &bytes);
+        shelf.push((descriptor.clone(), bytes));
+        serde_json::to_value(descriptor).expect("descriptor")
+    };
+    let records = serde_json::to_vec(&[record(7, &[], Some(0))]).expect("records");
+    let cache = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, records);
+    let mut entries = Vec::new();
+    for (number, (diff_ids, layers)) in of.iter().enumerate() {
+        let config = serde_json::json!({
+            "architecture": format!("a{number}"), "os": "linux", "moby.buildkit.cache.v0": cache,
+            "rootfs": {"type": "layers", "diff_ids": vec![digest(1); *diff_ids]},
+        });
+        let config = put(media::OCI_CONFIG, config);
+        let layers = vec![Descriptor::new(media::OCI_LAYER_GZIP, digest(2), 1); *layers];
+        let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": media::OCI_MANIFEST, "config": config, "layers": layers});
+        entries.push(put(media::OCI_MANIFEST, manifest));
+    }
+    put(media::OCI_INDEX, serde_json::json!({"schemaVersion": 2, "mediaType": media::OCI_INDEX, "manifests": entries}));
+    let root = shelf.pop().expect("index");
+    shelf.insert(0, root);
+    Shelf(shelf)
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_sound_costs_only_its_own_cache() {
+    let caches = |shelf: Shelf| async move { super::import(&shelf).await.map(|caches| caches.len()) };
+    assert_eq!(caches(images(&[(1, 1), (1, 1)])).await.expect("sound"), 2);
+    assert_eq!(caches(images(&[(1, 1), (2, 1), (1, 1)])).await.expect("one is left out"), 2);
+    assert_eq!(caches(images(&[(2, 1)])).await.expect("none"), 0);
+    let mut shelf = images(&[(1, 1), (1, 1)]);
+    // The configuration of the first image, which comes after the index.
+    shelf.0.remove(1);
+    assert_eq!(caches(shelf).await.expect("the other"), 1);
+    let mut shelf = images(&[(1, 1)]);
+    shelf.0.remove(1);
+    assert!(caches(shelf).await.is_err(), "what is wrong with the only one is told");
+}
+
 /// Sound configs: links and parents lead to lower numbers.
 fn configs() -> impl Strategy<Value = CacheConfig> {
     let layers = prop::collection::vec(any::<prop::sample::Index>(), 0..8);
@@ -178,7 +309,7 @@ fn configs() -> impl Strategy<Value = CacheConfig> {
 proptest! {
     #[test]
     fn what_was_written_is_written_again(config in configs()) {
-        let first = write::write(&graph(&import(&config).expect("sound")));
+        let first = write::write(&graph(&import(&config).expect("sound")), &Times::new());
         let bytes = first.config.encode();
         prop_assert_eq!(&again(&bytes).config.encode(), &bytes);
         prop_assert_eq!(first.layers.len(), first.config.layers.len());

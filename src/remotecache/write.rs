@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
-use super::config::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult};
+use super::config::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult, Timestamp};
 use super::read::RemoteLayer;
 use crate::digest::Digest;
 use crate::solver::{ItemId, Record, RecordGraph};
@@ -21,11 +21,17 @@ pub struct Written {
     pub layers: Vec<RemoteLayer>,
 }
 
+/// How times are written that are not written in UTC: BuildKit writes them in its own zone, and what is exported again is to
+/// have the same bytes.
+pub type Times = BTreeMap<SystemTime, Timestamp>;
+
 /// Makes the config of a graph.
-pub fn write(graph: &RecordGraph<Vec<RemoteLayer>>) -> Written {
-    let mut state = State::default();
-    for id in ordered(graph) {
-        state.record(graph, &id);
+pub fn write(graph: &RecordGraph<Vec<RemoteLayer>>, times: &Times) -> Written {
+    let mut graph = graph.clone();
+    graph.take_apart();
+    let mut state = State::new(times);
+    for id in ordered(&graph) {
+        state.record(&graph, &id);
     }
     sorted(state)
 }
@@ -58,8 +64,8 @@ struct Layer {
     below: (usize, Digest),
 }
 
-#[derive(Default)]
-struct State {
+struct State<'a> {
+    times: &'a Times,
     records: Vec<CacheRecord>,
     /// Of each record, a hash over it and all it is reached from.
     marks: Vec<Digest>,
@@ -69,7 +75,12 @@ struct State {
     places: BTreeMap<(Option<usize>, Digest), usize>,
 }
 
-impl State {
+impl<'a> State<'a> {
+    fn new(times: &'a Times) -> Self {
+        let (records, marks, layers) = (Vec::new(), Vec::new(), Vec::new());
+        Self { times, records, marks, numbers: BTreeMap::new(), layers, places: BTreeMap::new() }
+    }
+
     fn record(&mut self, graph: &RecordGraph<Vec<RemoteLayer>>, id: &ItemId) {
         let Some(record) = graph.record(id) else { return };
         let inputs = self.inputs(&record);
@@ -129,7 +140,8 @@ impl State {
             }
             below = Some(place);
         }
-        below.map(|top| CacheResult { layer: top as i64, created_at: at.into() })
+        let created_at = self.times.get(&at).copied().unwrap_or_else(|| at.into());
+        below.map(|top| CacheResult { layer: top as i64, created_at })
     }
 
     fn on(&self, below: usize) -> (usize, Digest) {
@@ -138,7 +150,7 @@ impl State {
     }
 }
 
-fn sorted(state: State) -> Written {
+fn sorted(state: State<'_>) -> Written {
     let (layers, new_layer) = sort_layers(state.layers);
     let (records, marks) = (state.records, state.marks);
     let mut order: Vec<usize> = (0..records.len()).collect();

@@ -66,6 +66,13 @@ pub struct Parent {
     pub selector: Option<Digest>,
 }
 
+impl Parent {
+    /// Returns the link from a content key.
+    pub fn content(item: ItemId) -> Self {
+        Self { item, selector: None }
+    }
+}
+
 /// An item as it is saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -82,10 +89,29 @@ impl Record {
     ///
     /// A definition may have given other content before; what was made of that is another item.
     pub fn identity(&self, input: usize) -> BTreeSet<Parent> {
-        match self.content.get(input) {
-            Some(Some(item)) => BTreeSet::from([Parent { item: item.clone(), selector: None }]),
-            _ => self.links[input].clone(),
+        match self.content_of(input) {
+            Some(item) => BTreeSet::from([Parent::content(item.clone())]),
+            None => self.links[input].clone(),
         }
+    }
+
+    /// Returns the parent that stands for the content of an input, where that is known.
+    pub fn content_of(&self, input: usize) -> Option<&ItemId> {
+        self.content.get(input)?.as_ref()
+    }
+
+    /// Returns whether this and another record of the same digest may be of one item: no input is known to have had other
+    /// content, and none to have had a content that the other knows nothing of.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let links = |record: &Self, input: usize, item: &ItemId| {
+            record.links.get(input).is_some_and(|links| links.contains(&Parent::content(item.clone())))
+        };
+        (0..self.links.len()).all(|input| match (self.content_of(input), other.content_of(input)) {
+            (Some(own), Some(others)) => own == others,
+            (Some(own), None) => links(other, input, own),
+            (None, Some(others)) => links(self, input, others),
+            (None, None) => true,
+        })
     }
 
     /// Returns the id a store that has no such item yet gives it: `R` itself without parents, else a hash over `R` and what
@@ -182,8 +208,9 @@ pub trait CacheStore<R>: Send + Sync {
 
     /// Adds an item, or links to an equal one, and a result if given; returns the item.
     ///
-    /// Equal is an item that already is, for every input, a child of one of the parents in [`Record::identity`]. Only called for the first
-    /// store of a solve; the others are read only and need not implement it.
+    /// Equal is an item that already is, for every input, a child of one of the parents in [`Record::identity`], and that
+    /// [agrees](Record::agrees_with). Only called for the first store of a solve; the others are read only and need not
+    /// implement it.
     fn save(&self, record: &Record, result: Option<&R>) -> Result<ItemId, CacheError> {
         let _ = result;
         let action = format!("failed to save {}: the cache is read-only", record.digest);

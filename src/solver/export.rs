@@ -5,8 +5,10 @@
 //! store comes with all its ancestors there, without their results, so that an export after a full hit repeats the import.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::time::SystemTime;
 
+use super::adopt::{Adopted, adopt};
 use super::cache::{ItemId, Need, Parent, Record};
 use super::lookup::Table;
 use super::node::Content;
@@ -46,8 +48,8 @@ type Offer<R> = (SystemTime, Place<R>);
 struct Collector<'a, R> {
     table: &'a Table<R>,
     graph: RecordGraph<R>,
-    /// Items of stores, and what they are in the graph; none while on the way, and for what cannot be linked.
-    taken: BTreeMap<(usize, ItemId), Option<ItemId>>,
+    /// Items of stores, and what they are in the graph.
+    taken: Adopted,
     /// Per vertex and output, the items that others link to.
     left: BTreeMap<(usize, usize), BTreeSet<ItemId>>,
     offers: BTreeMap<ItemId, Offer<R>>,
@@ -89,10 +91,37 @@ fn wanted<R>(table: &Table<R>, targets: &[(usize, usize)], failed: bool) -> BTre
 }
 
 impl<R: Clone> Collector<'_, R> {
-    /// Adds the records of one output and returns their items.
+    /// Adds the records of one output and returns the items that others are linked to: that of its result, where it has one.
     fn vertex(&mut self, v: usize, o: usize) -> BTreeSet<ItemId> {
-        let mut items = BTreeSet::new();
         let is_source = self.table.graph.inputs(v).is_empty();
+        let found = self.found(v, o, is_source);
+        if is_source {
+            return found.into_iter().chain(self.own(v, o)).collect();
+        }
+        let value = self.table.nodes[v].values.get(&o).cloned();
+        let matched = self.table.nodes[v].outputs[&o].matched.clone();
+        let is_found = matched.is_some();
+        let own = match matched.and_then(|hit| self.take(hit.store, &hit.item)) {
+            Some(id) => self.join(v, BTreeSet::from([id])),
+            None if value.is_none() && !found.is_empty() => self.join(v, found),
+            None => self.own(v, o),
+        };
+        if let Some(value) = value {
+            let at = self.saved_at(v, o);
+            for id in &own {
+                if is_found {
+                    // It keeps its time, though it was saved here later than that.
+                    self.offers.remove(id);
+                }
+                self.offer(id, (at, Place::Here(value.clone())));
+            }
+        }
+        own
+    }
+
+    /// Adds what the stores have for an output.
+    fn found(&mut self, v: usize, o: usize, is_source: bool) -> BTreeSet<ItemId> {
+        let mut items = BTreeSet::new();
         for s in 0..self.table.stores.len() {
             for item in &self.table.nodes[v].outputs[&o].keys[s] {
                 let Some(id) = self.take(s, item) else { continue };
@@ -102,12 +131,6 @@ impl<R: Clone> Collector<'_, R> {
                 items.insert(id);
             }
         }
-        let own = self.own(v, o);
-        if let Some(value) = self.table.nodes[v].values.get(&o).filter(|_| !is_source) {
-            let at = self.saved_at(v, o);
-            own.iter().for_each(|id| self.offer(id, (at, Place::Here(value.clone()))));
-        }
-        items.extend(own);
         items
     }
 
@@ -117,11 +140,23 @@ impl<R: Clone> Collector<'_, R> {
         if links.iter().any(BTreeSet::is_empty) {
             return BTreeSet::new();
         }
+        let content: Vec<Option<ItemId>> = self.table.nodes[v].content.iter().map(Content::item).collect();
         let records = self.table.nodes[v].outputs[&o].records.clone();
-        records
-            .into_iter()
-            .map(|digest| self.add(&Record { digest, links: links.clone(), content: Vec::new() }))
-            .collect()
+        let record = |digest| Record { digest, links: links.clone(), content: content.clone() };
+        records.into_iter().map(|digest| self.add(&record(digest))).collect()
+    }
+
+    /// Adds the links to items there are that lead to the same results.
+    fn join(&mut self, v: usize, items: BTreeSet<ItemId>) -> BTreeSet<ItemId> {
+        let parents: Vec<BTreeSet<Parent>> =
+            (0..self.table.graph.inputs(v).len()).map(|input| self.parents(v, input)).collect();
+        for id in &items {
+            if let Some(record) = self.graph.record(id) {
+                let joined = self.table.joined(v, record, |input| parents[input].clone());
+                self.graph.add(id, &joined);
+            }
+        }
+        items
     }
 
     fn parents(&mut self, v: usize, input: usize) -> BTreeSet<Parent> {
@@ -132,7 +167,7 @@ impl<R: Clone> Collector<'_, R> {
             left.map(|item| Parent { item: item.clone(), selector: selector.clone() }).collect();
         if let Some(Content::Known(digest)) = self.table.nodes[v].content.get(input) {
             let item = self.add(&Record { digest: digest.clone(), links: Vec::new(), content: Vec::new() });
-            parents.insert(Parent { item, selector: None });
+            parents.insert(Parent::content(item));
         }
         parents
     }
@@ -143,40 +178,16 @@ impl<R: Clone> Collector<'_, R> {
         id
     }
 
-    /// Adds an item of a store after all its ancestors. Chains of records may be long, so this does not recurse.
+    /// Adds an item of a store after all its ancestors.
     fn take(&mut self, s: usize, item: &ItemId) -> Option<ItemId> {
         let store = self.table.stores[s].as_ref()?;
-        let mut stack = vec![(item.clone(), None::<Record>)];
-        while let Some((at, record)) = stack.pop() {
-            if let Some(record) = record {
-                let id = self.linked(s, &record);
-                self.taken.insert((s, at), id);
-                continue;
-            }
-            if self.taken.contains_key(&(s, at.clone())) {
-                continue;
-            }
-            self.taken.insert((s, at.clone()), None);
-            let Some(record) = store.record(&at) else { continue };
-            let parents: Vec<ItemId> = record.links.iter().flatten().map(|parent| parent.item.clone()).collect();
-            stack.push((at, Some(record)));
-            stack.extend(parents.into_iter().map(|parent| (parent, None)));
-        }
-        self.taken.get(&(s, item.clone())).cloned().flatten()
-    }
-
-    /// Adds a record of a store whose ancestors are there; what leads to none of them is left out.
-    fn linked(&mut self, s: usize, record: &Record) -> Option<ItemId> {
-        let known = |parent: &Parent| {
-            let item = self.taken.get(&(s, parent.item.clone())).cloned().flatten()?;
-            Some(Parent { item, selector: parent.selector.clone() })
+        let graph = &mut self.graph;
+        let add = |record: &Record| {
+            let id = graph.identify(record);
+            graph.add(&id, record);
+            Ok::<_, Infallible>(id)
         };
-        let links: Vec<BTreeSet<Parent>> =
-            record.links.iter().map(|parents| parents.iter().filter_map(known).collect()).collect();
-        if links.iter().any(BTreeSet::is_empty) {
-            return None;
-        }
-        Some(self.add(&Record { digest: record.digest.clone(), links, content: Vec::new() }))
+        adopt((&**store, s, item), &mut self.taken, |_| true, add).unwrap_or_default()
     }
 
     fn offer_stored(&mut self, id: &ItemId, s: usize, item: &ItemId) {
@@ -195,7 +206,7 @@ impl<R: Clone> Collector<'_, R> {
         }
     }
 
-    /// Returns when a result was saved: where it was found, else in the first store.
+    /// Returns when a result was saved: where it was found, else in the first store; where there is none, when it was made.
     fn saved_at(&self, v: usize, o: usize) -> SystemTime {
         let output = &self.table.nodes[v].outputs[&o];
         let found = output.matched.iter().map(|hit| (hit.store, &hit.item));
@@ -204,7 +215,7 @@ impl<R: Clone> Collector<'_, R> {
             let results = self.table.stores.get(s)?.as_ref()?.results(item);
             results.into_iter().map(|result| result.created_at).max()
         });
-        times.max().unwrap_or(SystemTime::UNIX_EPOCH)
+        times.max().or(self.table.nodes[v].finished).unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// Asks the stores for the results they offered; what they cannot give is left out.

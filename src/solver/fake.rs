@@ -15,15 +15,15 @@ use crate::digest::Digest;
 
 /// How often each verb of a vertex was called.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
-    pub(super) maps: AtomicUsize,
-    pub(super) contents: AtomicUsize,
-    pub(super) runs: AtomicUsize,
+pub(crate) struct Counts {
+    pub(crate) maps: AtomicUsize,
+    pub(crate) contents: AtomicUsize,
+    pub(crate) runs: AtomicUsize,
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Failed(String);
+pub(crate) struct Failed(String);
 
 impl Diagnose for Failed {
     fn kind(&self) -> Kind {
@@ -33,8 +33,8 @@ impl Diagnose for Failed {
 
 /// A vertex in the making.
 #[derive(Debug, Clone)]
-pub(super) struct Vtx {
-    pub(super) name: String,
+pub(crate) struct Vtx {
+    pub(crate) name: String,
     keys: Vec<String>,
     random: bool,
     inputs: Vec<(String, usize, InputKey)>,
@@ -46,7 +46,7 @@ pub(super) struct Vtx {
     bounded: bool,
 }
 
-pub(super) fn vtx(name: &str) -> Vtx {
+pub(crate) fn vtx(name: &str) -> Vtx {
     Vtx {
         name: name.into(),
         keys: vec![name.into()],
@@ -62,49 +62,53 @@ pub(super) fn vtx(name: &str) -> Vtx {
 }
 
 impl Vtx {
-    pub(super) fn key(mut self, key: &str) -> Self {
+    pub(crate) fn key(mut self, key: &str) -> Self {
         self.keys = vec![key.into()];
         self
     }
-    pub(super) fn also_key(mut self, key: &str) -> Self {
+    pub(crate) fn also_key(mut self, key: &str) -> Self {
         self.keys.push(key.into());
         self
     }
-    pub(super) fn random(mut self) -> Self {
+    pub(crate) fn random(mut self) -> Self {
         self.random = true;
         self
     }
-    pub(super) fn input(self, name: &str) -> Self {
+    pub(crate) fn input(self, name: &str) -> Self {
         self.input_key(name, 0, InputKey::default())
     }
-    pub(super) fn content(self, name: &str) -> Self {
+    pub(crate) fn content(self, name: &str) -> Self {
         self.input_key(name, 0, InputKey { selector: None, content: true })
     }
-    pub(super) fn input_key(mut self, name: &str, output: usize, key: InputKey) -> Self {
+    /// Depends on a part of an input and on the content of that.
+    pub(crate) fn part(self, name: &str) -> Self {
+        self.input_key(name, 0, InputKey { selector: Some(Digest::compute("part")), content: true })
+    }
+    pub(crate) fn input_key(mut self, name: &str, output: usize, key: InputKey) -> Self {
         self.inputs.push((name.into(), output, key));
         self
     }
-    pub(super) fn value(mut self, value: &str) -> Self {
+    pub(crate) fn value(mut self, value: &str) -> Self {
         self.value = Some(value.into());
         self
     }
-    pub(super) fn outputs(mut self, outputs: usize) -> Self {
+    pub(crate) fn outputs(mut self, outputs: usize) -> Self {
         self.outputs = outputs;
         self
     }
-    pub(super) fn delay(mut self, milliseconds: u64) -> Self {
+    pub(crate) fn delay(mut self, milliseconds: u64) -> Self {
         self.delay = Duration::from_millis(milliseconds);
         self
     }
-    pub(super) fn fails(mut self) -> Self {
+    pub(crate) fn fails(mut self) -> Self {
         self.fails = true;
         self
     }
-    pub(super) fn unbounded(mut self) -> Self {
+    pub(crate) fn unbounded(mut self) -> Self {
         self.bounded = false;
         self
     }
-    pub(super) fn ignore_cache(mut self) -> Self {
+    pub(crate) fn ignore_cache(mut self) -> Self {
         self.ignore_cache = true;
         self
     }
@@ -158,26 +162,28 @@ impl Op<String> for FakeOp {
 
 /// A store in memory that can be told to fail.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
-    pub(super) name: String,
-    pub(super) graph: Mutex<RecordGraph<String>>,
-    pub(super) broken: Mutex<BTreeSet<String>>,
-    pub(super) loads: AtomicUsize,
-    pub(super) handles: AtomicUsize,
-    pub(super) unprepared: bool,
+pub(crate) struct Memory {
+    pub(crate) name: String,
+    pub(crate) graph: Mutex<RecordGraph<String>>,
+    pub(crate) broken: Mutex<BTreeSet<String>>,
+    pub(crate) loads: AtomicUsize,
+    pub(crate) handles: AtomicUsize,
+    /// How often it was asked for roots, children, results or records.
+    pub(crate) questions: AtomicUsize,
+    pub(crate) unprepared: bool,
     clock: AtomicU64,
 }
 
 impl Memory {
-    pub(super) fn named(name: &str) -> Arc<Self> {
+    pub(crate) fn named(name: &str) -> Arc<Self> {
         Arc::new(Self { name: name.into(), ..Self::default() })
     }
     /// Makes every result with this value fail to load.
-    pub(super) fn break_value(&self, value: &str) {
+    pub(crate) fn break_value(&self, value: &str) {
         self.broken.lock().unwrap().insert(value.into());
     }
     /// Leaves a result to those records only whose value is `kept`, as a cache of the last stage does.
-    pub(super) fn keep_only(&self, kept: &str) {
+    pub(crate) fn keep_only(&self, kept: &str) {
         let mut graph = self.graph.lock().unwrap();
         let other = |result: &Option<(SystemTime, String)>| result.as_ref().is_some_and(|(_, value)| value != kept);
         let bare: Vec<ItemId> =
@@ -198,15 +204,19 @@ impl CacheStore<String> for Memory {
         async { outcome }.boxed()
     }
     fn root(&self, record: &Digest) -> Option<ItemId> {
+        self.questions.fetch_add(1, SeqCst);
         self.graph.lock().unwrap().root(record)
     }
     fn children(&self, parent: &ItemId, link: LinkQuery<'_>) -> Vec<ItemId> {
+        self.questions.fetch_add(1, SeqCst);
         self.graph.lock().unwrap().children(parent, link)
     }
     fn results(&self, item: &ItemId) -> Vec<StoredResult> {
+        self.questions.fetch_add(1, SeqCst);
         self.graph.lock().unwrap().results(item)
     }
     fn record(&self, item: &ItemId) -> Option<Record> {
+        self.questions.fetch_add(1, SeqCst);
         self.graph.lock().unwrap().record(item)
     }
     fn load(&self, item: &ItemId, _result: &str, need: Need) -> BoxFuture<'_, Result<String, CacheError>> {
@@ -236,9 +246,9 @@ impl CacheStore<String> for Memory {
 
 /// Writes down what it is told, by name.
 #[derive(Debug, Default)]
-pub(super) struct Diary {
+pub(crate) struct Diary {
     names: BTreeMap<Digest, String>,
-    pub(super) lines: Mutex<Vec<String>>,
+    pub(crate) lines: Mutex<Vec<String>>,
 }
 
 impl Diary {
@@ -266,44 +276,46 @@ impl Observer for Diary {
 }
 
 /// A solve that is over.
-pub(super) struct Run {
-    pub(super) solution: Solution<String>,
-    pub(super) counts: BTreeMap<String, Arc<Counts>>,
-    pub(super) lines: Vec<String>,
+pub(crate) struct Run {
+    pub(crate) solution: Solution<String>,
+    pub(crate) counts: BTreeMap<String, Arc<Counts>>,
+    pub(crate) lines: Vec<String>,
 }
 
 impl Run {
-    pub(super) fn results(&self) -> &[String] {
+    pub(crate) fn results(&self) -> &[String] {
         self.solution.results.as_ref().expect("solved")
     }
     /// Returns the names of what ran, each as often as it did, sorted.
-    pub(super) fn ran(&self) -> Vec<&str> {
+    pub(crate) fn ran(&self) -> Vec<&str> {
         self.counts.iter().flat_map(|(name, c)| std::iter::repeat_n(name.as_str(), c.runs.load(SeqCst))).collect()
     }
-    pub(super) fn outcome(&self, name: &str) -> Outcome {
+    pub(crate) fn outcome(&self, name: &str) -> Outcome {
         self.solution.vertices.iter().find(|v| v.name == name).expect("in the report").outcome
     }
-    pub(super) fn contents(&self, name: &str) -> usize {
+    pub(crate) fn contents(&self, name: &str) -> usize {
         self.counts[name].contents.load(SeqCst)
     }
 }
 
 /// A solve to be.
-pub(super) struct Setup {
+pub(crate) struct Setup {
     vertices: Vec<Vtx>,
     targets: Vec<(String, usize)>,
-    stores: Vec<Arc<dyn CacheStore<String>>>,
+    local: Option<Arc<dyn CacheStore<String>>>,
+    imports: Vec<Arc<dyn CacheStore<String>>>,
     parallelism: usize,
     target_need: Need,
     collect: Option<Need>,
-    pub(super) cancel: CancellationToken,
+    pub(crate) cancel: CancellationToken,
 }
 
-pub(super) fn setup(vertices: &[Vtx], targets: &[&str]) -> Setup {
+pub(crate) fn setup(vertices: &[Vtx], targets: &[&str]) -> Setup {
     Setup {
         vertices: vertices.to_vec(),
         targets: targets.iter().map(|t| ((*t).to_owned(), 0)).collect(),
-        stores: Vec::new(),
+        local: None,
+        imports: Vec::new(),
         parallelism: 4,
         target_need: Need::Bytes,
         collect: None,
@@ -312,28 +324,37 @@ pub(super) fn setup(vertices: &[Vtx], targets: &[&str]) -> Setup {
 }
 
 impl Setup {
-    pub(super) fn store(mut self, store: &Arc<Memory>) -> Self {
-        self.stores.push(store.clone());
+    /// Adds a store: the first is that where results are saved.
+    pub(crate) fn store(mut self, store: &Arc<Memory>) -> Self {
+        match self.local {
+            None => self.local = Some(store.clone()),
+            Some(_) => self.imports.push(store.clone()),
+        }
         self
     }
-    pub(super) fn parallelism(mut self, parallelism: usize) -> Self {
+    /// Adds a store that is only read.
+    pub(crate) fn import(mut self, store: Arc<dyn CacheStore<String>>) -> Self {
+        self.imports.push(store);
+        self
+    }
+    pub(crate) fn parallelism(mut self, parallelism: usize) -> Self {
         self.parallelism = parallelism;
         self
     }
-    pub(super) fn collect(mut self) -> Self {
+    pub(crate) fn collect(mut self) -> Self {
         self.collect = Some(Need::Handle);
         self
     }
-    pub(super) fn handles(mut self) -> Self {
+    pub(crate) fn handles(mut self) -> Self {
         self.target_need = Need::Handle;
         self
     }
-    pub(super) fn target(mut self, name: &str, output: usize) -> Self {
+    pub(crate) fn target(mut self, name: &str, output: usize) -> Self {
         self.targets.push((name.into(), output));
         self
     }
 
-    pub(super) async fn run(self) -> Run {
+    pub(crate) async fn run(self) -> Run {
         let digest = |name: &str| Digest::compute(format!("vertex {name}"));
         let mut counts: BTreeMap<String, Arc<Counts>> = BTreeMap::new();
         let mut graph = Graph::new();
@@ -350,7 +371,8 @@ impl Setup {
         let request = Request {
             graph,
             targets,
-            stores: self.stores,
+            local: self.local,
+            imports: self.imports,
             observer: diary.clone(),
             cancel: self.cancel,
             parallelism: self.parallelism,

@@ -1,13 +1,14 @@
-//! Saves records in the first store: of what ran, of what came from elsewhere, and the anchors these are linked to.
+//! Saves records in the first store: of what ran, of what came from elsewhere, and what leads to these.
 //!
-//! A record is linked to all items of each input and to the input's content key. When an input has neither (its key is
-//! random), nothing is saved, as nothing could ever find it.
+//! What ran is linked to the item of each input's result and to the input's content key. When an input has neither (its key is
+//! random), nothing is saved, as nothing could ever find it. What was found is the item it was found by, which in another store
+//! comes with its ancestors there: the keys of a vertex may lead to several items, of which only one is what was used.
 
 use std::collections::BTreeSet;
 
-use super::cache::{CacheError, ItemId, Parent, Record};
+use super::cache::{CacheError, CacheStore, ItemId, Parent, Record};
 use super::lookup::Table;
-use super::node::Content;
+use super::node::{Content, Hit};
 
 impl<R: Clone> Table<R> {
     /// Saves the records of a vertex whose results are there, and makes them known to what depends on it.
@@ -15,16 +16,8 @@ impl<R: Clone> Table<R> {
     /// Results are saved along, except those that the first store gave itself.
     pub(super) fn keep(&mut self, v: usize) -> Result<(), CacheError> {
         self.nodes[v].tainted = self.is_tainted(v);
-        // A result found again by content is saved anew, so that it is the newest of its definition.
-        let renewed = self.nodes[v].shaken;
-        self.anchor_inputs(v)?;
         let outputs: Vec<usize> = self.nodes[v].outputs.keys().copied().collect();
-        for o in outputs {
-            let own = self.nodes[v].outputs[&o].matched.as_ref().is_some_and(|hit| hit.store == 0);
-            let value = if own && !renewed { None } else { self.nodes[v].values.get(&o).cloned() };
-            self.keep_output(v, o, value.as_ref())?;
-        }
-        Ok(())
+        outputs.into_iter().try_for_each(|o| self.keep_output(v, o))
     }
 
     /// Returns whether the items of `v` stand for older results too: those of what ran in spite of a cache, and of what ran
@@ -49,51 +42,50 @@ impl<R: Clone> Table<R> {
         digests.map(|digest| Record { digest, links: links.clone(), content: content.clone() }).collect()
     }
 
+    /// Returns what leads to `v` through an input: the item of its result, or all there are of what has no inputs itself, and
+    /// the content key.
     fn parents(&self, v: usize, input: usize) -> BTreeSet<Parent> {
         let (u, o) = self.graph.inputs(v)[input];
         let selector = self.nodes[v].input_key(input).and_then(|key| key.selector.clone());
-        let items = &self.nodes[u].outputs[&o].items;
+        let output = &self.nodes[u].outputs[&o];
+        let items: Vec<ItemId> = match self.graph.inputs(u).is_empty() {
+            true => output.records.iter().map(ItemId::from).collect(),
+            false => output.items.iter().cloned().collect(),
+        };
         let mut parents: BTreeSet<Parent> =
-            items.iter().map(|item| Parent { item: item.clone(), selector: selector.clone() }).collect();
-        parents.extend(self.nodes[v].content[input].item().map(|item| Parent { item, selector: None }));
+            items.into_iter().map(|item| Parent { item, selector: selector.clone() }).collect();
+        parents.extend(self.nodes[v].content[input].item().map(Parent::content));
         parents
     }
 
-    fn keep_output(&mut self, v: usize, o: usize, value: Option<&R>) -> Result<(), CacheError> {
+    fn keep_output(&mut self, v: usize, o: usize) -> Result<(), CacheError> {
         let Some(Some(store)) = self.stores.first().cloned() else { return Ok(()) };
-        for record in self.records(v, o) {
-            let item = store.save(&record, value)?;
-            let tainted = self.nodes[v].tainted;
-            let output = self.nodes[v].outputs.get_mut(&o).expect("only outputs in use are saved");
-            output.items.insert(item.clone());
-            if !tainted {
-                output.keys[0].insert(item);
-            }
+        let matched = self.nodes[v].outputs[&o].matched.clone();
+        let is_own = matched.as_ref().is_some_and(|hit| hit.store == 0);
+        // A result found again by content is saved anew, so that it is the newest of its definition.
+        let value = self.nodes[v].values.get(&o).filter(|_| !is_own || self.nodes[v].shaken).cloned();
+        let records = match matched.filter(|_| !self.graph.inputs(v).is_empty()) {
+            Some(hit) => self.found_record(v, &hit, &*store)?.into_iter().collect(),
+            None => self.records(v, o),
+        };
+        let saved = records.iter().map(|record| store.save(record, value.as_ref()));
+        let items: BTreeSet<ItemId> = saved.collect::<Result<_, _>>()?;
+        let tainted = self.nodes[v].tainted;
+        let output = self.nodes[v].outputs.get_mut(&o).expect("only outputs in use are saved");
+        if !tainted {
+            output.keys[0].extend(items.iter().cloned());
         }
+        output.items = items;
         Ok(())
     }
 
-    /// Gives items to ancestors that have none, as they were only matched in another store. Ascending indices are
-    /// dependency order, so this needs no recursion.
-    fn anchor_inputs(&mut self, v: usize) -> Result<(), CacheError> {
-        let mut missing = BTreeSet::new();
-        let mut stack = vec![v];
-        while let Some(at) = stack.pop() {
-            for &(u, o) in self.graph.inputs(at) {
-                let node = &self.nodes[u];
-                let bare = !node.anchored && node.map.is_some() && node.outputs[&o].items.is_empty();
-                if bare && missing.insert(u) {
-                    stack.push(u);
-                }
-            }
-        }
-        for u in missing {
-            self.nodes[u].anchored = true;
-            let outputs: Vec<usize> = self.nodes[u].outputs.keys().copied().collect();
-            for o in outputs {
-                self.keep_output(u, o, None)?;
-            }
-        }
-        Ok(())
+    /// Returns the record of what a vertex was found by, as it is in the first store, with the links it has now.
+    fn found_record(&mut self, v: usize, hit: &Hit, store: &dyn CacheStore<R>) -> Result<Option<Record>, CacheError> {
+        let item = match hit.store {
+            0 => Some(hit.item.clone()),
+            s => self.adopt(s, &hit.item)?,
+        };
+        let record = item.and_then(|item| store.record(&item));
+        Ok(record.map(|record| self.joined(v, record, |input| self.parents(v, input))))
     }
 }

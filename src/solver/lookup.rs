@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use super::adopt::Adopted;
 use super::cache::{CacheStore, ItemId, LinkQuery};
 use super::graph::Graph;
 use super::node::{Content, Hit, Level, Node};
@@ -17,24 +19,39 @@ pub(super) struct Table<R> {
     pub(super) nodes: Vec<Node<R>>,
     /// None where a store could not be prepared.
     pub(super) stores: Vec<Option<Arc<dyn CacheStore<R>>>>,
+    /// Per store, all items that were found for any vertex.
+    pub(super) found: Vec<BTreeSet<ItemId>>,
+    /// Items of further stores, and what they are in the first.
+    pub(super) adopted: Adopted,
 }
 
 impl<R> Table<R> {
+    /// Starts with nothing found.
+    pub(super) fn new(graph: Graph<R>, nodes: Vec<Node<R>>, stores: Vec<Option<Arc<dyn CacheStore<R>>>>) -> Self {
+        let found = vec![BTreeSet::new(); stores.len()];
+        Self { graph, nodes, stores, found, adopted: Adopted::new() }
+    }
+
     /// Looks a vertex up and notes its items and best results; returns whether every output has a result.
+    ///
+    /// The best is what the first store has, which is here already; else the newest that any other has.
     pub(super) fn search(&mut self, v: usize) -> bool {
         let wanted: Vec<usize> = self.nodes[v].outputs.keys().copied().collect();
         for o in wanted {
-            let mut hit = None;
+            let mut best: Option<(SystemTime, Hit)> = None;
             for s in 0..self.stores.len() {
                 let found = self.candidates(v, o, s);
-                hit = hit.or_else(|| self.newest(s, &found));
-                let output = self.output(v, o);
-                if s == 0 {
-                    output.items.extend(found.iter().cloned());
+                let newest = self.newest(s, &found);
+                let is_better = |(at, hit): &(SystemTime, Hit)| {
+                    best.as_ref().is_none_or(|(known, best)| best.store > 0 && hit.store > 0 && at > known)
+                };
+                if newest.as_ref().is_some_and(is_better) {
+                    best = newest;
                 }
-                output.keys[s].extend(found);
+                self.found[s].extend(found.iter().cloned());
+                self.output(v, o).keys[s].extend(found);
             }
-            self.output(v, o).hit = hit;
+            self.output(v, o).hit = best.map(|(_, hit)| hit);
         }
         self.nodes[v].is_hit()
     }
@@ -109,10 +126,10 @@ impl<R> Table<R> {
         found
     }
 
-    fn newest(&self, s: usize, items: &BTreeSet<ItemId>) -> Option<Hit> {
+    fn newest(&self, s: usize, items: &BTreeSet<ItemId>) -> Option<(SystemTime, Hit)> {
         let store = self.stores[s].as_ref()?;
         let all = items.iter().flat_map(|item| store.results(item).into_iter().map(move |result| (item, result)));
         let (item, result) = all.max_by(|a, b| (a.1.created_at, &a.1.id).cmp(&(b.1.created_at, &b.1.id)))?;
-        Some(Hit { store: s, item: item.clone(), result: result.id })
+        Some((result.created_at, Hit { store: s, item: item.clone(), result: result.id }))
     }
 }

@@ -29,7 +29,7 @@
 //! | digest of the cache map | yes, each one | | through `R` |
 //! | output index | yes | | through `R` |
 //! | selector of the input | | definition links | finds it |
-//! | all items of the input | | definition links | tells it apart where no content is known |
+//! | item of the input's result | | definition links | tells it apart where no content is known |
 //! | content key of the input | | one link, no selector | tells it apart |
 //! | random digest | no record at all | none | none¹ |
 //! | vertex digest, name, `ignore_cache` | | | never |
@@ -39,6 +39,7 @@
 //! # Rules
 //!
 //! * A vertex runs at most once, is loaded at most once per result, and not at all when no target needs it.
+//! * What the local store has is taken; else the newest of what the others have.
 //! * Vertices whose records would be equal do not run at once: the second waits and then hits.
 //! * With `ignore_cache` a vertex is not looked up. It is saved as usual; what depends on it is looked up by its content
 //!   only, and so on upwards, because its definition stands for older results as well.
@@ -63,10 +64,12 @@
 //!   definition what was made of B.
 //! * Results are held until the solve ends.
 
+mod adopt;
+mod apart;
 mod cache;
 mod export;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 mod graph;
 mod keep;
 mod lookup;

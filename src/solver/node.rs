@@ -4,6 +4,7 @@
 //! the module documentation of the solver.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
 
 use super::cache::{ItemId, Need, content_record};
 use super::op::{CacheMap, InputKey};
@@ -142,7 +143,7 @@ pub(super) struct Output {
     pub(super) records: Vec<Digest>,
     /// Per store, the items that match it.
     pub(super) keys: Vec<BTreeSet<ItemId>>,
-    /// Its items in the first store, to which records that depend on it are linked.
+    /// What its result is in the first store, to which records that depend on it are linked.
     pub(super) items: BTreeSet<ItemId>,
     /// The best result found.
     pub(super) hit: Option<Hit>,
@@ -176,8 +177,8 @@ pub(super) struct Node<R> {
     pub(super) shaken: bool,
     /// Whether its items stand for older results too, so that what depends on it must not be looked up by them.
     pub(super) tainted: bool,
-    /// Whether records without results were made for it.
-    pub(super) anchored: bool,
+    /// When its results were there.
+    pub(super) finished: Option<SystemTime>,
     /// What its results are for.
     pub(super) need: Need,
 }
@@ -201,7 +202,7 @@ impl<R> Default for Node<R> {
             listed: false,
             shaken: false,
             tainted: false,
-            anchored: false,
+            finished: None,
             need: Need::Bytes,
         }
     }

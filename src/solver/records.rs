@@ -1,7 +1,7 @@
 //! A graph of records in memory, as stores need it to answer a solver.
 //!
 //! In: records, results. Out: roots, children, results. Invariants: an item without parents is named by its record digest; an
-//! item has at most one result, the one set last; links are only added.
+//! item has at most one result, the one set last; links are only added, until items are taken apart for export.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -14,7 +14,7 @@ type LinkKey = (Digest, usize, Option<Digest>);
 /// One item.
 #[derive(Debug, Clone)]
 pub struct Item<V> {
-    /// Its record digest and all links known; which of them stand for content is not.
+    /// Its record digest and all links known.
     pub record: Record,
     /// Its result and when that was saved.
     pub result: Option<(SystemTime, V)>,
@@ -81,7 +81,7 @@ impl<V> RecordGraph<V> {
     }
 
     /// Returns the id `record` has or would get: that of an item that is, for every input, a child of one of the parents in
-    /// [`Record::identity`].
+    /// [`Record::identity`], and that [agrees](Record::agrees_with) with it.
     pub fn identify(&self, record: &Record) -> ItemId {
         if record.links.is_empty() {
             return record.id();
@@ -94,7 +94,8 @@ impl<V> RecordGraph<V> {
             let other = self.reached(record, input);
             equal.retain(|item| other.contains(item));
         }
-        equal.pop_first().unwrap_or_else(|| record.id())
+        let agrees = |id: &ItemId| self.items.get(id).is_some_and(|item| record.agrees_with(&item.record));
+        equal.into_iter().find(agrees).unwrap_or_else(|| record.id())
     }
 
     fn reached(&self, record: &Record, input: usize) -> BTreeSet<ItemId> {
@@ -115,15 +116,63 @@ impl<V> RecordGraph<V> {
     pub fn add(&mut self, id: &ItemId, record: &Record) {
         let inputs = record.links.len();
         let new = || Item {
-            record: Record { digest: record.digest.clone(), links: vec![BTreeSet::new(); inputs], content: Vec::new() },
+            record: Record {
+                digest: record.digest.clone(),
+                links: vec![BTreeSet::new(); inputs],
+                content: vec![None; inputs],
+            },
             result: None,
         };
         let item = self.items.entry(id.clone()).or_insert_with(new);
+        for (input, known) in item.record.content.iter_mut().enumerate().filter(|(_, known)| known.is_none()) {
+            *known = record.content_of(input).cloned();
+        }
         for (input, parents) in record.links.iter().enumerate().take(item.record.links.len()) {
             for parent in parents.iter().filter(|parent| parent.item != *id) {
                 if item.record.links[input].insert(parent.clone()) {
                     let key = (record.digest.clone(), input, parent.selector.clone());
                     self.children.entry(parent.item.clone()).or_default().entry(key).or_default().insert(id.clone());
+                }
+            }
+        }
+    }
+
+    /// Removes a link.
+    pub(super) fn unlink(&mut self, id: &ItemId, input: usize, parent: &Parent) {
+        let Some(item) = self.items.get_mut(id) else { return };
+        if let Some(links) = item.record.links.get_mut(input) {
+            links.remove(parent);
+        }
+        let key = (item.record.digest.clone(), input, parent.selector.clone());
+        if let Some(links) = self.children.get_mut(&parent.item) {
+            if let Some(children) = links.get_mut(&key) {
+                children.remove(id);
+            }
+            links.retain(|_, children| !children.is_empty());
+            if links.is_empty() {
+                self.children.remove(&parent.item);
+            }
+        }
+    }
+
+    /// Removes an item, and what is reached through nothing else.
+    pub(super) fn remove(&mut self, id: &ItemId) {
+        let mut stack = vec![id.clone()];
+        while let Some(id) = stack.pop() {
+            let Some(record) = self.items.get(&id).map(|item| item.record.clone()) else { continue };
+            for (input, links) in record.links.iter().enumerate() {
+                links.iter().for_each(|parent| self.unlink(&id, input, parent));
+            }
+            self.items.remove(&id);
+            let links = self.children.remove(&id).unwrap_or_default();
+            for ((_, input, selector), children) in links {
+                let parent = Parent { item: id.clone(), selector };
+                for child in children {
+                    self.unlink(&child, input, &parent);
+                    let is_lost = |item: &Item<V>| item.record.links[input].is_empty();
+                    if self.items.get(&child).is_some_and(is_lost) {
+                        stack.push(child);
+                    }
                 }
             }
         }

@@ -168,6 +168,8 @@ pub struct Solution<R> {
     pub vertices: Vec<VertexReport>,
     /// The records to export, where they were asked for; those of what finished, when the solve failed.
     pub records: Exported<R>,
+    /// How many moves of vertices it took: a measure of work that does not depend on the machine.
+    pub moves: usize,
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,8 @@ pub(super) struct Scheduler<R> {
     running: usize,
     /// What runs or waits to, by the item it will be saved as.
     twins: BTreeMap<ItemId, usize>,
+    /// How often a vertex was looked at to be moved.
+    pub(super) moves: usize,
 }
 
 impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
@@ -49,6 +52,7 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
             ready: BTreeSet::new(),
             running: 0,
             twins: BTreeMap::new(),
+            moves: 0,
         }
     }
 
@@ -82,7 +86,10 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
     fn work_off(&mut self) {
         while let Some(v) = self.work.pop_front() {
             self.table.nodes[v].listed = false;
-            while self.advance(v) {}
+            self.moves += 1;
+            while self.advance(v) {
+                self.moves += 1;
+            }
         }
         self.start_ready();
     }
@@ -450,6 +457,7 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
 
     fn finish(&mut self, v: usize, values: BTreeMap<usize, R>, outcome: Outcome) {
         self.table.nodes[v].values = values;
+        self.table.nodes[v].finished = Some(SystemTime::now());
         if let Err(error) = self.table.keep(v) {
             self.observer.notice(&error);
         }

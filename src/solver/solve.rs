@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
-use super::cache::{CacheStore, Need};
+use super::cache::{CacheStore, ItemId, Need};
 use super::export::{Exported, collect};
 use super::graph::{Edge, Graph};
 use super::lookup::Table;
@@ -22,8 +22,10 @@ pub struct Request<R> {
     pub graph: Graph<R>,
     /// The results wanted, such as one per platform; what they do not depend on is left alone.
     pub targets: Vec<Edge>,
-    /// Where results are looked up, in this order; the first is also where they are saved.
-    pub stores: Vec<Arc<dyn CacheStore<R>>>,
+    /// Where results are looked up first, and saved; none where that cannot be had.
+    pub local: Option<Arc<dyn CacheStore<R>>>,
+    /// Where results are looked up besides, in this order.
+    pub imports: Vec<Arc<dyn CacheStore<R>>>,
     /// Who is told.
     pub observer: Arc<dyn Observer>,
     /// Stops the solve.
@@ -46,16 +48,18 @@ impl<R> fmt::Debug for Request<R> {
 pub async fn solve<R: Clone + Send + Sync + 'static>(request: Request<R>) -> Solution<R> {
     let targets = match resolve(&request) {
         Ok(targets) => targets,
-        Err(error) => return Solution { results: Err(error), vertices: Vec::new(), records: Exported::default() },
+        Err(error) => {
+            return Solution { results: Err(error), vertices: Vec::new(), records: Exported::default(), moves: 0 };
+        }
     };
     let indices: Vec<usize> = targets.iter().map(|target| target.0).collect();
-    let stores = prepare(request.stores, &*request.observer).await;
+    let stores = prepare((request.local, request.imports), &*request.observer).await;
     let mut nodes = nodes(&request.graph, &targets, stores.len());
     if request.target_need == Need::Handle {
         hand_on(&request.graph, &indices, &mut nodes);
     }
     let tasks = Tasks::new(&request.cancel);
-    let table = Table { graph: request.graph, nodes, stores };
+    let table = Table::new(request.graph, nodes, stores);
     let mut scheduler = Scheduler::new(table, tasks, request.observer, request.parallelism);
     scheduler.run(&indices, &request.cancel).await;
     let records = match request.collect {
@@ -67,7 +71,7 @@ pub async fn solve<R: Clone + Send + Sync + 'static>(request: Request<R>) -> Sol
         Some(error) => Err(error),
         None => Ok(targets.iter().map(|(v, o)| table.nodes[*v].values[o].clone()).collect()),
     };
-    Solution { results, vertices: report(table), records }
+    Solution { results, vertices: report(table), records, moves: scheduler.moves }
 }
 
 fn resolve<R>(request: &Request<R>) -> Result<Vec<(usize, usize)>, SolveError> {
@@ -78,20 +82,23 @@ fn resolve<R>(request: &Request<R>) -> Result<Vec<(usize, usize)>, SolveError> {
     request.targets.iter().map(find).collect()
 }
 
-/// Prepares all stores at once; one that cannot be prepared is told of and left out.
+/// Prepares all stores at once; one that cannot be prepared is told of and left out. The local one keeps its number.
 async fn prepare<R>(
-    stores: Vec<Arc<dyn CacheStore<R>>>,
+    (local, imports): (Option<Arc<dyn CacheStore<R>>>, Vec<Arc<dyn CacheStore<R>>>),
     observer: &dyn Observer,
 ) -> Vec<Option<Arc<dyn CacheStore<R>>>> {
-    let outcomes = join_all(stores.iter().map(|store| store.prepare())).await;
-    let keep = |(store, outcome): (Arc<dyn CacheStore<R>>, Result<(), super::CacheError>)| match outcome {
-        Ok(()) => Some(store),
-        Err(error) => {
-            observer.notice(&error);
-            None
+    let all = std::iter::once(local).chain(imports.into_iter().map(Some));
+    let prepared = all.map(|store| async {
+        let store = store?;
+        match store.prepare().await {
+            Ok(()) => Some(store),
+            Err(error) => {
+                observer.notice(&error);
+                None
+            }
         }
-    };
-    stores.iter().cloned().zip(outcomes).map(keep).collect()
+    });
+    join_all(prepared).await
 }
 
 /// Makes the nodes; outputs are those a target needs, directly or not. Descending indices are reverse dependency order.
@@ -140,5 +147,6 @@ fn output_report<R>(table: &Table<R>, output: usize, state: &Output) -> OutputRe
         let store = table.stores[hit.store].as_ref()?;
         Some((store.name().to_owned(), hit.item.clone()))
     });
-    OutputReport { output, records: state.records.clone(), matched, items: state.items.iter().cloned().collect() }
+    let items: BTreeSet<ItemId> = state.items.iter().chain(state.keys.first().into_iter().flatten()).cloned().collect();
+    OutputReport { output, records: state.records.clone(), matched, items: items.into_iter().collect() }
 }

@@ -168,14 +168,15 @@ pub fn cache_config(data: &[u8]) {
         let parent =
             |(selector, parent): &(Option<Digest>, usize)| Parent { item: id(parent), selector: selector.clone() };
         let links = record.inputs.iter().map(|links| links.iter().map(parent).collect()).collect();
-        graph.add(&id(&number), &Record { digest: record.digest.clone(), links, content: Vec::new() });
+        let content = imported.content(record).iter().map(|number| number.as_ref().map(id)).collect();
+        graph.add(&id(&number), &Record { digest: record.digest.clone(), links, content });
         if let Some(result) = record.results.first() {
             let layers: Vec<RemoteLayer> = imported.layers(result).into_iter().cloned().collect();
             assert!(!layers.is_empty() && layers.len() <= config.layers.len().max(data.len()));
             graph.set_result(&id(&number), Some((result.created_at.system(), layers)));
         }
     }
-    let written = write::write(&graph);
+    let written = write::write(&graph, &write::Times::new());
     let bytes = written.config.encode();
     let again = read::parse(&bytes).expect("what is written is read");
     assert_eq!(again, written.config);
