@@ -5,6 +5,7 @@ pub(crate) mod canary;
 pub(crate) mod debian;
 pub(crate) mod engine;
 pub(crate) mod fake_registry;
+pub(crate) mod fault_proxy;
 pub(crate) mod git;
 pub(crate) mod image;
 pub(crate) mod registry;

@@ -30,6 +30,7 @@ use crate::diag::{Diagnostic, Kind};
 use crate::driver::{self, ContextSource, Outcome, Request, Setup};
 use crate::export::ExportSpec;
 use crate::progress::{Commands, Sink, sanitize};
+use crate::registry::keyring::Places;
 use crate::registry::{HostOptions, Proxies};
 use crate::remotecache::{ExportTarget, ImportSpec};
 use crate::rootless;
@@ -169,7 +170,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         exports,
         root: std::path::absolute(&root).unwrap_or(root),
         registries: settings.registries.iter().map(|(host, o)| (host.clone(), host_options(o))).collect(),
-        auth_files: environment.auth_files(),
+        accounts: accounts(environment),
         search_path: environment.search_path(),
         workspaces: workspaces(&prepared.request, environment),
         proxies: proxies(environment),
@@ -178,6 +179,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         devices: devices(settings),
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
+        push_check: !args.no_push_check,
         caches_from: prepared.caches_from.clone(),
         caches_to: prepared.caches_to.clone(),
         cache_strict: args.cache_strict,
@@ -197,6 +199,14 @@ fn workspaces(request: &Request, environment: &Environment) -> Vec<std::path::Pa
     };
     let found = [std::env::current_dir().ok(), context].into_iter().flatten().filter_map(real);
     found.filter(|path| path.parent().is_some() && home.as_ref().is_none_or(|home| !home.starts_with(path))).collect()
+}
+
+fn accounts(environment: &Environment) -> Places {
+    Places {
+        inline: environment.text("DOCKER_AUTH_CONFIG").map(str::to_owned),
+        scoped: Some(environment.buildx_config().join("config")),
+        files: environment.auth_files(),
+    }
 }
 
 fn host_options(host: &RegistryHost) -> HostOptions {

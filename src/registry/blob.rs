@@ -15,9 +15,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::client::Client;
+use super::credentials::Access;
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
-use super::transport::{self, Call, Scope};
+use super::transport::{self, Call, Scope, Wish};
 use crate::digest::Hasher;
 use crate::image::{Descriptor, Reference};
 
@@ -107,9 +108,16 @@ impl BlobStream {
 
     async fn receive(&mut self) -> Result<Option<Bytes>, RegistryError> {
         let Some(response) = self.response.as_mut() else { return Ok(None) };
-        let left = self.deadline.saturating_duration_since(Instant::now()).min(self.endpoint.patience.idle);
+        let (left, idle) = (self.deadline.saturating_duration_since(Instant::now()), self.endpoint.patience.idle);
         let url = response.url().clone();
-        self.endpoint.within(left, &url, response.chunk()).await
+        match self.endpoint.within(left.min(idle), &url, response.chunk()).await {
+            // Not the pause is too long then, but the whole.
+            Err(RegistryError::TimedOut { host, .. }) if left < idle => {
+                let seconds = self.endpoint.transfer_limit(self.descriptor.size).as_secs();
+                Err(RegistryError::TooSlow { host, digest: self.descriptor.digest.clone(), seconds })
+            }
+            result => result,
+        }
     }
 
     fn accept(&mut self, mut chunk: Bytes) -> Result<Bytes, RegistryError> {
@@ -161,34 +169,39 @@ impl BlobStream {
             let range = format!("bytes={}-{}", self.offset, self.descriptor.size.saturating_sub(1));
             call = call.header(header::RANGE, HeaderValue::from_str(&range).expect("a range is ASCII"));
         }
-        let response = self.endpoint.send(&call).await?;
+        let mut response = self.endpoint.send(&call).await?;
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE && call.headers.remove(header::RANGE).is_some() {
+            response = self.endpoint.send(&call).await?;
+        }
         let wanted = [StatusCode::OK, StatusCode::PARTIAL_CONTENT];
-        let response = transport::expect(&self.endpoint, response, &self.repository, "give a blob", &wanted).await?;
+        let wish = Wish { repository: &self.repository, access: Access::Pull, action: "give a blob" };
+        let response = transport::expect(&self.endpoint, response, wish, &wanted).await?;
         self.begin(response)
     }
 
-    /// Checks that the answer starts at the offset; a server that ignores ranges sends from the start, which is skipped.
+    /// Checks where the answer starts: what was had before is skipped, such as all of it by a server that ignores ranges.
     fn begin(&mut self, response: Response) -> Result<(), RegistryError> {
-        let partial = response.status() == StatusCode::PARTIAL_CONTENT;
-        let skip = match (partial, range_start(response.headers())) {
-            (true, Some(start)) if start == self.offset => 0,
+        let start = match (response.status() == StatusCode::PARTIAL_CONTENT, content_range(response.headers())) {
+            (false, _) => 0,
+            (true, Some((_, Some(total)))) if total != self.descriptor.size => return Err(self.wrong_size(total)),
+            (true, Some((start, _))) if start <= self.offset => start,
             (true, _) => return Err(self.endpoint.protocol("a part of a blob that was not asked for")),
-            (false, _) => self.offset,
         };
-        let rest = self.descriptor.size - (self.offset - skip);
+        let rest = self.descriptor.size - start;
         if let Some(length) = response.content_length().filter(|length| *length > rest) {
-            return Err(self.wrong_size(self.offset - skip + length));
+            return Err(self.wrong_size(start.saturating_add(length)));
         }
         self.response = Some(response);
-        self.skip = skip;
+        self.skip = self.offset - start;
         Ok(())
     }
 }
 
-/// Reads the start out of `Content-Range: bytes 5-9/10`.
-fn range_start(headers: &HeaderMap) -> Option<u64> {
-    let value = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
-    value.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+/// Reads the start and the size of the whole, if said, out of `Content-Range: bytes 5-9/10`.
+fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
+    let value = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
+    let (range, total) = value.split_once('/').unwrap_or((value, "*"));
+    Some((range.split_once('-')?.0.trim().parse().ok()?, total.trim().parse().ok()))
 }
 
 #[cfg(test)]
@@ -197,12 +210,16 @@ mod tests {
 
     #[test]
     fn reads_content_ranges() {
-        for (value, expected) in
-            [("bytes 5-9/10", Some(5)), ("bytes 0-0/*", Some(0)), ("bytes */10", None), ("items 1-2/3", None)]
-        {
+        for (value, expected) in [
+            ("bytes 5-9/10", Some((5, Some(10)))),
+            ("bytes 0-0/*", Some((0, None))),
+            ("bytes 7-9", Some((7, None))),
+            ("bytes */10", None),
+            ("items 1-2/3", None),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_RANGE, HeaderValue::from_static(value));
-            assert_eq!(range_start(&headers), expected, "{value}");
+            assert_eq!(content_range(&headers), expected, "{value}");
         }
     }
 }

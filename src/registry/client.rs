@@ -12,11 +12,11 @@ use reqwest::{Method, Response, StatusCode, Url};
 
 use super::address::SystemResolver;
 use super::auth::Tokens;
-use super::credentials::Credentials;
+use super::credentials::{Access, Credentials};
 use super::document::{self, Document, MANIFEST_LIMIT};
 use super::endpoint::{Endpoint, Plain};
 use super::error::RegistryError;
-use super::transport::{self, Body, Call, Scope};
+use super::transport::{self, Body, Call, Scope, Wish};
 use crate::digest::Digest;
 use crate::image::{Descriptor, Reference, media};
 
@@ -72,7 +72,7 @@ impl Default for Patience {
             connect: Duration::from_secs(30),
             idle: Duration::from_secs(60),
             document: Duration::from_secs(120),
-            attempts: 5,
+            attempts: 6,
             backoff: Duration::from_millis(500),
             longest_wait: Duration::from_secs(60),
             slowest: 4 << 10,
@@ -196,7 +196,8 @@ impl Client {
         let endpoint = self.endpoint(host).await?;
         let call = Call::new(Method::GET, endpoint.url("")?, Vec::new());
         let response = endpoint.send(&call).await?;
-        transport::expect(&endpoint, response, "", "confirm its version", &[StatusCode::OK]).await.map(drop)
+        let wish = Wish { repository: "", access: Access::Pull, action: "confirm its version" };
+        transport::expect(&endpoint, response, wish, &[StatusCode::OK]).await.map(drop)
     }
 
     /// Returns what a reference points to, without its content where the registry says enough of it.
@@ -205,7 +206,13 @@ impl Client {
     }
 
     async fn resolve_at(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
-        let response = self.ask_manifest(reference, Method::HEAD).await?;
+        let response = match self.ask_manifest(reference, Method::HEAD).await {
+            // What is refused so comes without a reason, and may not be refused in full.
+            Err(RegistryError::Denied { .. } | RegistryError::Status { .. }) => {
+                return self.manifest_at(reference).await.map(|(descriptor, _)| descriptor);
+            }
+            response => response?,
+        };
         let headers = response.headers();
         let media_type = text(headers, header::CONTENT_TYPE.as_str());
         let size = text(headers, header::CONTENT_LENGTH.as_str()).and_then(|s| s.parse::<u64>().ok());
@@ -249,7 +256,8 @@ impl Client {
         if response.status() == StatusCode::NOT_FOUND {
             return Err(RegistryError::NotFound { reference: Box::new(reference.clone()) });
         }
-        transport::expect(&endpoint, response, &reference.repository, "give a manifest", &[StatusCode::OK]).await
+        let wish = Wish { repository: &reference.repository, access: Access::Pull, action: "give a manifest" };
+        transport::expect(&endpoint, response, wish, &[StatusCode::OK]).await
     }
 
     /// Returns the whole of a small blob, such as a configuration, verified.
@@ -283,8 +291,8 @@ impl Client {
         while let Some(url) = next.take().filter(|url| seen.len() < PAGES && seen.insert(url.to_string())) {
             let call = Call::new(Method::GET, url.clone(), vec![Scope::pull(&name.repository)]);
             let response = endpoint.send(&call).await?;
-            let response =
-                transport::expect(&endpoint, response, &name.repository, "list tags", &[StatusCode::OK]).await?;
+            let wish = Wish { repository: &name.repository, access: Access::Pull, action: "list tags" };
+            let response = transport::expect(&endpoint, response, wish, &[StatusCode::OK]).await?;
             next = next_page(&endpoint, &url, response.headers());
             let bytes = transport::read(&endpoint, response, "a list of tags", MANIFEST_LIMIT).await?;
             let page: Page = serde_json::from_slice(&bytes).map_err(|_| RegistryError::Protocol {
@@ -319,7 +327,8 @@ impl Client {
         call.body = Body::Bytes(bytes.clone());
         let response = endpoint.send(&call).await?;
         let good = [StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED];
-        let response = transport::expect(&endpoint, response, &reference.repository, "store a manifest", &good).await?;
+        let wish = Wish { repository: &reference.repository, access: Access::Push, action: "store a manifest" };
+        let response = transport::expect(&endpoint, response, wish, &good).await?;
         match stated_digest(response.headers()).filter(|d| *d != digest && d.algorithm() == "sha256") {
             Some(actual) => Err(RegistryError::Mismatch { expected: digest, actual }),
             None => Ok(digest),

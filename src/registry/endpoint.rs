@@ -1,6 +1,6 @@
 //! One registry: where it is, and the HTTP clients for it and for where it sends us.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -9,10 +9,10 @@ use reqwest::{Certificate, NoProxy, Proxy, Url, redirect};
 use tokio::sync::Semaphore;
 
 use super::address::{self, GuardedResolver, PrivateNames, Reach};
-use super::auth::Tokens;
+use super::auth::{Accounts, Tokens};
 use super::challenge::Challenge;
 use super::client::{ClientOptions, HostOptions, Patience, Proxies};
-use super::credentials::{Account, Credentials};
+use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::url::{Origin, RedactedUrl, literal_address};
 use crate::digest::Digest;
@@ -40,13 +40,12 @@ pub(crate) struct Endpoint {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) blobs: Arc<Semaphore>,
     /// The challenge the registry gave last, so that later requests need not be refused first.
-    pub(crate) challenge: Mutex<Option<Challenge>>,
-    /// Accounts by repository.
-    pub(crate) accounts: Mutex<BTreeMap<String, Account>>,
+    challenge: Mutex<Option<Challenge>>,
+    pub(crate) accounts: Accounts,
     /// Blobs this client found in or put into repositories: repository, digest.
     present: Mutex<BTreeSet<(String, Digest)>>,
     /// Why the account was not sent to the token server, if it was not.
-    pub(crate) withheld: Mutex<Option<String>>,
+    withheld: Mutex<Option<String>>,
     base: Url,
     maker: Maker,
     direct: reqwest::Client,
@@ -91,7 +90,7 @@ impl Endpoint {
             tokens: Arc::clone(tokens),
             blobs: Arc::new(Semaphore::new(BLOB_CONNECTIONS)),
             challenge: Mutex::default(),
-            accounts: Mutex::default(),
+            accounts: Accounts::default(),
             present: Mutex::default(),
             withheld: Mutex::default(),
             origin,
@@ -171,6 +170,16 @@ impl Endpoint {
 
     pub(crate) fn withheld(&self) -> Option<String> {
         self.withheld.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers why the account was not sent to the token server.
+    pub(crate) fn withhold(&self, reason: String) {
+        *self.withheld.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    }
+
+    /// Remembers what the registry wants to see.
+    pub(crate) fn note_challenge(&self, challenge: &Challenge) {
+        *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge.clone());
     }
 
     pub(crate) fn last_challenge(&self) -> Option<Challenge> {

@@ -4,7 +4,10 @@
 
 use std::io;
 
+use super::credentials::Access;
 use super::document::DocumentError;
+use super::refusal::{self, Refusal};
+use super::transport::is_passing;
 use super::url::RedactedUrl;
 use crate::diag::{Diagnose, Kind};
 use crate::digest::Digest;
@@ -59,6 +62,16 @@ pub enum RegistryError {
         /// The time waited.
         seconds: u64,
     },
+    /// Content that comes, but too slowly.
+    #[error("{host} did not send all of {digest} within {seconds} s")]
+    TooSlow {
+        /// The host.
+        host: String,
+        /// The content.
+        digest: Digest,
+        /// The time it was given.
+        seconds: u64,
+    },
     /// 401 or 403.
     #[error("{host} refused access to {repository} ({status}{detail})")]
     Denied {
@@ -70,6 +83,10 @@ pub enum RegistryError {
         status: u16,
         /// The server's reason, with a leading `: `; may be empty.
         detail: String,
+        /// What was to be done.
+        access: Access,
+        /// Whether an account was used.
+        logged_in: bool,
         /// Why credentials that exist were not sent.
         withheld: Option<String>,
     },
@@ -88,18 +105,26 @@ pub enum RegistryError {
         window: String,
         /// Seconds to wait as the server says.
         retry_after: Option<u64>,
+        /// Whether an account was used.
+        logged_in: bool,
     },
     /// Any other refusal.
     #[error("{host} answered {status} when asked to {action}{detail}")]
     Status {
         /// The server.
         host: String,
+        /// The repository.
+        repository: String,
         /// What it was asked.
-        action: String,
+        action: &'static str,
         /// The status.
         status: u16,
         /// The server's reason, with a leading `: `; may be empty.
         detail: String,
+        /// What was to be done.
+        access: Access,
+        /// Whether an account was used.
+        logged_in: bool,
     },
     /// A URL chosen by a server that is not followed.
     #[error("{host} sent us to {target}, which is refused: {reason}")]
@@ -193,7 +218,7 @@ impl RegistryError {
         match self {
             Self::Unreachable { cause, .. } => !is_lasting(cause),
             Self::TimedOut { .. } => true,
-            Self::Status { status, .. } => matches!(status, 408 | 500 | 502..=504),
+            Self::Status { status, .. } => is_passing(*status),
             _ => false,
         }
     }
@@ -233,17 +258,23 @@ impl Diagnose for RegistryError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Unreachable { host, cause } => unreachable_hints(host, cause),
-            Self::TimedOut { host, .. } => vec![format!("check that {host} can be reached from here, and any proxy")],
-            Self::Denied { host, withheld, .. } => {
-                let login = format!("docker login {}", if host == "docker.io" { "" } else { host });
-                withheld.iter().cloned().chain([format!("log in with `{}`", login.trim_end())]).collect()
+            Self::TimedOut { host, .. } | Self::TooSlow { host, .. } => {
+                vec![format!("check that {host} can be reached from here, and any proxy")]
+            }
+            Self::Denied { host, repository, status, detail, access, logged_in, withheld } => {
+                let (access, logged_in) = (*access, *logged_in);
+                let refusal = Refusal { host, repository, status: *status, text: detail, access, logged_in };
+                withheld.iter().cloned().chain(refusal::remedies(&refusal)).collect()
+            }
+            Self::Status { host, repository, status, detail, access, logged_in, .. } => {
+                let (access, logged_in) = (*access, *logged_in);
+                refusal::remedies(&Refusal { host, repository, status: *status, text: detail, access, logged_in })
             }
             Self::NotFound { reference } => {
                 vec![format!("check the spelling of {}, and that it was pushed", reference.familiar())]
             }
-            Self::RateLimited { host, retry_after, .. } => {
-                let wait = retry_after.map_or("later".into(), |s| format!("in {s} s"));
-                vec![format!("try again {wait}, or log in with `docker login {host}` for a higher limit")]
+            Self::RateLimited { host, retry_after, logged_in, .. } => {
+                refusal::after_limit(host, *retry_after, *logged_in)
             }
             Self::Credentials { source: CredentialsError::File { path, .. }, .. } => {
                 vec![format!("repair {path}, or name another directory in DOCKER_CONFIG")]
@@ -283,16 +314,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_say_what_to_do() {
-        let denied = |host: &str| RegistryError::Denied {
-            host: host.into(),
+    fn hints_say_what_to_do() {
+        let denied = RegistryError::Denied {
+            host: "r.io".into(),
             repository: "a/b".into(),
             status: 401,
             detail: String::new(),
+            access: Access::Pull,
+            logged_in: false,
             withheld: Some("add X to trusted-realms".into()),
         };
-        assert_eq!(denied("ghcr.io").hints(), ["add X to trusted-realms", "log in with `docker login ghcr.io`"]);
-        assert_eq!(denied("docker.io").hints()[1], "log in with `docker login`");
+        assert_eq!(denied.hints(), ["add X to trusted-realms", "log in with `docker login r.io`"]);
         let reference: Reference = "alpine:nope".parse().expect("reference");
         let missing = RegistryError::NotFound { reference: Box::new(reference) };
         assert_eq!(missing.to_string(), "docker.io/library/alpine:nope: not found");

@@ -5,7 +5,8 @@
 //!   │                                                                     └▶ auth (challenge, token cache, realms)
 //!   ├▶ document  manifests and indexes, checked            address  where a server may send us
 //!   ├▶ blob      streams, verified, resumed by range       url      origins, redaction
-//!   └▶ push      mount, upload, manifests                  auth_file, helper  docker's credentials
+//!   ├▶ push      asks and mounts; upload sends             keyring, auth_file, helper  docker's and podman's credentials
+//!   └▶ precheck  may it be pushed to?                      refusal  what to do about a no
 //! ```
 //!
 //! In: references, descriptors, content to push. Out: verified bytes. Nothing is kept on disk.
@@ -29,17 +30,23 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod helper;
+pub mod keyring;
+mod once;
+mod precheck;
 mod push;
 mod realm;
+mod refusal;
 mod transport;
+mod upload;
 pub mod url;
 
 pub use blob::BlobStream;
 pub use client::{Client, ClientOptions, HostOptions, Patience, Proxies};
-pub use credentials::{Account, Credentials, NoCredentials};
+pub use credentials::{Access, Account, Credentials, NoCredentials};
 pub use document::{CONFIG_LIMIT, Document, DocumentError, MANIFEST_LIMIT};
 pub(crate) use endpoint::{Maker, Trust};
 pub(crate) use error::reason;
 pub use error::{CredentialsError, RegistryError};
+pub use precheck::Permission;
 pub use push::{ByteReader, OnSent, Open, Pushed, Whereabouts};
 pub use url::{Origin, RedactedUrl, Secret};
