@@ -6,7 +6,7 @@ use super::*;
 fn as_if(host: &str, fake: &FakeRegistry, account: Account) -> Arc<Client> {
     let mut options = options(account);
     options.proxies.http = Some(format!("http://{}", fake.host));
-    let plain = HostOptions { http: true, ..HostOptions::default() };
+    let plain = HostOptions { http: Some(true), ..HostOptions::default() };
     options.hosts.insert(host.into(), plain);
     Client::new(options).expect("client")
 }

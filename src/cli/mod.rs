@@ -31,7 +31,7 @@ use crate::driver::{self, ContextSource, Outcome, Request, Setup};
 use crate::export::ExportSpec;
 use crate::progress::{Commands, Sink, sanitize};
 use crate::registry::keyring::Places;
-use crate::registry::{HostOptions, Proxies};
+use crate::registry::{self, HostOptions, Proxies};
 use crate::remotecache::{ExportTarget, ImportSpec};
 use crate::rootless;
 use args::{BuildArgs, Cli, Command, DebugCommand};
@@ -174,6 +174,8 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         exports,
         root: std::path::absolute(&root).unwrap_or(root),
         registries: settings.registries.iter().map(|(host, o)| (host.clone(), host_options(o))).collect(),
+        certificates: environment.certificate_directories(),
+        registry_concurrency: settings.system.max_registry_concurrency,
         accounts: accounts(environment),
         search_path: environment.search_path(),
         workspaces: workspaces(&prepared.request, environment),
@@ -214,11 +216,16 @@ fn accounts(environment: &Environment) -> Places {
 }
 
 fn host_options(host: &RegistryHost) -> HostOptions {
+    let keypairs = host.keypairs.iter().cloned();
+    let keypairs = keypairs.map(|pair| registry::KeyPair { certificate: pair.certificate, key: pair.key });
     HostOptions {
-        http: host.http.unwrap_or_default(),
+        http: host.http,
         insecure: host.insecure.unwrap_or_default(),
+        authorities: host.authorities.clone(),
+        keypairs: keypairs.collect(),
+        directories: host.tls_dirs.clone(),
         mirrors: host.mirrors.clone(),
-        ..HostOptions::default()
+        trusted_realms: host.trusted_realms.clone(),
     }
 }
 

@@ -62,6 +62,15 @@ impl Environment {
         self.path("XDG_DATA_HOME").unwrap_or_else(|| self.home().join(".local/share")).join("rbuild")
     }
 
+    /// Returns the directories with certificates for registries, those of the user first (containers-certs.d(5), and what Docker
+    /// reads with and without privilege).
+    pub fn certificate_directories(&self) -> Vec<PathBuf> {
+        let own = self.path("XDG_CONFIG_HOME").unwrap_or_else(|| self.home().join(".config"));
+        let docker = (!self.root_user).then(|| own.join("docker/certs.d"));
+        let shared = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
+        [own.join("containers/certs.d")].into_iter().chain(docker).chain(shared).collect()
+    }
+
     /// Returns where `buildkitd.toml` is looked for.
     pub fn buildkitd_config(&self) -> PathBuf {
         if self.root_user {
@@ -114,6 +123,16 @@ mod tests {
         assert_eq!(user.default_root(), Path::new("/home/a/.local/share/rbuild"));
         let xdg = Environment::from_pairs([("HOME", "/home/a"), ("XDG_DATA_HOME", "/data")], false);
         assert_eq!(xdg.default_root(), Path::new("/data/rbuild"));
+    }
+
+    #[test]
+    fn certificates_of_the_user_go_before_those_of_the_machine() {
+        let user = Environment::from_pairs([("HOME", "/home/a")], false);
+        let own = ["/home/a/.config/containers/certs.d", "/home/a/.config/docker/certs.d"];
+        let shared = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
+        assert_eq!(user.certificate_directories(), [own, shared].concat().iter().map(Path::new).collect::<Vec<_>>());
+        let root = Environment::from_pairs([("XDG_CONFIG_HOME", "/c")], true);
+        assert_eq!(root.certificate_directories()[..2], [Path::new("/c/containers/certs.d"), Path::new(shared[0])]);
     }
 
     #[test]

@@ -26,6 +26,10 @@ pub struct Setup {
     pub root: PathBuf,
     /// What is special about registries, by host.
     pub registries: BTreeMap<String, HostOptions>,
+    /// Directories like `/etc/docker/certs.d` with certificates for registries.
+    pub certificates: Vec<PathBuf>,
+    /// Blobs moved at once with one registry; none for BuildKit's number.
+    pub registry_concurrency: Option<usize>,
     /// Where registry credentials may stand.
     pub accounts: Places,
     /// Absolute directories in which helper programs are looked for.
@@ -78,8 +82,11 @@ impl Setup {
         let mut options = ClientOptions::new(Arc::new(self.credentials()?));
         options.proxies = self.proxies.clone();
         options.hosts.clone_from(&self.registries);
+        options.certificates.clone_from(&self.certificates);
+        options.blobs_at_once = self.registry_concurrency.unwrap_or(options.blobs_at_once);
         for host in self.insecure_hosts() {
-            options.hosts.entry(host).or_default().insecure = true;
+            let host = options.hosts.entry(host).or_default();
+            (host.insecure, host.http) = (true, Some(true));
         }
         Client::new(options).map_err(|e| Diagnostic::from_error(&e))
     }

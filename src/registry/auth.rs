@@ -17,6 +17,7 @@ use super::challenge::{self, Challenge};
 use super::credentials::{Access, Account};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
+use super::log;
 use super::once::Once;
 use super::realm::{self, Trust};
 use super::transport::{self, Scope, Wish};
@@ -197,7 +198,10 @@ impl Endpoint {
             Grant::Query => self.query(server, account, scopes)?,
             Grant::Form => self.form(server, account, scopes)?,
         };
-        self.within(self.patience.idle, &server.realm, request.send()).await
+        log::built(&request);
+        let response = self.within(self.patience.idle, &server.realm, request.send()).await?;
+        log::response(response.status(), response.url(), response.headers());
+        Ok(response)
     }
 
     fn form(&self, server: &TokenServer, account: &Account, scopes: &[Scope]) -> Result<RequestBuilder, RegistryError> {

@@ -4,8 +4,10 @@
 
 use std::io;
 
+use super::certs::CertificateFileError;
 use super::credentials::Access;
 use super::document::DocumentError;
+use super::handshake::PROXY_LOGIN;
 use super::refusal::{self, Refusal};
 use super::transport::is_passing;
 use super::url::RedactedUrl;
@@ -53,6 +55,27 @@ pub enum RegistryError {
         host: String,
         /// Why; told by its deepest cause alone, so it is no source of this error.
         cause: reqwest::Error,
+    },
+    /// Certificates that do not fit, or TLS on one side only.
+    #[error("failed to reach registry {host}: {reason}")]
+    Tls {
+        /// The host that was to be reached.
+        host: String,
+        /// What does not fit.
+        reason: String,
+        /// What to do.
+        remedy: String,
+        /// Whether it will be the same next time.
+        lasting: bool,
+    },
+    /// A file with a certificate or key that cannot be used.
+    #[error("a certificate for {host} is not to be had")]
+    CertificateFile {
+        /// The registry it is for.
+        host: String,
+        /// What is wrong with it.
+        #[source]
+        source: CertificateFileError,
     },
     /// No answer in time.
     #[error("{host} did not answer within {seconds} s")]
@@ -217,7 +240,7 @@ impl RegistryError {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { cause, .. } => !is_lasting(cause),
-            Self::TimedOut { .. } => true,
+            Self::TimedOut { .. } | Self::Tls { lasting: false, .. } => true,
             Self::Status { status, .. } => is_passing(*status),
             _ => false,
         }
@@ -258,6 +281,12 @@ impl Diagnose for RegistryError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Unreachable { host, cause } => unreachable_hints(host, cause),
+            Self::Tls { remedy, .. } => vec![remedy.clone()],
+            Self::CertificateFile { source, .. } => source.remedy.iter().cloned().collect(),
+            Self::Status { status: 407, .. } => vec![PROXY_LOGIN.into()],
+            Self::Status { host, status: 405, detail, .. } if detail.contains("UNSUPPORTED") => {
+                vec![format!("if {host} is a proxy of another registry, push to that one")]
+            }
             Self::TimedOut { host, .. } | Self::TooSlow { host, .. } => {
                 vec![format!("check that {host} can be reached from here, and any proxy")]
             }
@@ -291,12 +320,6 @@ fn unreachable_hints(host: &str, error: &reqwest::Error) -> Vec<String> {
     let text = crate::diag::chain(error);
     if text.contains("InvalidContentType") || text.contains("corrupt message") {
         return vec![format!("if {host} speaks plain HTTP, set `http = true` under [registry.\"{host}\"]")];
-    }
-    // What rustls says of a self-signed certificate that is an authority of its own, as openssl makes them by default.
-    if text.contains("CaUsedAsEndEntity") {
-        return vec![format!(
-            "the certificate of {host} is that of an authority; make one with basicConstraints=CA:FALSE"
-        )];
     }
     if text.contains("certificate") {
         return vec![format!("add the authority of {host} with `ca = [\"FILE\"]` under [registry.\"{host}\"]")];

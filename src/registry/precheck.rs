@@ -41,6 +41,7 @@ impl Client {
         let endpoint = self.endpoint(&target.registry).await?;
         let repository = target.repository.as_str();
         let url = endpoint.url(&format!("{repository}/blobs/uploads/"))?;
+        let _turn = endpoint.limits.document().await;
         let response = endpoint.send(&Call::new(Method::POST, url, vec![Scope::push(repository)])).await?;
         let session = location(response.url(), response.headers());
         let wish = Wish { repository, access: Access::Push, action: "begin an upload" };
@@ -65,6 +66,8 @@ async fn take_back(endpoint: &Endpoint, repository: &str, session: reqwest::Url)
 fn is_certain(error: &RegistryError) -> bool {
     match error {
         RegistryError::Denied { .. } | RegistryError::Credentials { .. } => true,
+        RegistryError::Tls { lasting, .. } => *lasting,
+        RegistryError::CertificateFile { .. } => true,
         RegistryError::Status { status: 400 | 404, detail, .. } => {
             ["NAME_UNKNOWN", "NAME_INVALID"].iter().any(|code| detail.contains(code))
         }

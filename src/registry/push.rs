@@ -85,7 +85,7 @@ impl Client {
         let pushed = match found {
             Found::Here(pushed) => pushed,
             Found::Nowhere(session) => {
-                let _place = endpoint.blobs.acquire().await.expect("the semaphore is never closed");
+                let _place = endpoint.limits.place_for(&descriptor.media_type).await;
                 upload.run(session).await.map(|()| Pushed::Uploaded)?
             }
         };
@@ -122,7 +122,7 @@ enum Found {
 /// Looks for a blob in the repository, and links it from `other`.
 async fn look(upload: &Upload<'_>, other: Option<&Reference>) -> Result<Found, RegistryError> {
     let Upload { endpoint, repository, descriptor, .. } = *upload;
-    let _place = endpoint.blobs.acquire().await.expect("the semaphore is never closed");
+    let _place = endpoint.limits.place_for(&descriptor.media_type).await;
     match exists(endpoint, repository, descriptor, Scope::push(repository)).await {
         Ok(true) => return Ok(Found::Here(Pushed::Existed)),
         Ok(false) => {}

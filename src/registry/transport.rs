@@ -15,6 +15,7 @@ use super::challenge;
 use super::credentials::Access;
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
+use super::log;
 use super::url::{foreign_text, location};
 
 /// Redirects followed for one request.
@@ -199,6 +200,22 @@ impl Endpoint {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(self.refuse(url, "it has a user in it"));
         }
+        log::request(&call.method, url, &call.headers, authorization.is_some());
+        let result = self.exchange(http, call, url, authorization).await;
+        match &result {
+            Ok(response) => log::response(response.status(), url, response.headers()),
+            Err(error) => log::failure(url, error),
+        }
+        result
+    }
+
+    async fn exchange(
+        &self,
+        http: &reqwest::Client,
+        call: &Call<'_>,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, RegistryError> {
         let mut request = http.request(call.method.clone(), url.clone()).headers(call.headers.clone());
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
@@ -242,7 +259,7 @@ impl Endpoint {
         }
     }
 
-    fn host_of(&self, url: &Url) -> String {
+    pub(crate) fn host_of(&self, url: &Url) -> String {
         if self.owns(url) { self.host.clone() } else { url.host_str().unwrap_or("").to_owned() }
     }
 
@@ -258,10 +275,9 @@ impl Endpoint {
         url: &Url,
         work: impl Future<Output = reqwest::Result<T>>,
     ) -> Result<T, RegistryError> {
-        let host = self.host_of(url);
         match tokio::time::timeout(limit, work).await {
-            Ok(result) => result.map_err(|e| RegistryError::Unreachable { host, cause: e.without_url() }),
-            Err(_) => Err(RegistryError::TimedOut { host, seconds: limit.as_secs().max(1) }),
+            Ok(result) => result.map_err(|error| self.broken(url, error)),
+            Err(_) => Err(RegistryError::TimedOut { host: self.host_of(url), seconds: limit.as_secs().max(1) }),
         }
     }
 }
@@ -334,6 +350,11 @@ pub(crate) async fn failure(endpoint: &Endpoint, response: Response, wish: Wish<
         let window = value.and_then(challenge::rate_window).map(|w| format!(" (limit: {w})")).unwrap_or_default();
         let retry_after = retry_after(&headers, SystemTime::now()).map(|d| d.as_secs());
         return RegistryError::RateLimited { host, window, retry_after, logged_in };
+    }
+    if status == 400
+        && let Some(error) = endpoint.wants_tls(response.url()).await
+    {
+        return error;
     }
     // The body only explains; the status is what counts when the body cannot be read.
     let body = read(endpoint, response, "an error", ERROR_LIMIT).await.unwrap_or_default();
