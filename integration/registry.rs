@@ -2,6 +2,8 @@
 
 mod auth;
 mod faults;
+mod limits;
+mod mirrors;
 mod pull;
 mod refusals;
 mod security;
