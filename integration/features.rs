@@ -27,6 +27,7 @@ mod progress;
 mod proxies;
 mod prune;
 mod pushing;
+mod registries;
 mod running;
 mod sources;
 mod ssh;

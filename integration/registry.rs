@@ -1,7 +1,13 @@
 //! The distribution client against docker-registry and skopeo, and against servers that misbehave.
 
+mod auth;
+mod faults;
+mod limits;
+mod mirrors;
 mod pull;
+mod refusals;
 mod security;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -15,8 +21,8 @@ use rbuild::diag::{Diagnose, chain};
 use rbuild::digest::Digest;
 use rbuild::image::{Descriptor, Reference, media};
 use rbuild::registry::{
-    Account, ByteReader, Client, ClientOptions, Credentials, CredentialsError, HostOptions, OnSent, Open, Patience,
-    Pushed, RegistryError, Secret, Whereabouts,
+    Access, Account, ByteReader, Client, ClientOptions, Credentials, CredentialsError, HostOptions, OnSent, Open,
+    Patience, Pushed, RegistryError, Secret, Whereabouts,
 };
 
 use crate::support::fake_registry::{Answer, Asked, End, FakeRegistry};
@@ -27,7 +33,7 @@ use crate::support::registry::{PASSWORD, Registry, USER};
 struct Always(Account);
 
 impl Credentials for Always {
-    fn account<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<Account, CredentialsError>> {
+    fn account<'a>(&'a self, _: &'a str, _: &'a str, _: Access) -> BoxFuture<'a, Result<Account, CredentialsError>> {
         Box::pin(async { Ok(self.0.clone()) })
     }
 }

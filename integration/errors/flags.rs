@@ -3,7 +3,7 @@
 use crate::support::build::{Project, User, binary, run};
 
 /// Flags, the message, and what helps; all end with exit code 2.
-const WRONG: [(&[&str], &str, &str); 48] = [
+const WRONG: [(&[&str], &str, &str); 49] = [
     (&["--taget=x"], "unknown flag --taget", "did you mean `--target`?"),
     (&["--frobnicate"], "unknown flag --frobnicate", "rbuild --help"),
     (&["--progress", "plian"], "invalid value of --progress: \"plian\"", "`--progress plain`"),
@@ -57,6 +57,7 @@ const WRONG: [(&[&str], &str, &str); 48] = [
     (&["--cache-to", "mode=max"], "`type=` is missing", "registry, local, inline"),
     (&["--allow", "network.hots"], "unknown entitlement \"network.hots\"", "did you mean `network.host`?"),
     (&["-t", "App:1"], "invalid value of --tag", "lower case"),
+    (&["-t", "ghcr.io/Owner/App:V1"], "(Owner/App) must be lowercase", "write `--tag ghcr.io/owner/app:V1`"),
     (&["--sbom=true"], "`--sbom` is refused", "leave it out or say `false`"),
     (&["--provenance=mode=max"], "`--provenance` is refused", "leave it out or say `false`"),
     (&["--check", "--call=outline"], "ask for different things", "leave out one"),

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use rbuild::digest::{DiffId, Digest};
 use rbuild::image::{Descriptor, ImageConfig, Manifest, media};
 
 use crate::support::build::{BOTH, Output, Project, User, run};
-use crate::support::fake_registry::{Answer, FakeRegistry};
+use crate::support::fake_registry::{Answer, Asked, End, FakeRegistry};
 use crate::support::registry::Registry;
 
 /// Builds on an image, with docker's configuration where one is given.
@@ -247,5 +249,50 @@ async fn entries_that_lead_out_of_the_image_write_nothing_outside() {
             assert_eq!(names(outside.path()), ["kept"]);
             assert_eq!(std::fs::read_to_string(outside.path().join("kept")).unwrap(), "kept");
         }
+    }
+}
+
+/// What a registry does to whoever asks for the manifest of an image.
+type Trick = fn(&str, &Asked) -> Answer;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registries_that_play_tricks_are_left_and_nothing_is_kept() {
+    let tricks: [(Trick, &str); 7] = [
+        (|_, _| Answer::new(200, vec![b' '; 5 << 20]), "is larger than 4194304 bytes"),
+        (|_, _| Answer::new(200, b"[".repeat(1 << 20)).ends(End::Never), "is larger than 4194304 bytes"),
+        (|_, asked| Answer::redirect(format!("{}x", asked.line.split(' ').nth(1).unwrap())), "too many redirects"),
+        (
+            |_, _| {
+                Answer::new(200, r#"{"schemaVersion":2,"manifests":[]}"#).header("content-type", media::OCI_MANIFEST)
+            },
+            "as an index",
+        ),
+        (|_, _| Answer::new(429, "").header("ratelimit-limit", "100;w=21600"), "(limit: 100 requests in 6 h)"),
+        (
+            |host, asked| match asked.line.contains("/token") {
+                true => Answer::new(200, r#"{"token":"t"}"#),
+                false => Answer::challenge(&format!("http://{host}/token")),
+            },
+            "refused access to team/app (401",
+        ),
+        // A gzip of 100 MB of zeros, which nobody asked for.
+        (|_, _| Answer::new(200, gzip(&vec![0; 100 << 20])).header("content-encoding", "gzip"), "not a valid document"),
+    ];
+    for (number, (trick, message)) in tricks.into_iter().enumerate() {
+        let host = Arc::new(Mutex::new(String::new()));
+        let own = Arc::clone(&host);
+        let registry = FakeRegistry::start(move |asked| trick(&own.lock().unwrap(), asked)).await;
+        host.lock().unwrap().clone_from(&registry.host);
+        let name = format!("{}/team/app:1", registry.host);
+        let user = if number % 2 == 0 { User::Root } else { User::Rootless };
+        let build = move || {
+            let project = Project::with(user, &format!("FROM {name}\n"));
+            let output = project.build(&["-t", "x", "-o", "type=cacheonly"]);
+            let _ = output.complains(4, message, "");
+            let kept = Command::new("find").arg(project.state().join("blobs")).args(["-type", "f"]).output().unwrap();
+            assert!(kept.status.success() && kept.stdout.is_empty(), "{message}: {kept:?}");
+        };
+        tokio::task::spawn_blocking(build).await.unwrap();
+        assert!(registry.asked().len() <= 6, "{message}: {:?}", registry.lines());
     }
 }

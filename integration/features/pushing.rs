@@ -4,10 +4,13 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::with_base;
-use crate::support::build::{BOTH, Project, User, busybox};
+use crate::support::build::{BOTH, Output, Project, User, busybox, run};
+use crate::support::fake_registry::{Answer, FakeRegistry};
+use crate::support::fault_proxy::{Fault, FaultProxy, kind};
 use crate::support::registry::Registry;
 
 /// How long a test waits for what must come before it gives up.
@@ -70,5 +73,119 @@ fn layers_of_a_base_are_mounted_from_its_repository() {
         assert_eq!(pushed.count("Mounted"), 1, "{}", pushed.stderr);
         let again = project.build(&["-t", &name, "--push", "--debug"]).success();
         assert_eq!(again.count("Existed"), 3, "{}", again.stderr);
+    }
+}
+
+/// A registry that takes whatever it is given, and answers the first upload that is begun with `first`.
+async fn accepting(first: u16) -> FakeRegistry {
+    let begun = AtomicUsize::new(0);
+    FakeRegistry::start(move |asked| match asked.line.split(' ').next().unwrap() {
+        "POST" if begun.fetch_add(1, Ordering::Relaxed) == 0 && first != 202 => Answer::new(first, ""),
+        "POST" => Answer::new(202, "").header("location", "/v2/team/app/blobs/uploads/1"),
+        "PUT" => Answer::new(201, ""),
+        "DELETE" => Answer::new(204, ""),
+        _ => Answer::new(404, ""),
+    })
+    .await
+}
+
+/// Builds and pushes on a thread of its own, for the server of the test to go on.
+async fn pushed(user: User, name: String, more: &'static [&'static str]) -> Output {
+    let build = move || {
+        let project = Project::with(user, "FROM scratch\nCOPY Dockerfile /\n");
+        project.build(&[&["-t", &name, "--push"], more].concat())
+    };
+    tokio::task::spawn_blocking(build).await.unwrap()
+}
+
+#[test]
+fn a_push_that_is_not_allowed_stops_the_build_before_its_steps_end() {
+    for user in BOTH {
+        let registry = Registry::with_login();
+        // Nobody ever answers here, so that only the refusal can end the build.
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let ask = format!("RUN wget -q -O /dev/null http://{}/\n", silent.local_addr().unwrap());
+        let project = with_base(user, &ask);
+        let name = format!("{}/team/app:1", registry.host);
+        let cache = format!("type=local,dest={}", project.home().join("cache").display());
+        let args = [&busybox()[..], &["-t", &name, "--push", "--cache-to", &cache]].concat();
+        let output = project.build(&args);
+        let output = output.failure(4).says(&format!("error: failed to push {}/team/app", registry.host));
+        let output = output.says(&format!("hint: log in with `docker login {}`", registry.host));
+        let _ = output.silent_about("stopping;").silent_about("canceled");
+        assert!(!project.home().join("cache").exists(), "nothing is written of a build that could not be pushed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_check_of_a_push_can_be_left_out() {
+    for user in BOTH {
+        let registry = accepting(202).await;
+        let taken_back = || registry.lines().iter().filter(|line| line.starts_with("DELETE ")).count();
+        let _ = pushed(user, format!("{}/team/app:1", registry.host), &[]).await.success();
+        assert_eq!(taken_back(), 1, "{:?}", registry.lines());
+        let _ = pushed(user, format!("{}/team/app:1", registry.host), &["--no-push-check"]).await.success();
+        assert_eq!(taken_back(), 1, "{:?}", registry.lines());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_does_not_answer_the_check_is_pushed_to() {
+    for (user, status) in [(User::Root, 404), (User::Rootless, 405)] {
+        let registry = accepting(status).await;
+        let name = format!("{}/team/app", registry.host);
+        let output = pushed(user, format!("{name}:1"), &[]).await.success();
+        let _ = output.says(&format!("not known whether {name} may be pushed to"));
+        assert!(registry.lines().iter().any(|line| line == "PUT /v2/team/app/manifests/1"), "{:?}", registry.lines());
+    }
+}
+
+/// Bytes that no compression makes fewer.
+fn noise(seed: u32) -> Vec<u8> {
+    let next = |state: &mut u32| {
+        *state ^= *state << 13;
+        *state ^= *state >> 17;
+        *state ^= *state << 5;
+        Some(state.to_le_bytes()[1])
+    };
+    (0..100_000).scan(seed, |state, _: u32| next(state)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_gets_through_a_network_that_fails() {
+    for user in BOTH {
+        let registry = Registry::start();
+        let direct = registry.host.clone();
+        let fault = |line: &str, count: usize| match (kind(line).as_str(), count) {
+            ("HEAD blob", 0) => Fault::Answer(504, String::new()),
+            ("GET manifest", 0) => Fault::Answer(503, "retry-after: 0\r\n".into()),
+            ("PUT manifest", 0) => Fault::Answer(429, "retry-after: 0\r\n".into()),
+            ("GET blob" | "POST upload", 0) => Fault::Answer(502, String::new()),
+            // The first that went well is the configuration.
+            ("GET blob", 2) => Fault::CutResponse(1000),
+            ("PUT upload", 0) => Fault::CutRequest(5000),
+            _ => Fault::Pass,
+        };
+        let proxy = FaultProxy::start(&registry.host, fault).await;
+        let through = proxy.host.clone();
+        let (output, copied) = tokio::task::spawn_blocking(move || {
+            let base = Project::with(User::Root, "FROM scratch\nCOPY f /f\n");
+            base.file("f", noise(1));
+            let _ = base.build(&["-t", &format!("{direct}/lib:1"), "--push"]).success();
+            let project = Project::with(user, &format!("FROM {through}/lib:1\nCOPY g /g\n"));
+            project.file("g", noise(2));
+            let output = project.build(&["-t", &format!("{through}/app:1"), "--push"]).success();
+            // It reads all of the image, and checks every digest.
+            let mut skopeo = project.command("skopeo");
+            skopeo.args(["copy", "-q", "--src-tls-verify=false", &format!("docker://{direct}/app:1")]);
+            skopeo.arg(format!("oci:{}:x", project.home().join("copy").display()));
+            (output, run(skopeo))
+        })
+        .await
+        .unwrap();
+        let _ = copied.success();
+        for faulty in ["HEAD blob", "GET manifest", "PUT manifest", "GET blob", "POST upload", "PUT upload"] {
+            assert!(proxy.of_kind(faulty).len() > 1, "{faulty}: {:?}\n{}", proxy.passed(), output.stderr);
+        }
     }
 }

@@ -26,7 +26,7 @@ impl BaseRegistry {
         let registry = Registry::start();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let mut options = ClientOptions::new(Arc::new(NoCredentials));
-        options.hosts.insert(registry.host.clone(), HostOptions { http: true, ..HostOptions::default() });
+        options.hosts.insert(registry.host.clone(), HostOptions { http: Some(true), ..HostOptions::default() });
         let client = Client::new(options).unwrap();
         let started = Self { registry, runtime, client };
         let base = tempfile::tempdir().unwrap();

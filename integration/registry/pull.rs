@@ -12,6 +12,7 @@ use rbuild::source::{ImageSource, OciLayout, Reporter, SourceError};
 use rbuild::store::Store;
 
 use super::*;
+use crate::support::fault_proxy::{Fault, FaultProxy};
 
 /// Keeps the events.
 #[derive(Debug, Default)]
@@ -225,6 +226,60 @@ async fn pulls_from_an_oci_layout_that_skopeo_wrote() {
     let image = layout.resolve(&"any:x".parse().expect("reference"), &amd64()).await.expect("resolve");
     let chain = layout.pull(&state.store, &state.snapshots, &image, &state.reporter()).await.expect("pull");
     assert_eq!(state.read(&chain, "etc/a"), "middle");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_is_asked_for_once_and_the_rest_by_digest() {
+    let image = test_image(&three_layers());
+    let manifest = Descriptor::of(media::OCI_MANIFEST, &image.manifest);
+    let index = Bytes::from(format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","manifests":[{{"mediaType":"{}","digest":"{}","size":{},"platform":{{"os":"linux","architecture":"amd64"}}}}]}}"#,
+        media::OCI_INDEX,
+        manifest.media_type,
+        manifest.digest,
+        manifest.size
+    ));
+    let (root, mut contents) = (index.clone(), image.blobs.clone());
+    contents.insert(manifest.digest.clone(), image.manifest.clone());
+    let asked_before = Mutex::new(false);
+    let registry = FakeRegistry::start(move |asked| {
+        let last = asked.line.rsplit('/').next().unwrap_or("");
+        match last.parse().ok().and_then(|digest: Digest| contents.get(&digest)) {
+            Some(content) => Answer::new(200, content.clone()),
+            // The tag moves on as soon as it was looked at.
+            None if std::mem::replace(&mut *asked_before.lock().expect("lock"), true) => Answer::new(200, "{}"),
+            None => Answer::new(200, root.clone()),
+        }
+    })
+    .await;
+    let state = State::new();
+    let chain = state.pull(&reference(&registry.host, "a:v1")).await.expect("pull");
+    assert_eq!(chain.layers().len(), 3);
+    let lines = registry.lines();
+    let manifests: Vec<&str> = lines.iter().filter(|line| line.contains("/manifests/")).map(String::as_str).collect();
+    assert_eq!(manifests, ["GET /v2/a/manifests/v1".into(), format!("GET /v2/a/manifests/{}", manifest.digest)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_stays_of_what_a_network_never_lets_through() {
+    let registry = Registry::start();
+    let good = test_layer(&[("f", &"content ".repeat(50_000))]);
+    let digest = Digest::compute(&good.blob);
+    let size = good.blob.len();
+    test_image(std::slice::from_ref(&good)).push(&reference(&registry.host, "app:1")).await;
+    let state = State::new();
+    let layer = format!("blobs/{digest}");
+    let fault = move |line: &str, count: usize| match line.ends_with(&layer) {
+        // It goes on once, and never again.
+        true if count == 1 => Fault::CutResponse(size / 2),
+        true => Fault::CutResponse(0),
+        false => Fault::Pass,
+    };
+    let proxy = FaultProxy::start(&registry.host, fault).await;
+    let error = state.pull(&reference(&proxy.host, "app:1")).await.expect_err("cut");
+    assert!(matches!(error, SourceError::Registry(_)), "{error:?}");
+    nothing_of(&state, &digest, &good.diff_id);
+    assert!(state.pull(&reference(&registry.host, "app:1")).await.is_ok(), "another way gets all of it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

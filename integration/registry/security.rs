@@ -256,7 +256,7 @@ async fn r4_public_registries_cannot_send_us_to_private_addresses() {
         options.resolver = Some(Arc::new(Table(BTreeMap::from([("inside.example", vec!["127.0.0.1"])]))));
         options.proxies.http = Some(format!("http://{}", proxy.host));
         options.proxies.except = "inside.example,127.0.0.1".into();
-        options.hosts.insert("public.example".into(), HostOptions { http: true, ..HostOptions::default() });
+        options.hosts.insert("public.example".into(), HostOptions { http: Some(true), ..HostOptions::default() });
         let client = Client::new(options).expect("client");
         let error = fetch(&client, &reference("public.example", "a"), &layer(&noise(9))).await.expect_err("refused");
         assert!(chain(&error).contains("private or loopback"), "{}", chain(&error));
@@ -361,12 +361,17 @@ async fn r8_pages_without_end_are_left() {
     assert_eq!(client(Account::Anonymous).tags(&reference(&registry.host, "a")).await.expect("tags").len(), 100);
 }
 
+/// Settings that say TLS for a host of this machine.
+fn tls() -> HostOptions {
+    HostOptions { http: Some(false), ..HostOptions::default() }
+}
+
 #[tokio::test]
 async fn r9_no_credentials_over_plain_http_to_other_hosts() {
     // Not configured as plain HTTP, so it is asked over TLS, which the fake does not speak, and nothing is sent in clear.
     let registry = behind_login(|_| Answer::new(200, "")).await;
     let mut options = options(password());
-    options.hosts.insert(registry.host.clone(), HostOptions::default());
+    options.hosts.insert(registry.host.clone(), tls());
     let error =
         Client::new(options).expect("client").manifest(&reference(&registry.host, "a:b")).await.expect_err("TLS");
     assert!(registry.asked().is_empty());
@@ -401,13 +406,13 @@ async fn r11_certificates_are_verified_unless_told_otherwise() {
         all.hosts.insert(registry.host.clone(), options);
         Client::new(all).expect("client")
     };
-    let error = with(HostOptions::default()).ping(&registry.host).await.expect_err("unknown authority");
+    let error = with(tls()).ping(&registry.host).await.expect_err("unknown authority");
     assert!(error.hints()[0].contains("ca = "), "{:?} {}", error.hints(), chain(&error));
     with(HostOptions { insecure: true, ..HostOptions::default() })
         .ping(&registry.host)
         .await
         .expect("told not to verify");
-    let authorities = vec![registry.certificate()];
+    let authorities = vec![registry.directory().join("cert.pem")];
     let client = with(HostOptions { authorities, ..HostOptions::default() });
     client.ping(&registry.host).await.expect("known authority");
     let target = reference(&registry.host, "a:b");

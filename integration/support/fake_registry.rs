@@ -26,7 +26,9 @@ pub(crate) struct Asked {
     pub(crate) authorization: Option<String>,
     /// `Range`, if sent.
     pub(crate) range: Option<String>,
-    /// The body.
+    /// `Content-Range`, if sent.
+    pub(crate) content_range: Option<String>,
+    /// The body, as far as it came.
     pub(crate) body: Bytes,
 }
 
@@ -145,9 +147,9 @@ async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let line = format!("{} {}", request.method(), request.uri());
-    let (authorization, range) = (header("authorization"), header("range"));
-    let body = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
-    let asked = Asked { line, authorization, range, body };
+    let (authorization, range, content_range) = (header("authorization"), header("range"), header("content-range"));
+    let body = received(request.into_body()).await;
+    let asked = Asked { line, authorization, range, content_range, body };
     log.lock().expect("lock").push(asked.clone());
     let answer = behaviour(&asked);
     let mut response = Response::builder().status(answer.status);
@@ -155,6 +157,15 @@ async fn answer(
         response = response.header(name, value);
     }
     Ok(response.body(StreamBody::new(body_of(answer))).expect("test answers are valid"))
+}
+
+/// Reads a body to its end, or to where it is cut.
+async fn received(mut body: Incoming) -> Bytes {
+    let mut content = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        content.extend_from_slice(&frame.into_data().unwrap_or_default());
+    }
+    content.into()
 }
 
 fn body_of(answer: Answer) -> BoxStream<'static, Result<Frame<Bytes>, std::io::Error>> {

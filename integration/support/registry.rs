@@ -5,6 +5,26 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// What is special about a registry: lines of its configuration, in which `DIR` stands for its directory.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Form {
+    /// Lines of the section `http`, indented by two.
+    pub(crate) http: String,
+    /// Whole sections.
+    pub(crate) rest: String,
+    /// Whether it writes down what it is asked.
+    pub(crate) logs: bool,
+    /// Whether a certificate for it is to be made, which is that of no authority.
+    pub(crate) own_certificate: bool,
+}
+
+/// Section that lets [`USER`] in with [`PASSWORD`].
+pub(crate) const LOGIN: &str = "auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n";
+
+fn own_tls() -> String {
+    "  tls:\n    certificate: DIR/cert.pem\n    key: DIR/key.pem\n".into()
+}
+
 /// A running registry; stopped when dropped.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -24,16 +44,16 @@ pub(crate) const PASSWORD: &str = "secret";
 impl Registry {
     /// Starts a registry that lets everybody in.
     pub(crate) fn start() -> Self {
-        Self::launch("", "")
+        Self::configured(&Form::default())
     }
 
     /// Starts a registry that lets everybody in and writes down what it was asked.
     pub(crate) fn with_access_log() -> Self {
-        Self::launch("", "log:\n  accesslog:\n    disabled: false\n")
+        Self::configured(&Form { logs: true, ..Form::default() })
     }
 
-    /// The requests so far, one a line: `"GET /v2/… HTTP/1.1"` with what goes before and after. Only of a registry started by
-    /// [`Registry::with_access_log`].
+    /// The requests so far, one a line: `"GET /v2/… HTTP/1.1"` with what goes before and after. Only of a registry that writes an
+    /// access log.
     pub(crate) fn requests(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.directory().join("access")).expect("access log");
         text.lines().map(str::to_owned).collect()
@@ -41,42 +61,38 @@ impl Registry {
 
     /// Starts a registry that lets [`USER`] in with [`PASSWORD`].
     pub(crate) fn with_login() -> Self {
-        Self::launch("", "auth:\n  htpasswd:\n    realm: test\n    path: DIR/htpasswd\n")
+        Self::configured(&Form { rest: LOGIN.into(), ..Form::default() })
     }
 
-    /// Starts a registry that speaks TLS with a certificate for 127.0.0.1 that nobody knows, [`Registry::certificate`].
+    /// Starts a registry that speaks TLS with a certificate for 127.0.0.1 that nobody knows, `cert.pem` in its directory.
     pub(crate) fn with_tls() -> Self {
-        Self::launch("  tls:\n    certificate: DIR/cert.pem\n    key: DIR/key.pem\n", "")
+        Self::configured(&Form { own_certificate: true, http: own_tls(), ..Form::default() })
     }
 
-    /// The certificate of a registry started by [`Registry::with_tls`].
-    pub(crate) fn certificate(&self) -> Vec<u8> {
-        std::fs::read(self.directory().join("cert.pem")).expect("certificate")
+    /// Starts a registry. Another program may take the port between our choice and the registry's start; then it is another
+    /// port's turn.
+    pub(crate) fn configured(form: &Form) -> Self {
+        (0..5)
+            .find_map(|_| Self::try_launch(form))
+            .expect("docker-registry (Debian package docker-registry) did not start")
     }
 
-    /// Another program may take the port between our choice and the registry's start; then it is another port's turn.
-    fn launch(tls: &str, auth: &str) -> Self {
-        for _ in 0..5 {
-            if let Some(registry) = Self::try_launch(tls, auth) {
-                return registry;
-            }
-        }
-        panic!("docker-registry (Debian package docker-registry) did not start");
-    }
-
-    fn try_launch(tls: &str, auth: &str) -> Option<Self> {
+    fn try_launch(form: &Form) -> Option<Self> {
         let directory = tempfile::tempdir().expect("temp dir");
         let port = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").port();
         let host = format!("127.0.0.1:{port}");
-        let quiet =
-            if auth.starts_with("log:") { "" } else { "log:\n  level: error\n  accesslog:\n    disabled: true\n" };
+        let log = match form.logs {
+            true => "log:\n  accesslog:\n    disabled: false\n",
+            false => "log:\n  level: error\n  accesslog:\n    disabled: true\n",
+        };
+        let Form { http, rest, .. } = form;
         let config = format!(
-            "version: 0.1\n{quiet}storage:\n  filesystem:\n    \
-             rootdirectory: DIR/data\nhttp:\n  addr: {host}\n  secret: fixed\n{tls}{auth}"
+            "version: 0.1\n{log}storage:\n  filesystem:\n    \
+             rootdirectory: DIR/data\nhttp:\n  addr: {host}\n  secret: fixed\n{http}{rest}"
         );
         write(directory.path(), "config.yml", &config);
         write(directory.path(), "htpasswd", &format!("{USER}:{HASH}\n"));
-        if !tls.is_empty() {
+        if form.own_certificate {
             make_certificate(directory.path());
         }
         let access = std::fs::File::create(directory.path().join("access")).expect("log");

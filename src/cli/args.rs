@@ -160,6 +160,10 @@ pub struct BuildArgs {
     #[arg(long)]
     pub push: bool,
 
+    /// Do not find out before the build whether the image may be pushed
+    #[arg(long)]
+    pub no_push_check: bool,
+
     /// Give the image to the docker or podman of this machine: `--output type=docker`
     #[arg(long)]
     pub load: bool,

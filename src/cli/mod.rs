@@ -30,7 +30,8 @@ use crate::diag::{Diagnostic, Kind};
 use crate::driver::{self, ContextSource, Outcome, Request, Setup};
 use crate::export::ExportSpec;
 use crate::progress::{Commands, Sink, sanitize};
-use crate::registry::{HostOptions, Proxies};
+use crate::registry::keyring::Places;
+use crate::registry::{self, HostOptions, Proxies};
 use crate::remotecache::{ExportTarget, ImportSpec};
 use crate::rootless;
 use args::{BuildArgs, Cli, Command, DebugCommand};
@@ -173,7 +174,9 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         exports,
         root: std::path::absolute(&root).unwrap_or(root),
         registries: settings.registries.iter().map(|(host, o)| (host.clone(), host_options(o))).collect(),
-        auth_files: environment.auth_files(),
+        certificates: environment.certificate_directories(),
+        registry_concurrency: settings.system.max_registry_concurrency,
+        accounts: accounts(environment),
         search_path: environment.search_path(),
         workspaces: workspaces(&prepared.request, environment),
         proxies: proxies(environment),
@@ -182,6 +185,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         devices: devices(settings),
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
+        push_check: !args.no_push_check,
         caches_from: prepared.caches_from.clone(),
         caches_to: prepared.caches_to.clone(),
         cache_strict: args.cache_strict,
@@ -203,12 +207,25 @@ fn workspaces(request: &Request, environment: &Environment) -> Vec<std::path::Pa
     found.filter(|path| path.parent().is_some() && home.as_ref().is_none_or(|home| !home.starts_with(path))).collect()
 }
 
+fn accounts(environment: &Environment) -> Places {
+    Places {
+        inline: environment.text("DOCKER_AUTH_CONFIG").map(str::to_owned),
+        scoped: Some(environment.buildx_config().join("config")),
+        files: environment.auth_files(),
+    }
+}
+
 fn host_options(host: &RegistryHost) -> HostOptions {
+    let keypairs = host.keypairs.iter().cloned();
+    let keypairs = keypairs.map(|pair| registry::KeyPair { certificate: pair.certificate, key: pair.key });
     HostOptions {
-        http: host.http.unwrap_or_default(),
+        http: host.http,
         insecure: host.insecure.unwrap_or_default(),
+        authorities: host.authorities.clone(),
+        keypairs: keypairs.collect(),
+        directories: host.tls_dirs.clone(),
         mirrors: host.mirrors.clone(),
-        ..HostOptions::default()
+        trusted_realms: host.trusted_realms.clone(),
     }
 }
 

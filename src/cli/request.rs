@@ -15,8 +15,8 @@ use crate::driver::{ContextSource, DockerfileSource, Request};
 use crate::export::ExportSpec;
 use crate::export::annotations::{self, Annotation};
 use crate::export::spec::ImageTarget;
-use crate::image::Reference;
 use crate::image::platform::{KNOWN_ARCH, KNOWN_OS, Platform};
+use crate::image::reference::{Reference, ReferenceError};
 use crate::ops::{Agents, Secrets};
 use crate::remotecache::{ExportTarget, ImportSpec};
 use crate::secrets::{SecretSpec, SshSpec, read_secret};
@@ -139,8 +139,7 @@ fn image_of(export: &mut ExportSpec) -> Option<&mut ImageTarget> {
 
 fn names(args: &BuildArgs) -> Result<Vec<Reference>, Diagnostic> {
     let parse = |tag: &String| {
-        let wrong =
-            |e| usage(format!("invalid value of --tag: {e}")).hinted("write `--tag NAME:TAG`, the name in lower case");
+        let wrong = |e| usage(format!("invalid value of --tag: {e}")).hinted(tag_hint(tag, &e));
         let reference = tag.parse::<Reference>().map_err(wrong)?;
         match reference.digest {
             Some(_) => {
@@ -150,6 +149,19 @@ fn names(args: &BuildArgs) -> Result<Vec<Reference>, Diagnostic> {
         }
     };
     args.tags.iter().map(parse).collect()
+}
+
+/// The usual reason is a workflow that takes the name from `github.repository`, which has the owner's capitals.
+fn tag_hint(tag: &str, error: &ReferenceError) -> String {
+    if matches!(error, ReferenceError::Format { .. }) {
+        return "write `--tag NAME:TAG`, the name in lower case".into();
+    }
+    let (name, version) = match tag.rsplit_once(':') {
+        Some((name, version)) if !version.contains('/') => (name, format!(":{version}")),
+        _ => (tag, String::new()),
+    };
+    let lower = format!("{}{version}", name.to_lowercase());
+    format!("write `--tag {lower}`; in a workflow, bash has `${{GITHUB_REPOSITORY,,}}` for the name in lower case")
 }
 
 /// `[level:]name=value`, as buildx takes it.

@@ -62,6 +62,15 @@ impl Environment {
         self.path("XDG_DATA_HOME").unwrap_or_else(|| self.home().join(".local/share")).join("rbuild")
     }
 
+    /// Returns the directories with certificates for registries, those of the user first (containers-certs.d(5), and what Docker
+    /// reads with and without privilege).
+    pub fn certificate_directories(&self) -> Vec<PathBuf> {
+        let own = self.path("XDG_CONFIG_HOME").unwrap_or_else(|| self.home().join(".config"));
+        let docker = (!self.root_user).then(|| own.join("docker/certs.d"));
+        let shared = ["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from);
+        [own.join("containers/certs.d")].into_iter().chain(docker).chain(shared).collect()
+    }
+
     /// Returns where `buildkitd.toml` is looked for.
     pub fn buildkitd_config(&self) -> PathBuf {
         if self.root_user {
@@ -70,13 +79,27 @@ impl Environment {
         self.path("XDG_CONFIG_HOME").unwrap_or_else(|| self.home().join(".config")).join("buildkit/buildkitd.toml")
     }
 
-    /// Returns the files that may hold registry credentials, the first existing one counting.
+    /// Returns the files that may hold registry credentials, in the order in which they are asked: that which is named, docker's,
+    /// podman's of this login, podman's own.
     pub fn auth_files(&self) -> Vec<PathBuf> {
         let mut files: Vec<PathBuf> = self.path("REGISTRY_AUTH_FILE").into_iter().collect();
-        let docker = self.path("DOCKER_CONFIG").unwrap_or_else(|| self.home().join(".docker"));
-        files.push(docker.join("config.json"));
-        files.extend(self.path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers/auth.json")));
+        files.push(self.docker_config().join("config.json"));
+        let of_root = || self.root_user.then(|| PathBuf::from("/run/containers/0"));
+        let runtime = self.path("XDG_RUNTIME_DIR").map(|dir| dir.join("containers")).or_else(of_root);
+        files.extend(runtime.map(|dir| dir.join("auth.json")));
+        let config = self.path("XDG_CONFIG_HOME").unwrap_or_else(|| self.home().join(".config"));
+        files.push(config.join("containers/auth.json"));
         files
+    }
+
+    /// Returns docker's configuration directory.
+    fn docker_config(&self) -> PathBuf {
+        self.path("DOCKER_CONFIG").unwrap_or_else(|| self.home().join(".docker"))
+    }
+
+    /// Returns buildx's configuration directory, where `docker/login-action` leaves accounts with a scope.
+    pub fn buildx_config(&self) -> PathBuf {
+        self.path("BUILDX_CONFIG").unwrap_or_else(|| self.docker_config().join("buildx"))
     }
 
     /// Returns the absolute directories of `PATH`; relative ones, which a checkout could fill, are left out.
@@ -100,6 +123,32 @@ mod tests {
         assert_eq!(user.default_root(), Path::new("/home/a/.local/share/rbuild"));
         let xdg = Environment::from_pairs([("HOME", "/home/a"), ("XDG_DATA_HOME", "/data")], false);
         assert_eq!(xdg.default_root(), Path::new("/data/rbuild"));
+    }
+
+    #[test]
+    fn certificates_of_the_user_go_before_those_of_the_machine() {
+        let user = Environment::from_pairs([("HOME", "/home/a")], false);
+        let own = ["/home/a/.config/containers/certs.d", "/home/a/.config/docker/certs.d"];
+        let shared = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
+        assert_eq!(user.certificate_directories(), [own, shared].concat().iter().map(Path::new).collect::<Vec<_>>());
+        let root = Environment::from_pairs([("XDG_CONFIG_HOME", "/c")], true);
+        assert_eq!(root.certificate_directories()[..2], [Path::new("/c/containers/certs.d"), Path::new(shared[0])]);
+    }
+
+    #[test]
+    fn credentials_are_where_docker_and_podman_leave_them() {
+        let user = Environment::from_pairs([("HOME", "/home/a")], false);
+        let expected = [Path::new("/home/a/.docker/config.json"), Path::new("/home/a/.config/containers/auth.json")];
+        assert_eq!(user.auth_files(), expected);
+        assert_eq!(user.buildx_config(), Path::new("/home/a/.docker/buildx"));
+        let pairs = [("REGISTRY_AUTH_FILE", "/f"), ("DOCKER_CONFIG", "/d"), ("XDG_RUNTIME_DIR", "/r"), ("HOME", "/h")];
+        let all = Environment::from_pairs(pairs, true);
+        let expected = ["/f", "/d/config.json", "/r/containers/auth.json", "/h/.config/containers/auth.json"];
+        assert_eq!(all.auth_files(), expected.map(Path::new));
+        assert_eq!(all.buildx_config(), Path::new("/d/buildx"));
+        let root = Environment::from_pairs([("HOME", "/root"), ("BUILDX_CONFIG", "/b")], true);
+        assert_eq!(root.auth_files()[1], Path::new("/run/containers/0/auth.json"));
+        assert_eq!(root.buildx_config(), Path::new("/b"));
     }
 
     #[test]

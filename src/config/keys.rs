@@ -113,6 +113,7 @@ static REGISTRY: &[Key<RegistryHost>] = &[
         Read::Inner(&List { keys: KEYPAIR, put: |host: &mut RegistryHost, pairs| host.keypairs = pairs }),
     ),
     Key::new("tlsconfigdir", Read::Texts(|host, dirs| host.tls_dirs = dirs.into_iter().map(Into::into).collect())),
+    Key::new("trusted-realms", Read::Texts(|host, realms| host.trusted_realms = realms)),
 ];
 
 static KEYPAIR: &[Key<KeyPair>] = &[

@@ -139,6 +139,8 @@ pub struct RegistryHost {
     /// `tlsconfigdir`: directories in the manner of `/etc/docker/certs.d/HOST`: `*.crt` are authorities, `*.cert` with the `.key` beside
     /// it certificates of this client. One that is not there is passed over.
     pub tls_dirs: Vec<PathBuf>,
+    /// `trusted-realms`: hosts, with port if not the default, that may see the credentials as token servers. No key of BuildKit's.
+    pub trusted_realms: Vec<String>,
 }
 
 /// A certificate of this client.

@@ -81,6 +81,7 @@ fn every_value_goes_where_it_belongs() {
         authorities: vec!["/srv/ca.pem".into()],
         keypairs: vec![KeyPair { key: "/srv/key.pem".into(), certificate: "/srv/cert.pem".into() }],
         tls_dirs: vec!["/srv/certs.d".into()],
+        trusted_realms: texts(&["auth.example:8443"]),
     };
     let policy = GcPolicy {
         all: true,

@@ -26,7 +26,7 @@ pub struct Called {
 ///
 /// Those of the frontend, where they are no part of the answer.
 pub async fn call(setup: Setup, request: Request, call: Call, sink: Arc<dyn Sink>) -> Result<Called, Diagnostic> {
-    let (build, request, bridge) = open(setup, request, sink).await?;
+    let (build, request, bridge) = open(setup, request, sink, None).await?;
     match subrequests::call(&request, call, &bridge).await {
         Ok(answer) => {
             build.warn(&answer.aside);

@@ -22,6 +22,7 @@ mod imports;
 mod outputs;
 mod packer;
 pub mod prune;
+mod pushcheck;
 pub mod request;
 mod setup;
 mod sources;
@@ -56,6 +57,7 @@ use held::{Extent, Held};
 use imports::Imports;
 use outputs::Solved;
 use packer::{Packer, Wanted};
+use pushcheck::PushCheck;
 use setup::Stations;
 use sources::Sources;
 use steps::{Shown, Steps};
@@ -95,6 +97,7 @@ struct Build {
     recorder: Option<Arc<explain::Recorder>>,
     /// What lies where caches will be written.
     held: Vec<Option<Held>>,
+    push_check: Arc<PushCheck>,
 }
 
 /// Builds.
@@ -111,7 +114,9 @@ pub async fn build(
     let (root, limits) = (setup.root.clone(), setup.limits.clone());
     outputs::check(&setup)?;
     let mut over = false;
-    let outcome = run(setup, request, sink, cancel, &mut over).await;
+    let push_check = Arc::new(PushCheck::new(&cancel));
+    let outcome = run(setup, request, sink, &push_check, &mut over).await;
+    let outcome = outcome.map_err(|diagnostic| push_check.refusal().unwrap_or(diagnostic));
     if over && outcome.is_ok() {
         // This build no longer holds the state directory, and there is nothing else left to do.
         tokio::task::block_in_place(|| prune::collect(&root, &limits));
@@ -136,16 +141,17 @@ async fn run(
     setup: Setup,
     request: Request,
     sink: Arc<dyn Sink>,
-    cancel: CancellationToken,
+    push_check: &Arc<PushCheck>,
     over: &mut bool,
 ) -> Result<Outcome, Diagnostic> {
+    let cancel = push_check.cancel();
     // Copying this program takes milliseconds, in which the rest can be made ready.
     let executor = tokio::task::spawn_blocking({
         let options = exec_options(&request);
         move || Executor::new(options)
     });
     let (build, lowered, bridge, imports) = tokio::select! {
-        prepared = prepare(setup, request, sink) => prepared?,
+        prepared = prepare(setup, request, sink, Some(push_check)) => prepared?,
         () = cancel.cancelled() => return Err(canceled()),
     };
     let Stations { client, store, snapshots, .. } = &*build.stations;
@@ -286,7 +292,7 @@ impl Work<'_> {
         cancel: &CancellationToken,
     ) {
         let Setup { cache_failed, caches_to, .. } = &self.build.setup;
-        if !cache_failed || caches_to.is_empty() {
+        if !cache_failed || caches_to.is_empty() || self.build.push_check.is_refused() {
             return;
         }
         if cancel.is_cancelled() {
@@ -349,18 +355,19 @@ fn canceled() -> Diagnostic {
 ///
 /// Those of the frontend.
 pub async fn dump(setup: Setup, request: Request, sink: Arc<dyn Sink>) -> Result<Vec<String>, Diagnostic> {
-    let (_, lowered, ..) = prepare(setup, request, sink).await?;
+    let (_, lowered, ..) = prepare(setup, request, sink, None).await?;
     let definitions = lowered.results.iter().map(|result| &result.definition);
     Ok(definitions.flat_map(json::lines).collect())
 }
 
-/// Opens everything, reads the Dockerfile and lowers it.
+/// Opens everything, reads the Dockerfile and lowers it; the check begins as soon as there is a client for it.
 async fn prepare(
     setup: Setup,
     request: Request,
     sink: Arc<dyn Sink>,
+    push_check: Option<&Arc<PushCheck>>,
 ) -> Result<(Build, Lowered, DriverBridge, Imports), Diagnostic> {
-    let (build, request, bridge) = open(setup, request, Arc::clone(&sink)).await?;
+    let (build, request, bridge) = open(setup, request, Arc::clone(&sink), push_check).await?;
     let imports = Imports::start(&build.setup.caches_from, &build.stations, &sink);
     let begun = std::time::Instant::now();
     match frontend::lower(&request, &bridge).await {
@@ -384,14 +391,19 @@ async fn open(
     setup: Setup,
     request: Request,
     sink: Arc<dyn Sink>,
+    push_check: Option<&Arc<PushCheck>>,
 ) -> Result<(Build, frontend::Request, DriverBridge), Diagnostic> {
     let steps = Steps::new(Arc::clone(&sink));
     let stations = Arc::new(Stations::open(&setup)?);
+    let push_check = push_check.cloned().unwrap_or_default();
+    if setup.push_check {
+        push_check.start(&stations.client, &setup.exports, &sink);
+    }
     let sources = Sources::open(&setup, &request, &stations)?;
     let dockerfile = (String::new(), "".into());
     let recorder = explain::Recorder::open(&stations, &request, &*sink);
     let held = Held::start(&setup.caches_to, &stations.client);
-    let mut build = Build { setup, request, stations, sources, sink, steps, dockerfile, recorder, held };
+    let mut build = Build { setup, request, stations, sources, sink, steps, dockerfile, recorder, held, push_check };
     let fetched = build.fetch_context().await?;
     let name = build.request.options.get("filename").map_or("Dockerfile", String::as_str);
     let title = format!("[internal] load build definition from {name}");

@@ -10,7 +10,8 @@ use crate::cdi::DeviceOptions;
 use crate::diag::{Diagnostic, Kind, chain};
 use crate::export::ExportSpec;
 use crate::layer::apply::Unmapped;
-use crate::registry::auth_file::{AuthFile, HelperSearch};
+use crate::registry::auth_file::HelperSearch;
+use crate::registry::keyring::{Keyring, Places};
 use crate::registry::{Client, ClientOptions, HostOptions, Proxies};
 use crate::remotecache::{ExportTarget, ImportSpec, spec};
 use crate::snapshot::{SnapshotOptions, Snapshots};
@@ -26,8 +27,12 @@ pub struct Setup {
     pub root: PathBuf,
     /// What is special about registries, by host.
     pub registries: BTreeMap<String, HostOptions>,
-    /// Files with registry credentials; the first that exists counts.
-    pub auth_files: Vec<PathBuf>,
+    /// Directories like `/etc/docker/certs.d` with certificates for registries.
+    pub certificates: Vec<PathBuf>,
+    /// Blobs moved at once with one registry; none for BuildKit's number.
+    pub registry_concurrency: Option<usize>,
+    /// Where registry credentials may stand.
+    pub accounts: Places,
     /// Absolute directories in which helper programs are looked for.
     pub search_path: Vec<PathBuf>,
     /// Directories whose programs are not ours to run: the checkout, and the context.
@@ -46,6 +51,8 @@ pub struct Setup {
     pub metadata_file: Option<PathBuf>,
     /// Where the result goes.
     pub exports: Vec<ExportSpec>,
+    /// Whether it is found out before the build if the image may be pushed.
+    pub push_check: bool,
     /// Caches to read.
     pub caches_from: Vec<ImportSpec>,
     /// Caches to write.
@@ -78,18 +85,19 @@ impl Setup {
         let mut options = ClientOptions::new(Arc::new(self.credentials()?));
         options.proxies = self.proxies.clone();
         options.hosts.clone_from(&self.registries);
+        options.certificates.clone_from(&self.certificates);
+        options.blobs_at_once = self.registry_concurrency.unwrap_or(options.blobs_at_once);
         for host in self.insecure_hosts() {
-            options.hosts.entry(host).or_default().insecure = true;
+            let host = options.hosts.entry(host).or_default();
+            (host.insecure, host.http) = (true, Some(true));
         }
         Client::new(options).map_err(|e| Diagnostic::from_error(&e))
     }
 
-    /// Reads the first file with credentials that exists.
-    fn credentials(&self) -> Result<AuthFile, Diagnostic> {
+    fn credentials(&self) -> Result<Keyring, Diagnostic> {
         let (directories, workspaces) = (self.search_path.clone(), self.workspaces.clone());
         let search = HelperSearch { directories, workspaces, ..HelperSearch::default() };
-        let Some(file) = self.auth_files.iter().find(|file| file.exists()) else { return Ok(AuthFile::default()) };
-        AuthFile::load(file, search).map_err(|error| Diagnostic::new(Kind::Usage, chain(&error)))
+        Keyring::open(&self.accounts, search).map_err(|error| Diagnostic::new(Kind::Usage, chain(&error)))
     }
 
     /// Hosts that `registry.insecure=true` of an output speaks of.

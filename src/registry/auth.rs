@@ -4,21 +4,23 @@
 //! Invariants: tokens are kept by (origin, account, scopes), so that one made for a repository or an action is never used for
 //! another; a token request carries the account only where [`realm::judge`] allows; secrets are in no message.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{self, HeaderMap, HeaderValue};
-use reqwest::{RequestBuilder, StatusCode, Url};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::challenge::{self, Challenge};
-use super::credentials::Account;
+use super::credentials::{Access, Account};
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
+use super::log;
+use super::once::Once;
 use super::realm::{self, Trust};
-use super::transport::{self, Scope};
+use super::transport::{self, Scope, Wish};
 use super::url::{Origin, RedactedUrl, Secret};
 
 /// Longest answer of a token server.
@@ -27,47 +29,50 @@ const TOKEN_LIMIT: u64 = 1 << 20;
 const DEFAULT_LIFETIME: u64 = 60;
 /// Longest time a token is kept, whatever it states.
 const LONGEST_LIFETIME: u64 = 24 * 3600;
-/// Tokens are renewed this long before they end, for requests that are on their way then.
-const MARGIN: u64 = 10;
+/// Accounts are asked for again after this time: what a credential helper gives for Google's registries lasts five minutes.
+const ACCOUNT_LIFETIME: Duration = Duration::from_secs(290);
+/// The name by which token servers know this program.
+const CLIENT_ID: &str = "rbuild";
 
 /// What a token was made for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct TokenKey {
+pub(crate) struct TokenKey {
     origin: Origin,
     account: String,
     scopes: Vec<Scope>,
 }
 
-#[derive(Debug)]
-struct Token {
-    value: Secret,
-    ends: Instant,
-}
-
 /// The tokens of all registries.
-#[derive(Debug, Default)]
-pub(crate) struct Tokens(Mutex<BTreeMap<TokenKey, Token>>);
+pub(crate) type Tokens = Once<TokenKey, Secret>;
 
-impl Tokens {
-    fn get(&self, key: &TokenKey) -> Option<Secret> {
-        let tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(key).filter(|t| t.ends > Instant::now()).map(|t| t.value.clone())
-    }
-
-    fn put(&self, key: TokenKey, token: Token) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, token);
-    }
-
-    fn drop_all_of(&self, origin: &Origin, value: &HeaderValue) {
-        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.retain(|key, token| key.origin != *origin || bearer(&token.value).as_ref() != Some(value));
-    }
-}
+/// The accounts of one registry, by repository and what is done with it.
+pub(crate) type Accounts = Once<(String, Access), Account>;
 
 /// A challenge of the Bearer kind, its realm parsed.
 struct TokenServer {
     realm: Url,
     service: Option<String>,
+}
+
+/// How a token is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grant {
+    /// By GET, the account in `Authorization` (Docker token specification).
+    Query,
+    /// By POST, the account in the form (Docker's OAuth2 variant).
+    Form,
+}
+
+impl Grant {
+    /// Returns the ways that are tried for an account, and after which refusals of the first the second is.
+    fn ways(account: &Account) -> (Grant, Option<(Grant, &'static [u16])>) {
+        match account {
+            Account::Password { .. } => (Grant::Query, Some((Grant::Form, &[404, 405]))),
+            // Some servers give refresh tokens out and know no POST: Artifactory says 401 then.
+            Account::Identity { .. } => (Grant::Form, Some((Grant::Query, &[401, 404, 405]))),
+            Account::Anonymous | Account::Token { .. } => (Grant::Query, None),
+        }
+    }
 }
 
 impl Endpoint {
@@ -87,9 +92,12 @@ impl Endpoint {
         sent: Option<&HeaderValue>,
     ) -> Result<Option<HeaderValue>, RegistryError> {
         let Some(challenge) = choose(headers) else { return Ok(None) };
-        *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge.clone());
+        self.note_challenge(&challenge);
         if let Some(sent) = sent {
-            self.tokens.drop_all_of(&self.origin, sent);
+            // The token may have ended, and so may the account that it was made of.
+            self.tokens.forget(|key, token| key.origin == self.origin && bearer(token).as_ref() == Some(sent));
+            let (repository, _) = subject(scopes);
+            self.accounts.forget(|(of, _), _| *of == repository);
         }
         let next = self.authorize(&challenge, scopes).await?;
         Ok(next.filter(|next| Some(next) != sent))
@@ -112,16 +120,19 @@ impl Endpoint {
 
     /// Returns the account for the repository that the scopes are most about.
     async fn account(&self, scopes: &[Scope]) -> Result<Account, RegistryError> {
-        let main = scopes.iter().find(|s| s.0.ends_with(",push")).or(scopes.first());
-        let repository = main.and_then(|s| s.0.split(':').nth(1)).unwrap_or("");
-        let known = self.accounts.lock().unwrap_or_else(PoisonError::into_inner).get(repository).cloned();
-        if let Some(account) = known {
-            return Ok(account);
-        }
-        let found = self.credentials.account(&self.host, repository).await;
-        let account = found.map_err(|source| RegistryError::Credentials { host: self.host.clone(), source })?;
-        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(accounts.entry(repository.to_owned()).or_insert(account).clone())
+        let (repository, access) = subject(scopes);
+        let ask = async {
+            let found = self.credentials.account(&self.host, &repository, access).await;
+            let account = found.map_err(|source| RegistryError::Credentials { host: self.host.clone(), source })?;
+            Ok((account, Instant::now() + ACCOUNT_LIFETIME))
+        };
+        self.accounts.get((repository.clone(), access), ask).await
+    }
+
+    /// Returns whether an account was found for a repository the last time one was asked for.
+    pub(crate) fn is_known(&self, repository: &str) -> bool {
+        let of = |access| self.accounts.peek(&(repository.to_owned(), access));
+        [Access::Push, Access::Pull].into_iter().filter_map(of).any(|account| account != Account::Anonymous)
     }
 
     /// Returns the account as far as the token server may see it.
@@ -139,7 +150,7 @@ impl Endpoint {
                     RedactedUrl(server.realm.clone()),
                     self.host
                 );
-                *self.withheld.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+                self.withhold(text);
                 Ok(Account::Anonymous)
             }
         }
@@ -147,54 +158,99 @@ impl Endpoint {
 
     async fn token(&self, server: &TokenServer, account: &Account, scopes: &[Scope]) -> Result<Secret, RegistryError> {
         let key = TokenKey { origin: self.origin.clone(), account: account.label(), scopes: scopes.to_vec() };
-        if let Some(token) = self.tokens.get(&key) {
-            return Ok(token);
-        }
-        let request = self.token_request(server, account, scopes)?;
-        let response = self.within(self.patience.idle, &server.realm, request.send()).await?;
-        if response.status() != StatusCode::OK {
-            let repository = scopes.first().and_then(|s| s.0.split(':').nth(1)).unwrap_or("").to_owned();
-            return Err(transport::failure(self, response, &repository, "give a token").await);
-        }
-        let body = transport::read(self, response, "a token", TOKEN_LIMIT).await?;
-        let token = parse_token(&body).ok_or_else(|| self.protocol("a token that cannot be used"))?;
-        let value = token.value.clone();
-        self.tokens.put(key, token);
-        Ok(value)
+        self.tokens.get(key, self.fetch_token(server, account, scopes)).await
     }
 
-    fn token_request(
+    async fn fetch_token(
+        &self,
+        server: &TokenServer,
+        account: &Account,
+        scopes: &[Scope],
+    ) -> Result<(Secret, Instant), RegistryError> {
+        let (first, second) = Grant::ways(account);
+        let mut answer = self.ask_token(server, account, scopes, first).await?;
+        if let Some((second, _)) = second.filter(|(_, after)| after.contains(&answer.status().as_u16())) {
+            // If that is no use either, the answer to the usual way says more.
+            let other = self.ask_token(server, account, scopes, second).await?;
+            if other.status() == StatusCode::OK {
+                answer = other;
+            }
+        }
+        if answer.status() != StatusCode::OK {
+            let (repository, access) = subject(scopes);
+            let wish = Wish { repository: &repository, access, action: "give a token" };
+            return Err(transport::failure(self, answer, wish).await);
+        }
+        let body = transport::read(self, answer, "a token", TOKEN_LIMIT).await?;
+        let (token, lifetime) = parse_token(&body, OffsetDateTime::now_utc())
+            .ok_or_else(|| self.protocol("a token that cannot be used"))?;
+        Ok((token, Instant::now() + lifetime))
+    }
+
+    async fn ask_token(
+        &self,
+        server: &TokenServer,
+        account: &Account,
+        scopes: &[Scope],
+        grant: Grant,
+    ) -> Result<Response, RegistryError> {
+        let request = match grant {
+            Grant::Query => self.query(server, account, scopes)?,
+            Grant::Form => self.form(server, account, scopes)?,
+        };
+        log::built(&request);
+        let response = self.within(self.patience.idle, &server.realm, request.send()).await?;
+        log::response(response.status(), response.url(), response.headers());
+        Ok(response)
+    }
+
+    fn form(&self, server: &TokenServer, account: &Account, scopes: &[Scope]) -> Result<RequestBuilder, RegistryError> {
+        let scope = scopes.iter().map(|s| s.0.as_str()).collect::<Vec<_>>().join(" ");
+        let service = server.service.as_deref().unwrap_or_default();
+        let mut form = vec![("service", service), ("client_id", CLIENT_ID), ("scope", &scope)];
+        match account {
+            Account::Identity { token } => {
+                form.extend([("grant_type", "refresh_token"), ("refresh_token", token.expose())]);
+            }
+            Account::Password { username, password } => {
+                form.extend([("grant_type", "password"), ("username", username), ("password", password.expose())]);
+            }
+            Account::Anonymous | Account::Token { .. } => {}
+        }
+        Ok(self.http_for(&server.realm)?.post(server.realm.clone()).form(&form))
+    }
+
+    fn query(
         &self,
         server: &TokenServer,
         account: &Account,
         scopes: &[Scope],
     ) -> Result<RequestBuilder, RegistryError> {
-        let http = self.http_for(&server.realm)?;
-        let service = server.service.as_deref().unwrap_or_default();
-        if let Account::Identity { token } = account {
-            let scope = scopes.iter().map(|s| s.0.as_str()).collect::<Vec<_>>().join(" ");
-            let form = [
-                ("grant_type", "refresh_token"),
-                ("refresh_token", token.expose()),
-                ("service", service),
-                ("client_id", "rbuild"),
-                ("scope", &scope),
-            ];
-            return Ok(http.post(server.realm.clone()).form(&form));
-        }
         let mut query: Vec<(&str, &str)> = Vec::new();
         query.extend(server.service.as_deref().map(|service| ("service", service)));
         query.extend(scopes.iter().map(|s| ("scope", s.0.as_str())));
-        let mut request = http.get(server.realm.clone());
-        if let Account::Password { username, password } = account {
-            query.push(("account", username));
-            request = request.header(
-                header::AUTHORIZATION,
-                basic(username, password).ok_or_else(|| self.protocol("a password that fits in no header"))?,
-            );
+        let mut request = self.http_for(&server.realm)?.get(server.realm.clone());
+        let login = match account {
+            Account::Password { username, password } => {
+                query.push(("account", username));
+                Some(basic(username, password))
+            }
+            Account::Identity { token } => Some(basic("", token)),
+            Account::Anonymous | Account::Token { .. } => None,
+        };
+        if let Some(login) = login {
+            let login = login.ok_or_else(|| self.protocol("a password that fits in no header"))?;
+            request = request.header(header::AUTHORIZATION, login);
         }
         Ok(request.query(&query))
     }
+}
+
+/// Returns the repository that scopes are most about, which is the one written to, and what is to be done with it.
+fn subject(scopes: &[Scope]) -> (String, Access) {
+    let written = scopes.iter().find(|s| s.0.ends_with(",push"));
+    let repository = written.or(scopes.first()).and_then(|s| s.0.split(':').nth(1)).unwrap_or("");
+    (repository.to_owned(), if written.is_some() { Access::Push } else { Access::Pull })
 }
 
 /// Takes a Bearer challenge before a Basic one: it shows the password to fewer requests.
@@ -219,19 +275,26 @@ fn bearer(token: &Secret) -> Option<HeaderValue> {
     sensitive(&format!("Bearer {}", token.expose()))
 }
 
-fn parse_token(body: &[u8]) -> Option<Token> {
+/// Reads a token, and how long to use it: nine tenths of what is left of its life, for requests that are on their way when it
+/// ends.
+fn parse_token(body: &[u8], now: OffsetDateTime) -> Option<(Secret, Duration)> {
     #[derive(serde::Deserialize)]
     struct Answer {
         token: Option<String>,
         access_token: Option<String>,
         expires_in: Option<u64>,
+        issued_at: Option<String>,
     }
     let answer: Answer = serde_json::from_slice(body).ok()?;
     let named = [answer.token, answer.access_token].into_iter().flatten().find(|t| !t.is_empty())?;
     let value = Secret::new(named);
     bearer(&value)?;
     let lifetime = answer.expires_in.unwrap_or(DEFAULT_LIFETIME).clamp(DEFAULT_LIFETIME, LONGEST_LIFETIME);
-    Some(Token { value, ends: Instant::now() + Duration::from_secs(lifetime - MARGIN) })
+    let issued = answer.issued_at.and_then(|text| OffsetDateTime::parse(&text, &Rfc3339).ok());
+    let age = issued.and_then(|issued| u64::try_from((now - issued).whole_seconds()).ok()).unwrap_or(0);
+    // A token that would have ended before it came is one of a server whose clock is not ours.
+    let left = if age < lifetime { lifetime - age } else { lifetime };
+    Some((value, Duration::from_secs(left) * 9 / 10))
 }
 
 #[cfg(test)]
@@ -240,21 +303,29 @@ mod tests {
 
     #[test]
     fn reads_tokens() {
+        let now = OffsetDateTime::parse("2026-01-01T12:00:00Z", &Rfc3339).expect("time");
         for (body, expected) in [
-            (r#"{"token":"a","expires_in":300}"#, Some("a")),
-            (r#"{"access_token":"b"}"#, Some("b")),
-            (r#"{"token":"","access_token":"b"}"#, Some("b")),
+            (r#"{"token":"a","expires_in":300}"#, Some(("a", 270))),
+            (r#"{"access_token":"b"}"#, Some(("b", 54))),
+            (r#"{"token":"","access_token":"b","expires_in":1}"#, Some(("b", 54))),
+            (r#"{"token":"a","expires_in":300,"issued_at":"2026-01-01T11:56:40Z"}"#, Some(("a", 90))),
+            (r#"{"token":"a","expires_in":300,"issued_at":"2026-01-01T13:00:00.5+01:00"}"#, Some(("a", 270))),
+            (r#"{"token":"a","expires_in":300,"issued_at":"2025-12-31T00:00:00Z"}"#, Some(("a", 270))),
+            (r#"{"token":"a","expires_in":300,"issued_at":"soon"}"#, Some(("a", 270))),
+            (r#"{"token":"a","expires_in":18446744073709551615}"#, Some(("a", 24 * 3600 * 9 / 10))),
             (r#"{"token":"a\r\nX: y"}"#, None),
             (r#"{"token":""}"#, None),
             (r#"{}"#, None),
             ("", None),
         ] {
-            assert_eq!(parse_token(body.as_bytes()).map(|t| t.value), expected.map(Secret::new), "{body}");
+            let found = parse_token(body.as_bytes(), now);
+            let expected = expected.map(|(text, seconds)| (Secret::new(text), Duration::from_secs(seconds)));
+            assert_eq!(found, expected, "{body}");
         }
     }
 
-    #[test]
-    fn r12_tokens_are_kept_by_what_they_are_for() {
+    #[tokio::test]
+    async fn r12_tokens_are_kept_by_what_they_are_for() {
         let key = |account: &str, scopes: &[Scope]| TokenKey {
             origin: Origin { secure: true, host: "h".into(), port: 443 },
             account: account.into(),
@@ -263,16 +334,24 @@ mod tests {
         let tokens = Tokens::default();
         let pull = key("user a", &[Scope::pull("x")]);
         let ends = Instant::now() + Duration::from_secs(60);
-        tokens.put(pull.clone(), Token { value: Secret::new("t"), ends });
-        assert_eq!(tokens.get(&pull), Some(Secret::new("t")));
+        tokens.get(pull.clone(), async { Ok::<_, ()>((Secret::new("t"), ends)) }).await.expect("token");
+        assert_eq!(tokens.get(pull, async { Err(()) }).await, Ok(Secret::new("t")));
         for other in [
             key("user b", &[Scope::pull("x")]),
             key("user a", &[Scope::push("x")]),
             key("user a", &[Scope::pull("y")]),
             key("user a", &[Scope::pull("x"), Scope::pull("y")]),
         ] {
-            assert_eq!(tokens.get(&other), None, "{other:?}");
+            assert_eq!(tokens.get(other.clone(), async { Err(()) }).await, Err(()), "{other:?}");
         }
+    }
+
+    #[test]
+    fn an_account_is_for_what_is_written_to() {
+        let scopes = [Scope::pull("base"), Scope::push("app")];
+        assert_eq!(subject(&scopes), ("app".into(), Access::Push));
+        assert_eq!(subject(&scopes[..1]), ("base".into(), Access::Pull));
+        assert_eq!(subject(&[]), (String::new(), Access::Pull));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Docker's `config.json` and podman's `auth.json`: accounts by registry, directly or through helpers.
 //!
-//! In: the path of such a file. Out: [`Credentials`]. Invariants: a file that is there and cannot be read as it should is an
+//! In: the path of such a file. Out: accounts; which of several files counts is [`super::keyring`]'s to say. Invariants: a file that is there and cannot be read as it should is an
 //! error, never "no account"; an account is given for exactly the host (and port, and path) it is written for.
 
 use std::collections::BTreeMap;
@@ -10,10 +10,9 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
-use super::credentials::{Account, Credentials};
+use super::credentials::Account;
 use super::error::CredentialsError;
 pub use super::helper::HelperSearch;
 use super::url::Secret;
@@ -79,7 +78,8 @@ impl AuthFile {
         Ok(Self { accounts, helpers, store: document.creds_store.filter(|s| !s.is_empty()), search })
     }
 
-    async fn find(&self, host: &str, repository: &str) -> Result<Account, CredentialsError> {
+    /// Returns the account for a repository, where the file has one for it or for what it lies below.
+    pub(crate) async fn find(&self, host: &str, repository: &str) -> Result<Account, CredentialsError> {
         let server = if host == "docker.io" { DOCKER_HUB } else { host };
         if let Some(helper) = self.helpers.get(&normalize(server)).or_else(|| self.helpers.get(host)) {
             return self.search.ask(helper, server).await;
@@ -92,12 +92,6 @@ impl AuthFile {
         }
         let account = keys(host, repository).into_iter().find_map(|key| self.accounts.get(&key));
         Ok(account.cloned().unwrap_or(Account::Anonymous))
-    }
-}
-
-impl Credentials for AuthFile {
-    fn account<'a>(&'a self, host: &'a str, repository: &'a str) -> BoxFuture<'a, Result<Account, CredentialsError>> {
-        Box::pin(self.find(host, repository))
     }
 }
 

@@ -11,20 +11,25 @@ use bytes::Bytes;
 use futures_util::stream::{self, Stream};
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::client::Client;
+use super::credentials::Access;
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
-use super::transport::{self, Call, Scope};
+use super::limits;
+use super::mirror::{Place, Sought};
+use super::transport::{self, Call, Scope, Wish};
 use crate::digest::Hasher;
 use crate::image::{Descriptor, Reference};
 
 /// A blob on its way.
 pub struct BlobStream {
+    client: Arc<Client>,
+    /// What it is of, as its registry calls it.
+    name: Reference,
     endpoint: Arc<Endpoint>,
-    repository: String,
+    place: Place,
     descriptor: Descriptor,
     response: Option<Response>,
     hasher: Option<Hasher>,
@@ -34,7 +39,7 @@ pub struct BlobStream {
     /// Cuts survived since the last byte.
     cuts: u32,
     deadline: Instant,
-    _permit: OwnedSemaphorePermit,
+    turn: limits::Place,
 }
 
 impl fmt::Debug for BlobStream {
@@ -44,21 +49,33 @@ impl fmt::Debug for BlobStream {
 }
 
 impl Client {
-    /// Opens a blob of the repository of `name`; waits while four of this registry are being moved.
-    pub async fn blob(&self, name: &Reference, descriptor: &Descriptor) -> Result<BlobStream, RegistryError> {
-        self.through_mirrors(name, |place| async move { self.blob_at(&place, descriptor).await }).await
+    /// Opens a blob of the repository of `name`; waits while as many of this registry are being moved as may be.
+    pub async fn blob(
+        self: &Arc<Self>,
+        name: &Reference,
+        descriptor: &Descriptor,
+    ) -> Result<BlobStream, RegistryError> {
+        let open = |place| async move { self.blob_at(name, place, descriptor).await };
+        self.through_mirrors(name, Sought::Content, open).await
     }
 
-    async fn blob_at(&self, name: &Reference, descriptor: &Descriptor) -> Result<BlobStream, RegistryError> {
-        let endpoint = self.endpoint(&name.registry).await?;
+    async fn blob_at(
+        self: &Arc<Self>,
+        name: &Reference,
+        place: Place,
+        descriptor: &Descriptor,
+    ) -> Result<BlobStream, RegistryError> {
+        let endpoint = self.endpoint(&place.reference.registry).await?;
         if descriptor.digest.algorithm() != "sha256" {
             return Err(endpoint.protocol(format!("{} is not a sha256 digest, the only kind read", descriptor.digest)));
         }
-        let permit = Arc::clone(&endpoint.blobs).acquire_owned().await.expect("the semaphore is never closed");
+        let turn = endpoint.limits.place_for(&descriptor.media_type).await;
         let deadline = Instant::now() + endpoint.transfer_limit(descriptor.size);
         let mut stream = BlobStream {
+            client: Arc::clone(self),
+            name: name.clone(),
             endpoint,
-            repository: name.repository.clone(),
+            place,
             descriptor: descriptor.clone(),
             response: None,
             hasher: Some(Hasher::new()),
@@ -66,15 +83,16 @@ impl Client {
             skip: 0,
             cuts: 0,
             deadline,
-            _permit: permit,
+            turn,
         };
-        stream.connect().await?;
+        stream.open().await?;
         Ok(stream)
     }
 
     /// Returns whether the repository of `name` has a blob.
     pub async fn has_blob(&self, name: &Reference, descriptor: &Descriptor) -> Result<bool, RegistryError> {
         let endpoint = self.endpoint(&name.registry).await?;
+        let _turn = endpoint.limits.document().await;
         super::push::exists(&endpoint, &name.repository, descriptor, Scope::pull(&name.repository)).await
     }
 }
@@ -101,15 +119,25 @@ impl BlobStream {
                 Err(error) if error.is_transient() && Instant::now() < self.deadline => Some(error),
                 Err(error) => return Err(error),
             };
-            self.resume(cut).await?;
+            match self.resume(cut).await {
+                Err(error) if self.place.instead_of.is_some() => self.leave_mirror(&error).await?,
+                result => result?,
+            }
         }
     }
 
     async fn receive(&mut self) -> Result<Option<Bytes>, RegistryError> {
         let Some(response) = self.response.as_mut() else { return Ok(None) };
-        let left = self.deadline.saturating_duration_since(Instant::now()).min(self.endpoint.patience.idle);
+        let (left, idle) = (self.deadline.saturating_duration_since(Instant::now()), self.endpoint.patience.idle);
         let url = response.url().clone();
-        self.endpoint.within(left, &url, response.chunk()).await
+        match self.endpoint.within(left.min(idle), &url, response.chunk()).await {
+            // Not the pause is too long then, but the whole.
+            Err(RegistryError::TimedOut { host, .. }) if left < idle => {
+                let seconds = self.endpoint.transfer_limit(self.descriptor.size).as_secs();
+                Err(RegistryError::TooSlow { host, digest: self.descriptor.digest.clone(), seconds })
+            }
+            result => result,
+        }
     }
 
     fn accept(&mut self, mut chunk: Bytes) -> Result<Bytes, RegistryError> {
@@ -149,46 +177,70 @@ impl BlobStream {
         }
         tracing::debug!(blob = %self.descriptor.digest, offset = self.offset, "transfer was cut, asking for the rest");
         tokio::time::sleep(self.endpoint.backoff(self.cuts)).await;
-        self.connect().await
+        self.connect(None).await
     }
 
-    async fn connect(&mut self) -> Result<(), RegistryError> {
+    /// Asks the registry itself for the rest of what a mirror broke off.
+    async fn leave_mirror(&mut self, error: &RegistryError) -> Result<(), RegistryError> {
+        self.client.mirrors.note_failure(&self.place, error);
+        self.place = Place::origin(&self.name);
+        self.endpoint = self.client.endpoint(&self.name.registry).await?;
+        self.turn = self.endpoint.limits.place_for(&self.descriptor.media_type).await;
+        self.deadline = Instant::now() + self.endpoint.transfer_limit(self.descriptor.size);
+        self.cuts = 0;
+        self.connect(None).await
+    }
+
+    /// Connects for the first time, when a mirror that does not answer is left for the next.
+    async fn open(&mut self) -> Result<(), RegistryError> {
+        let attempts = self.place.attempts();
+        self.connect(attempts).await
+    }
+
+    async fn connect(&mut self, attempts: Option<u32>) -> Result<(), RegistryError> {
         self.response = None;
-        let url = self.endpoint.url(&format!("{}/blobs/{}", self.repository, self.descriptor.digest))?;
-        let mut call = Call::new(Method::GET, url, vec![Scope::pull(&self.repository)])
+        let repository = &self.place.reference.repository;
+        let url = self.place.url(&self.endpoint, &format!("blobs/{}", self.descriptor.digest))?;
+        let mut call = Call::new(Method::GET, url, vec![Scope::pull(repository)])
             .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if self.offset > 0 {
             let range = format!("bytes={}-{}", self.offset, self.descriptor.size.saturating_sub(1));
             call = call.header(header::RANGE, HeaderValue::from_str(&range).expect("a range is ASCII"));
         }
-        let response = self.endpoint.send(&call).await?;
+        call.attempts = attempts;
+        let mut response = self.endpoint.send(&call).await?;
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE && call.headers.remove(header::RANGE).is_some() {
+            response = self.endpoint.send(&call).await?;
+        }
         let wanted = [StatusCode::OK, StatusCode::PARTIAL_CONTENT];
-        let response = transport::expect(&self.endpoint, response, &self.repository, "give a blob", &wanted).await?;
+        let wish = Wish { repository, access: Access::Pull, action: "give a blob" };
+        let response = transport::expect(&self.endpoint, response, wish, &wanted).await?;
         self.begin(response)
     }
 
-    /// Checks that the answer starts at the offset; a server that ignores ranges sends from the start, which is skipped.
+    /// Checks where the answer starts: what was had before is skipped, such as all of it by a server that ignores ranges.
     fn begin(&mut self, response: Response) -> Result<(), RegistryError> {
-        let partial = response.status() == StatusCode::PARTIAL_CONTENT;
-        let skip = match (partial, range_start(response.headers())) {
-            (true, Some(start)) if start == self.offset => 0,
+        let start = match (response.status() == StatusCode::PARTIAL_CONTENT, content_range(response.headers())) {
+            (false, _) => 0,
+            (true, Some((_, Some(total)))) if total != self.descriptor.size => return Err(self.wrong_size(total)),
+            (true, Some((start, _))) if start <= self.offset => start,
             (true, _) => return Err(self.endpoint.protocol("a part of a blob that was not asked for")),
-            (false, _) => self.offset,
         };
-        let rest = self.descriptor.size - (self.offset - skip);
+        let rest = self.descriptor.size - start;
         if let Some(length) = response.content_length().filter(|length| *length > rest) {
-            return Err(self.wrong_size(self.offset - skip + length));
+            return Err(self.wrong_size(start.saturating_add(length)));
         }
         self.response = Some(response);
-        self.skip = skip;
+        self.skip = self.offset - start;
         Ok(())
     }
 }
 
-/// Reads the start out of `Content-Range: bytes 5-9/10`.
-fn range_start(headers: &HeaderMap) -> Option<u64> {
-    let value = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
-    value.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
+/// Reads the start and the size of the whole, if said, out of `Content-Range: bytes 5-9/10`.
+fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
+    let value = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
+    let (range, total) = value.split_once('/').unwrap_or((value, "*"));
+    Some((range.split_once('-')?.0.trim().parse().ok()?, total.trim().parse().ok()))
 }
 
 #[cfg(test)]
@@ -197,12 +249,16 @@ mod tests {
 
     #[test]
     fn reads_content_ranges() {
-        for (value, expected) in
-            [("bytes 5-9/10", Some(5)), ("bytes 0-0/*", Some(0)), ("bytes */10", None), ("items 1-2/3", None)]
-        {
+        for (value, expected) in [
+            ("bytes 5-9/10", Some((5, Some(10)))),
+            ("bytes 0-0/*", Some((0, None))),
+            ("bytes 7-9", Some((7, None))),
+            ("bytes */10", None),
+            ("items 1-2/3", None),
+        ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_RANGE, HeaderValue::from_static(value));
-            assert_eq!(range_start(&headers), expected, "{value}");
+            assert_eq!(content_range(&headers), expected, "{value}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,24 +12,31 @@ use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
 
 use super::address::SystemResolver;
-use super::auth::Tokens;
-use super::credentials::Credentials;
+use super::certs::KeyPair;
+use super::credentials::{Access, Credentials};
 use super::document::{self, Document, MANIFEST_LIMIT};
-use super::endpoint::{Endpoint, Plain};
+use super::endpoint::{Endpoint, Plain, Shared};
 use super::error::RegistryError;
-use super::transport::{self, Body, Call, Scope};
+use super::limits::BLOB_CONNECTIONS;
+use super::mirror::{Mirrors, Place, Sought};
+use super::transport::{self, Body, Call, Scope, Wish};
+use super::trust::SystemRoots;
 use crate::digest::Digest;
 use crate::image::{Descriptor, Reference, media};
 
 /// What is special about a registry.
 #[derive(Debug, Clone, Default)]
 pub struct HostOptions {
-    /// Speak plain HTTP.
-    pub http: bool,
-    /// Do not verify the server's certificate.
+    /// Whether to speak plain HTTP; where nothing is said, only with this machine, and not if there are certificates for it.
+    pub http: Option<bool>,
+    /// Do not verify the server's certificate. Together with `http`, TLS is tried first.
     pub insecure: bool,
-    /// PEM bundles of authorities to trust besides the system's.
-    pub authorities: Vec<Vec<u8>>,
+    /// Files with authorities to trust besides the system's, or directories of such files.
+    pub authorities: Vec<PathBuf>,
+    /// Certificates to show, of which the one is taken that the registry asks for.
+    pub keypairs: Vec<KeyPair>,
+    /// Directories with `*.crt`, `*.cert` and `*.key` as in `/etc/docker/certs.d/HOST`.
+    pub directories: Vec<PathBuf>,
     /// Registries that are asked first, in this order: `host`, `host:port`, or either with a path that goes before the
     /// repository. Nothing is pushed to them.
     pub mirrors: Vec<String>,
@@ -72,7 +80,7 @@ impl Default for Patience {
             connect: Duration::from_secs(30),
             idle: Duration::from_secs(60),
             document: Duration::from_secs(120),
-            attempts: 5,
+            attempts: 6,
             backoff: Duration::from_millis(500),
             longest_wait: Duration::from_secs(60),
             slowest: 4 << 10,
@@ -92,6 +100,10 @@ pub struct ClientOptions {
     pub proxies: Proxies,
     /// Time limits.
     pub patience: Patience,
+    /// Directories like `/etc/docker/certs.d`, in which a folder named like a registry holds its certificates.
+    pub certificates: Vec<PathBuf>,
+    /// Blobs moved at once with one registry.
+    pub blobs_at_once: usize,
     /// Looks up names, the system's way if none.
     pub resolver: Option<Arc<dyn Resolve>>,
 }
@@ -105,6 +117,8 @@ impl ClientOptions {
             user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).into(),
             proxies: Proxies::default(),
             patience: Patience::default(),
+            certificates: Vec::new(),
+            blobs_at_once: BLOB_CONNECTIONS,
             resolver: None,
         }
     }
@@ -122,17 +136,9 @@ impl fmt::Debug for ClientOptions {
 #[derive(Debug)]
 pub struct Client {
     options: ClientOptions,
-    resolver: Resolver,
+    shared: Shared,
     endpoints: Mutex<BTreeMap<String, Arc<Endpoint>>>,
-    tokens: Arc<Tokens>,
-}
-
-struct Resolver(Arc<dyn Resolve>);
-
-impl fmt::Debug for Resolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Resolver")
-    }
+    pub(crate) mirrors: Mirrors,
 }
 
 const ACCEPT: [&str; 4] = [media::OCI_INDEX, media::OCI_MANIFEST, media::DOCKER_INDEX, media::DOCKER_MANIFEST];
@@ -144,34 +150,16 @@ impl Client {
     pub fn new(mut options: ClientOptions) -> Result<Arc<Self>, RegistryError> {
         // Another part of the program may have installed the provider already; then it is the same one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let resolver = Resolver(options.resolver.take().unwrap_or_else(|| Arc::new(SystemResolver::default())));
-        let (endpoints, tokens) = (Mutex::default(), Arc::default());
-        Ok(Arc::new(Self { options, resolver, endpoints, tokens }))
+        let resolver = options.resolver.take().unwrap_or_else(|| Arc::new(SystemResolver::default()));
+        let shared = Shared { resolver, tokens: Arc::default(), system: SystemRoots::default() };
+        merge_docker_hub(&mut options.hosts);
+        Ok(Arc::new(Self { options, shared, endpoints: Mutex::default(), mirrors: Mirrors::default() }))
     }
 
-    /// Asks the mirrors of a reference's registry, and at last itself, whose answer counts when none has one.
-    pub(crate) async fn through_mirrors<T, F>(
-        &self,
-        reference: &Reference,
-        mut ask: impl FnMut(Reference) -> F,
-    ) -> Result<T, RegistryError>
-    where
-        F: Future<Output = Result<T, RegistryError>>,
-    {
-        let mirrors = self.options.hosts.get(&reference.registry).map_or(&[][..], |host| &host.mirrors);
-        for mirror in mirrors {
-            let (registry, path) = mirror.split_once('/').unwrap_or((mirror, ""));
-            let path = path.trim_matches('/');
-            let repository = match path {
-                "" => reference.repository.clone(),
-                path => format!("{path}/{}", reference.repository),
-            };
-            match ask(Reference { registry: registry.into(), repository, ..reference.clone() }).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => tracing::debug!(%mirror, %reference, %error, "the mirror does not have it"),
-            }
-        }
-        ask(reference.clone()).await
+    /// Returns the mirrors of a registry, none if it has none.
+    pub(crate) fn mirrors_of(&self, registry: &str) -> Option<&[String]> {
+        let host = self.options.hosts.get(registry)?;
+        (!host.mirrors.is_empty()).then_some(&host.mirrors)
     }
 
     /// Returns the endpoint of a registry, made once.
@@ -179,9 +167,9 @@ impl Client {
         if let Some(endpoint) = self.endpoints().get(host) {
             return Ok(Arc::clone(endpoint));
         }
-        let mut endpoint = Endpoint::new(host, &self.options, (&self.resolver.0, &self.tokens), Plain::AsConfigured)?;
-        if endpoint.options.insecure && !endpoint.answers().await {
-            endpoint = Endpoint::new(host, &self.options, (&self.resolver.0, &self.tokens), Plain::Http)?;
+        let mut endpoint = Endpoint::new(host, &self.options, &self.shared, Plain::AsConfigured)?;
+        if endpoint.may_fall_back() && !endpoint.answers().await {
+            endpoint = Endpoint::new(host, &self.options, &self.shared, Plain::Http)?;
         }
         let endpoint = self.endpoints().entry(host.to_owned()).or_insert_with(|| Arc::new(endpoint)).clone();
         Ok(endpoint)
@@ -196,16 +184,29 @@ impl Client {
         let endpoint = self.endpoint(host).await?;
         let call = Call::new(Method::GET, endpoint.url("")?, Vec::new());
         let response = endpoint.send(&call).await?;
-        transport::expect(&endpoint, response, "", "confirm its version", &[StatusCode::OK]).await.map(drop)
+        let wish = Wish { repository: "", access: Access::Pull, action: "confirm its version" };
+        transport::expect(&endpoint, response, wish, &[StatusCode::OK]).await.map(drop)
     }
 
     /// Returns what a reference points to, without its content where the registry says enough of it.
     pub async fn resolve(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
-        self.through_mirrors(reference, |place| async move { self.resolve_at(&place).await }).await
+        let sought = Sought::manifest(reference);
+        self.through_mirrors(reference, sought, |place| async move { self.resolve_at(&place).await }).await
     }
 
-    async fn resolve_at(&self, reference: &Reference) -> Result<Descriptor, RegistryError> {
-        let response = self.ask_manifest(reference, Method::HEAD).await?;
+    async fn resolve_at(&self, place: &Place) -> Result<Descriptor, RegistryError> {
+        let reference = &place.reference;
+        let endpoint = self.endpoint(&reference.registry).await?;
+        let turn = endpoint.limits.document().await;
+        let response = ask_manifest(&endpoint, place, Method::HEAD).await;
+        drop(turn);
+        let response = match response {
+            // What is refused so comes without a reason, and may not be refused in full.
+            Err(RegistryError::Denied { .. } | RegistryError::Status { .. }) => {
+                return self.manifest_at(place).await.map(|(descriptor, _)| descriptor);
+            }
+            response => response?,
+        };
         let headers = response.headers();
         let media_type = text(headers, header::CONTENT_TYPE.as_str());
         let size = text(headers, header::CONTENT_LENGTH.as_str()).and_then(|s| s.parse::<u64>().ok());
@@ -215,18 +216,21 @@ impl Client {
             (Some(kind), Some(digest), Some(size)) if !wrong && ACCEPT.contains(&kind.as_str()) => {
                 Ok(Descriptor::new(kind, digest, size))
             }
-            _ => self.manifest_at(reference).await.map(|(descriptor, _)| descriptor),
+            _ => self.manifest_at(place).await.map(|(descriptor, _)| descriptor),
         }
     }
 
     /// Returns a manifest or index, checked against the digest of the reference and for having one meaning.
     pub async fn manifest(&self, reference: &Reference) -> Result<(Descriptor, Bytes), RegistryError> {
-        self.through_mirrors(reference, |place| async move { self.manifest_at(&place).await }).await
+        let sought = Sought::manifest(reference);
+        self.through_mirrors(reference, sought, |place| async move { self.manifest_at(&place).await }).await
     }
 
-    async fn manifest_at(&self, reference: &Reference) -> Result<(Descriptor, Bytes), RegistryError> {
+    async fn manifest_at(&self, place: &Place) -> Result<(Descriptor, Bytes), RegistryError> {
+        let reference = &place.reference;
         let endpoint = self.endpoint(&reference.registry).await?;
-        let response = self.ask_manifest(reference, Method::GET).await?;
+        let _turn = endpoint.limits.document().await;
+        let response = ask_manifest(&endpoint, place, Method::GET).await?;
         let (kind, stated) = (text(response.headers(), "content-type"), stated_digest(response.headers()));
         let what = format!("the manifest of {reference}");
         let bytes = transport::read(&endpoint, response, &what, MANIFEST_LIMIT).await?;
@@ -237,19 +241,6 @@ impl Client {
         }
         let (media_type, _) = parse(&reference.to_string(), &bytes, kind.as_deref())?;
         Ok((Descriptor::new(media_type, actual, bytes.len() as u64), bytes))
-    }
-
-    async fn ask_manifest(&self, reference: &Reference, method: Method) -> Result<Response, RegistryError> {
-        let endpoint = self.endpoint(&reference.registry).await?;
-        let target = manifest_target(reference);
-        let url = endpoint.url(&format!("{}/manifests/{target}", reference.repository))?;
-        let call = Call::new(method, url, vec![Scope::pull(&reference.repository)])
-            .header(header::ACCEPT, HeaderValue::from_str(&ACCEPT.join(", ")).expect("media types are ASCII"));
-        let response = endpoint.send(&call).await?;
-        if response.status() == StatusCode::NOT_FOUND {
-            return Err(RegistryError::NotFound { reference: Box::new(reference.clone()) });
-        }
-        transport::expect(&endpoint, response, &reference.repository, "give a manifest", &[StatusCode::OK]).await
     }
 
     /// Returns the whole of a small blob, such as a configuration, verified.
@@ -282,9 +273,10 @@ impl Client {
         let mut tags = Vec::new();
         while let Some(url) = next.take().filter(|url| seen.len() < PAGES && seen.insert(url.to_string())) {
             let call = Call::new(Method::GET, url.clone(), vec![Scope::pull(&name.repository)]);
+            let _turn = endpoint.limits.document().await;
             let response = endpoint.send(&call).await?;
-            let response =
-                transport::expect(&endpoint, response, &name.repository, "list tags", &[StatusCode::OK]).await?;
+            let wish = Wish { repository: &name.repository, access: Access::Pull, action: "list tags" };
+            let response = transport::expect(&endpoint, response, wish, &[StatusCode::OK]).await?;
             next = next_page(&endpoint, &url, response.headers());
             let bytes = transport::read(&endpoint, response, "a list of tags", MANIFEST_LIMIT).await?;
             let page: Page = serde_json::from_slice(&bytes).map_err(|_| RegistryError::Protocol {
@@ -304,6 +296,7 @@ impl Client {
         bytes: &Bytes,
     ) -> Result<Digest, RegistryError> {
         let endpoint = self.endpoint(&reference.registry).await?;
+        let _turn = endpoint.limits.document().await;
         let digest = Digest::compute(bytes);
         if let Some(expected) = reference.digest.clone().filter(|d| *d != digest) {
             return Err(RegistryError::Mismatch { expected, actual: digest });
@@ -319,7 +312,8 @@ impl Client {
         call.body = Body::Bytes(bytes.clone());
         let response = endpoint.send(&call).await?;
         let good = [StatusCode::CREATED, StatusCode::OK, StatusCode::ACCEPTED];
-        let response = transport::expect(&endpoint, response, &reference.repository, "store a manifest", &good).await?;
+        let wish = Wish { repository: &reference.repository, access: Access::Push, action: "store a manifest" };
+        let response = transport::expect(&endpoint, response, wish, &good).await?;
         match stated_digest(response.headers()).filter(|d| *d != digest && d.algorithm() == "sha256") {
             Some(actual) => Err(RegistryError::Mismatch { expected: digest, actual }),
             None => Ok(digest),
@@ -330,6 +324,28 @@ impl Client {
 /// Reads a document of the named reference.
 pub(crate) fn parse(reference: &str, bytes: &[u8], stated: Option<&str>) -> Result<(String, Document), RegistryError> {
     document::parse(bytes, stated).map_err(|source| RegistryError::Document { reference: reference.to_owned(), source })
+}
+
+async fn ask_manifest(endpoint: &Endpoint, place: &Place, method: Method) -> Result<Response, RegistryError> {
+    let Place { reference, .. } = place;
+    let url = place.url(endpoint, &format!("manifests/{}", manifest_target(reference)))?;
+    let mut call = Call::new(method, url, vec![Scope::pull(&reference.repository)])
+        .header(header::ACCEPT, HeaderValue::from_str(&ACCEPT.join(", ")).expect("media types are ASCII"));
+    call.attempts = place.attempts();
+    let response = endpoint.send(&call).await?;
+    if response.status() == StatusCode::NOT_FOUND {
+        return Err(RegistryError::NotFound { reference: Box::new(reference.clone()) });
+    }
+    let wish = Wish { repository: &reference.repository, access: Access::Pull, action: "give a manifest" };
+    transport::expect(endpoint, response, wish, &[StatusCode::OK]).await
+}
+
+/// Docker Hub's registry has other names, under which a file may speak of it.
+fn merge_docker_hub(hosts: &mut BTreeMap<String, HostOptions>) {
+    let other = ["index.docker.io", "registry-1.docker.io"].iter().find_map(|name| hosts.get(*name)).cloned();
+    if let Some(options) = other {
+        hosts.entry("docker.io".into()).or_insert(options);
+    }
 }
 
 fn manifest_target(reference: &Reference) -> String {

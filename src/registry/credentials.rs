@@ -43,11 +43,35 @@ impl Account {
     }
 }
 
-/// Knows accounts. Asked once per registry and repository; may run a program, so it may be slow.
+/// What is to be done with a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// Read it.
+    Pull,
+    /// Write to it, which is never done without reading.
+    Push,
+}
+
+impl Access {
+    /// Returns the actions of a token's scope.
+    pub(crate) fn actions(self) -> &'static [&'static str] {
+        match self {
+            Access::Pull => &["pull"],
+            Access::Push => &["pull", "push"],
+        }
+    }
+}
+
+/// Knows accounts. Asked every few minutes per registry and repository; may run a program, so it may be slow.
 pub trait Credentials: Send + Sync + fmt::Debug {
     /// Returns the account for `repository` on `host`, which is `docker.io` for Docker Hub; [`Account::Anonymous`] if none
     /// is configured, an error if one is configured and cannot be had.
-    fn account<'a>(&'a self, host: &'a str, repository: &'a str) -> BoxFuture<'a, Result<Account, CredentialsError>>;
+    fn account<'a>(
+        &'a self,
+        host: &'a str,
+        repository: &'a str,
+        access: Access,
+    ) -> BoxFuture<'a, Result<Account, CredentialsError>>;
 }
 
 /// Knows no account.
@@ -55,7 +79,7 @@ pub trait Credentials: Send + Sync + fmt::Debug {
 pub struct NoCredentials;
 
 impl Credentials for NoCredentials {
-    fn account<'a>(&'a self, _host: &'a str, _repository: &'a str) -> BoxFuture<'a, Result<Account, CredentialsError>> {
+    fn account<'a>(&'a self, _: &'a str, _: &'a str, _: Access) -> BoxFuture<'a, Result<Account, CredentialsError>> {
         Box::pin(async { Ok(Account::Anonymous) })
     }
 }

@@ -1,24 +1,23 @@
 //! One registry: where it is, and the HTTP clients for it and for where it sends us.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use reqwest::dns::Resolve;
-use reqwest::{Certificate, NoProxy, Proxy, Url, redirect};
-use tokio::sync::Semaphore;
+use reqwest::{NoProxy, Proxy, Url, redirect};
 
 use super::address::{self, GuardedResolver, PrivateNames, Reach};
-use super::auth::Tokens;
+use super::auth::{Accounts, Tokens};
+use super::certs;
 use super::challenge::Challenge;
 use super::client::{ClientOptions, HostOptions, Patience, Proxies};
-use super::credentials::{Account, Credentials};
+use super::credentials::Credentials;
 use super::error::RegistryError;
+use super::limits::Limits;
+use super::trust::{self, Material, SystemRoots, Trust};
 use super::url::{Origin, RedactedUrl, literal_address};
 use crate::digest::Digest;
-
-/// Blobs moved at once with one registry; more gains nothing over HTTP/2 and trips rate limits.
-const BLOB_CONNECTIONS: usize = 4;
 
 /// Whether a registry speaks plain HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +26,20 @@ pub(crate) enum Plain {
     AsConfigured,
     /// It does.
     Http,
+}
+
+/// What all registries of a client share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) resolver: Arc<dyn Resolve>,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) system: SystemRoots,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shared")
+    }
 }
 
 /// One registry as this client sees it.
@@ -38,15 +51,16 @@ pub(crate) struct Endpoint {
     pub(crate) patience: Patience,
     pub(crate) credentials: Arc<dyn Credentials>,
     pub(crate) tokens: Arc<Tokens>,
-    pub(crate) blobs: Arc<Semaphore>,
+    pub(crate) limits: Limits,
+    /// Its authorities and our certificates for it.
+    pub(crate) material: Material,
     /// The challenge the registry gave last, so that later requests need not be refused first.
-    pub(crate) challenge: Mutex<Option<Challenge>>,
-    /// Accounts by repository.
-    pub(crate) accounts: Mutex<BTreeMap<String, Account>>,
+    challenge: Mutex<Option<Challenge>>,
+    pub(crate) accounts: Accounts,
     /// Blobs this client found in or put into repositories: repository, digest.
     present: Mutex<BTreeSet<(String, Digest)>>,
     /// Why the account was not sent to the token server, if it was not.
-    pub(crate) withheld: Mutex<Option<String>>,
+    withheld: Mutex<Option<String>>,
     base: Url,
     maker: Maker,
     direct: reqwest::Client,
@@ -64,11 +78,12 @@ impl Endpoint {
     pub(crate) fn new(
         host: &str,
         options: &ClientOptions,
-        (resolver, tokens): (&Arc<dyn Resolve>, &Arc<Tokens>),
+        shared: &Shared,
         plain: Plain,
     ) -> Result<Self, RegistryError> {
-        let configured = options.hosts.get(host);
-        let base = base_url(host, configured, plain);
+        let options_of_host = options.hosts.get(host).cloned().unwrap_or_default();
+        let material = material(host, &options_of_host, options)?;
+        let base = base_url(host, &options_of_host, plain, material.is_some());
         let base = Url::parse(&base).map_err(|e| setup(host, &e.to_string()))?;
         let origin = Origin::of(&base).ok_or_else(|| setup(host, "no host"))?;
         let maker = Maker {
@@ -76,22 +91,23 @@ impl Endpoint {
             user_agent: options.user_agent.clone(),
             proxies: options.proxies.clone(),
             patience: options.patience,
-            resolver: Arc::clone(resolver),
-            authorities: configured.map(|c| c.authorities.clone()).unwrap_or_default(),
+            resolver: Arc::clone(&shared.resolver),
+            material: material.for_others(),
+            system: shared.system.clone(),
             private_names: PrivateNames::default(),
         };
-        let options_of_host = configured.cloned().unwrap_or_default();
         let trust = if maker.speaks_tls(&base) { Trust::of(options_of_host.insecure) } else { Trust::Nobody };
         Ok(Self {
             host: host.to_owned(),
-            direct: maker.make(Reach::Anywhere, trust)?,
+            direct: maker.make_for(Reach::Anywhere, trust, &material)?,
             options: options_of_host,
             patience: options.patience,
             credentials: Arc::clone(&options.credentials),
-            tokens: Arc::clone(tokens),
-            blobs: Arc::new(Semaphore::new(BLOB_CONNECTIONS)),
+            tokens: Arc::clone(&shared.tokens),
+            limits: Limits::new(options.blobs_at_once),
+            material,
             challenge: Mutex::default(),
-            accounts: Mutex::default(),
+            accounts: Accounts::default(),
             present: Mutex::default(),
             withheld: Mutex::default(),
             origin,
@@ -100,6 +116,16 @@ impl Endpoint {
             public: OnceLock::new(),
             private: OnceLock::new(),
         })
+    }
+
+    /// Returns whether plain HTTP may be spoken where nothing answers over TLS.
+    pub(crate) fn may_fall_back(&self) -> bool {
+        self.options.insecure && self.origin.secure && speaks_http(&self.host, &self.options, self.material.is_some())
+    }
+
+    /// Returns whether this machine was found to have no authorities.
+    pub(crate) fn has_no_authorities(&self) -> bool {
+        self.maker.system.are_none()
     }
 
     /// Returns whether anything answers in the protocol that is spoken; asked where the other is allowed too.
@@ -173,6 +199,16 @@ impl Endpoint {
         self.withheld.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Remembers why the account was not sent to the token server.
+    pub(crate) fn withhold(&self, reason: String) {
+        *self.withheld.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    }
+
+    /// Remembers what the registry wants to see.
+    pub(crate) fn note_challenge(&self, challenge: &Challenge) {
+        *self.challenge.lock().unwrap_or_else(PoisonError::into_inner) = Some(challenge.clone());
+    }
+
     pub(crate) fn last_challenge(&self) -> Option<Challenge> {
         self.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -182,16 +218,30 @@ fn setup(host: &str, reason: &str) -> RegistryError {
     RegistryError::Setup { host: host.to_owned(), reason: reason.to_owned() }
 }
 
-/// Docker Hub's registry has another name than its references; this machine's own speak HTTP unless configured.
-fn base_url(host: &str, configured: Option<&HostOptions>, plain: Plain) -> String {
-    let address = if host == "docker.io" { "registry-1.docker.io" } else { host };
-    let http = match configured {
-        _ if plain == Plain::Http => true,
-        Some(options) => options.http,
-        None => is_loopback(host),
-    };
+/// Reads the certificates for a registry, which may lie under either name of Docker Hub's.
+fn material(host: &str, of_host: &HostOptions, options: &ClientOptions) -> Result<Material, RegistryError> {
+    let names: &[&str] = if host == "docker.io" { &["docker.io", HUB] } else { &[host] };
+    certs::material(of_host, names, &options.certificates)
+        .map_err(|source| RegistryError::CertificateFile { host: host.to_owned(), source })
+}
+
+/// Docker Hub's registry, which has another name than its references.
+const HUB: &str = "registry-1.docker.io";
+
+/// Who has certificates for a registry of this machine wants TLS; otherwise such registries speak HTTP.
+fn speaks_http(host: &str, options: &HostOptions, has_certificates: bool) -> bool {
+    options.http.unwrap_or_else(|| is_loopback(host) && !has_certificates)
+}
+
+fn base_url(host: &str, options: &HostOptions, plain: Plain, has_certificates: bool) -> String {
+    let address = if host == "docker.io" { HUB } else { host };
+    // With `insecure` TLS goes first.
+    let http = plain == Plain::Http || (!options.insecure && speaks_http(host, options, has_certificates));
     format!("{}://{address}/v2/", if http { "http" } else { "https" })
 }
+
+/// What no proxy is asked for, as in Go's programs: another machine's loopback is never meant.
+const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 
 /// Returns whether `host[:port]` is this machine.
 pub(crate) fn is_loopback(host: &str) -> bool {
@@ -206,23 +256,6 @@ pub(crate) fn is_loopback(host: &str) -> bool {
     }
 }
 
-/// Whose certificates an HTTP client accepts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trust {
-    /// Those of the system's authorities, and of the configured ones.
-    System,
-    /// Any.
-    Anyone,
-    /// None: the client speaks plain HTTP only, and need not read some 300 files of authorities first.
-    Nobody,
-}
-
-impl Trust {
-    fn of(insecure: bool) -> Self {
-        if insecure { Self::Anyone } else { Self::System }
-    }
-}
-
 /// Makes the HTTP clients of one registry, or of whoever else fetches what a user named.
 pub(crate) struct Maker {
     pub(crate) host: String,
@@ -230,7 +263,9 @@ pub(crate) struct Maker {
     pub(crate) proxies: Proxies,
     pub(crate) patience: Patience,
     pub(crate) resolver: Arc<dyn Resolve>,
-    pub(crate) authorities: Vec<Vec<u8>>,
+    /// Authorities besides the system's.
+    pub(crate) material: Material,
+    pub(crate) system: SystemRoots,
     pub(crate) private_names: PrivateNames,
 }
 
@@ -242,24 +277,23 @@ impl Maker {
 
     /// Makes a client that follows no redirect and reaches no further than `reach`.
     pub(crate) fn make(&self, reach: Reach, trust: Trust) -> Result<reqwest::Client, RegistryError> {
+        self.make_for(reach, trust, &self.material)
+    }
+
+    /// Makes such a client with certificates.
+    fn make_for(&self, reach: Reach, trust: Trust, material: &Material) -> Result<reqwest::Client, RegistryError> {
         let (inner, private) = (Arc::clone(&self.resolver), self.private_names.clone());
         let (proxies, exempt) = self.proxies()?;
         let resolver = GuardedResolver { inner, reach, exempt, private };
+        let tls = trust::configure(trust, material, &self.system).map_err(|e| setup(&self.host, &e.to_string()))?;
         let mut builder = reqwest::Client::builder()
             .user_agent(&self.user_agent)
             .redirect(redirect::Policy::none())
             .referer(false)
             .no_proxy()
             .connect_timeout(self.patience.connect)
-            .tls_danger_accept_invalid_certs(trust == Trust::Anyone)
+            .tls_backend_preconfigured(tls)
             .dns_resolver(Arc::new(resolver));
-        if trust == Trust::Nobody {
-            builder = builder.tls_certs_only([]);
-        }
-        for bundle in self.authorities.iter().filter(|_| trust != Trust::Nobody) {
-            let certificates = Certificate::from_pem_bundle(bundle).map_err(|e| self.failed(e))?;
-            builder = builder.tls_certs_merge(certificates);
-        }
         for proxy in proxies {
             builder = builder.proxy(proxy);
         }
@@ -268,7 +302,7 @@ impl Maker {
 
     fn proxies(&self) -> Result<(Vec<Proxy>, BTreeSet<String>), RegistryError> {
         let (mut proxies, mut hosts) = (Vec::new(), BTreeSet::new());
-        let except = NoProxy::from_string(&self.proxies.except);
+        let except = NoProxy::from_string(&format!("{},{LOOPBACK}", self.proxies.except));
         for (url, secure) in [(&self.proxies.http, false), (&self.proxies.https, true)] {
             let Some(url) = url.as_ref().filter(|u| !u.is_empty()) else { continue };
             let proxy = if secure { Proxy::https(url) } else { Proxy::http(url) }.map_err(|e| self.failed(e))?;
@@ -291,20 +325,26 @@ mod tests {
     #[test]
     fn plain_http_is_for_this_machine_and_for_who_asks() {
         let configured = |http| HostOptions { http, ..HostOptions::default() };
-        for (host, options, expected) in [
-            ("docker.io", None, "https://registry-1.docker.io/v2/"),
-            ("localhost", None, "http://localhost/v2/"),
-            ("localhost:5000", None, "http://localhost:5000/v2/"),
-            ("127.9.9.9:1", None, "http://127.9.9.9:1/v2/"),
-            ("[::1]:5000", None, "http://[::1]:5000/v2/"),
-            ("localhost.evil:80", None, "https://localhost.evil:80/v2/"),
-            ("127.0.0.1.evil", None, "https://127.0.0.1.evil/v2/"),
-            ("10.0.0.1", None, "https://10.0.0.1/v2/"),
-            ("r.io", Some(configured(true)), "http://r.io/v2/"),
-            ("localhost:5000", Some(configured(false)), "https://localhost:5000/v2/"),
+        let insecure = |http| HostOptions { http, insecure: true, ..HostOptions::default() };
+        for (host, options, certificates, expected) in [
+            ("docker.io", configured(None), false, "https://registry-1.docker.io/v2/"),
+            ("localhost", configured(None), false, "http://localhost/v2/"),
+            ("localhost:5000", configured(None), false, "http://localhost:5000/v2/"),
+            ("127.9.9.9:1", configured(None), false, "http://127.9.9.9:1/v2/"),
+            ("[::1]:5000", configured(None), false, "http://[::1]:5000/v2/"),
+            ("localhost.evil:80", configured(None), false, "https://localhost.evil:80/v2/"),
+            ("127.0.0.1.evil", configured(None), false, "https://127.0.0.1.evil/v2/"),
+            ("10.0.0.1", configured(None), false, "https://10.0.0.1/v2/"),
+            ("r.io", configured(Some(true)), false, "http://r.io/v2/"),
+            ("localhost:5000", configured(Some(false)), false, "https://localhost:5000/v2/"),
+            ("localhost:5000", configured(None), true, "https://localhost:5000/v2/"),
+            ("localhost:5000", configured(Some(true)), true, "http://localhost:5000/v2/"),
+            ("localhost:5000", insecure(None), false, "https://localhost:5000/v2/"),
+            ("r.io", insecure(Some(true)), false, "https://r.io/v2/"),
         ] {
-            assert_eq!(base_url(host, options.as_ref(), Plain::AsConfigured), expected, "{host}");
+            assert_eq!(base_url(host, &options, Plain::AsConfigured, certificates), expected, "{host}");
         }
+        assert_eq!(base_url("r.io", &insecure(Some(true)), Plain::Http, false), "http://r.io/v2/");
     }
 
     #[test]
@@ -315,7 +355,8 @@ mod tests {
             proxies: Proxies { http: proxy.map(str::to_owned), ..Proxies::default() },
             patience: Patience::default(),
             resolver: Arc::new(super::super::address::SystemResolver::default()),
-            authorities: Vec::new(),
+            material: Material::default(),
+            system: SystemRoots::default(),
             private_names: PrivateNames::default(),
         };
         for (base, proxy, expected) in [
@@ -327,7 +368,5 @@ mod tests {
             let base = Url::parse(base).expect("URL");
             assert_eq!(maker(proxy).speaks_tls(&base), expected, "{base} through {proxy:?}");
         }
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        maker(None).make(Reach::Anywhere, Trust::Nobody).expect("a client without authorities");
     }
 }

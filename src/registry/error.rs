@@ -4,7 +4,12 @@
 
 use std::io;
 
+use super::certs::CertificateFileError;
+use super::credentials::Access;
 use super::document::DocumentError;
+use super::handshake::PROXY_LOGIN;
+use super::refusal::{self, Refusal};
+use super::transport::is_passing;
 use super::url::RedactedUrl;
 use crate::diag::{Diagnose, Kind};
 use crate::digest::Digest;
@@ -51,12 +56,43 @@ pub enum RegistryError {
         /// Why; told by its deepest cause alone, so it is no source of this error.
         cause: reqwest::Error,
     },
+    /// Certificates that do not fit, or TLS on one side only.
+    #[error("failed to reach registry {host}: {reason}")]
+    Tls {
+        /// The host that was to be reached.
+        host: String,
+        /// What does not fit.
+        reason: String,
+        /// What to do.
+        remedy: String,
+        /// Whether it will be the same next time.
+        lasting: bool,
+    },
+    /// A file with a certificate or key that cannot be used.
+    #[error("a certificate for {host} is not to be had")]
+    CertificateFile {
+        /// The registry it is for.
+        host: String,
+        /// What is wrong with it.
+        #[source]
+        source: CertificateFileError,
+    },
     /// No answer in time.
     #[error("{host} did not answer within {seconds} s")]
     TimedOut {
         /// The host.
         host: String,
         /// The time waited.
+        seconds: u64,
+    },
+    /// Content that comes, but too slowly.
+    #[error("{host} did not send all of {digest} within {seconds} s")]
+    TooSlow {
+        /// The host.
+        host: String,
+        /// The content.
+        digest: Digest,
+        /// The time it was given.
         seconds: u64,
     },
     /// 401 or 403.
@@ -70,6 +106,10 @@ pub enum RegistryError {
         status: u16,
         /// The server's reason, with a leading `: `; may be empty.
         detail: String,
+        /// What was to be done.
+        access: Access,
+        /// Whether an account was used.
+        logged_in: bool,
         /// Why credentials that exist were not sent.
         withheld: Option<String>,
     },
@@ -88,18 +128,26 @@ pub enum RegistryError {
         window: String,
         /// Seconds to wait as the server says.
         retry_after: Option<u64>,
+        /// Whether an account was used.
+        logged_in: bool,
     },
     /// Any other refusal.
     #[error("{host} answered {status} when asked to {action}{detail}")]
     Status {
         /// The server.
         host: String,
+        /// The repository.
+        repository: String,
         /// What it was asked.
-        action: String,
+        action: &'static str,
         /// The status.
         status: u16,
         /// The server's reason, with a leading `: `; may be empty.
         detail: String,
+        /// What was to be done.
+        access: Access,
+        /// Whether an account was used.
+        logged_in: bool,
     },
     /// A URL chosen by a server that is not followed.
     #[error("{host} sent us to {target}, which is refused: {reason}")]
@@ -192,8 +240,8 @@ impl RegistryError {
     pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { cause, .. } => !is_lasting(cause),
-            Self::TimedOut { .. } => true,
-            Self::Status { status, .. } => matches!(status, 408 | 500 | 502..=504),
+            Self::TimedOut { .. } | Self::Tls { lasting: false, .. } => true,
+            Self::Status { status, .. } => is_passing(*status),
             _ => false,
         }
     }
@@ -233,17 +281,29 @@ impl Diagnose for RegistryError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Unreachable { host, cause } => unreachable_hints(host, cause),
-            Self::TimedOut { host, .. } => vec![format!("check that {host} can be reached from here, and any proxy")],
-            Self::Denied { host, withheld, .. } => {
-                let login = format!("docker login {}", if host == "docker.io" { "" } else { host });
-                withheld.iter().cloned().chain([format!("log in with `{}`", login.trim_end())]).collect()
+            Self::Tls { remedy, .. } => vec![remedy.clone()],
+            Self::CertificateFile { source, .. } => source.remedy.iter().cloned().collect(),
+            Self::Status { status: 407, .. } => vec![PROXY_LOGIN.into()],
+            Self::Status { host, status: 405, detail, .. } if detail.contains("UNSUPPORTED") => {
+                vec![format!("if {host} is a proxy of another registry, push to that one")]
+            }
+            Self::TimedOut { host, .. } | Self::TooSlow { host, .. } => {
+                vec![format!("check that {host} can be reached from here, and any proxy")]
+            }
+            Self::Denied { host, repository, status, detail, access, logged_in, withheld } => {
+                let (access, logged_in) = (*access, *logged_in);
+                let refusal = Refusal { host, repository, status: *status, text: detail, access, logged_in };
+                withheld.iter().cloned().chain(refusal::remedies(&refusal)).collect()
+            }
+            Self::Status { host, repository, status, detail, access, logged_in, .. } => {
+                let (access, logged_in) = (*access, *logged_in);
+                refusal::remedies(&Refusal { host, repository, status: *status, text: detail, access, logged_in })
             }
             Self::NotFound { reference } => {
                 vec![format!("check the spelling of {}, and that it was pushed", reference.familiar())]
             }
-            Self::RateLimited { host, retry_after, .. } => {
-                let wait = retry_after.map_or("later".into(), |s| format!("in {s} s"));
-                vec![format!("try again {wait}, or log in with `docker login {host}` for a higher limit")]
+            Self::RateLimited { host, retry_after, logged_in, .. } => {
+                refusal::after_limit(host, *retry_after, *logged_in)
             }
             Self::Credentials { source: CredentialsError::File { path, .. }, .. } => {
                 vec![format!("repair {path}, or name another directory in DOCKER_CONFIG")]
@@ -261,12 +321,6 @@ fn unreachable_hints(host: &str, error: &reqwest::Error) -> Vec<String> {
     if text.contains("InvalidContentType") || text.contains("corrupt message") {
         return vec![format!("if {host} speaks plain HTTP, set `http = true` under [registry.\"{host}\"]")];
     }
-    // What rustls says of a self-signed certificate that is an authority of its own, as openssl makes them by default.
-    if text.contains("CaUsedAsEndEntity") {
-        return vec![format!(
-            "the certificate of {host} is that of an authority; make one with basicConstraints=CA:FALSE"
-        )];
-    }
     if text.contains("certificate") {
         return vec![format!("add the authority of {host} with `ca = [\"FILE\"]` under [registry.\"{host}\"]")];
     }
@@ -283,16 +337,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_say_what_to_do() {
-        let denied = |host: &str| RegistryError::Denied {
-            host: host.into(),
+    fn hints_say_what_to_do() {
+        let denied = RegistryError::Denied {
+            host: "r.io".into(),
             repository: "a/b".into(),
             status: 401,
             detail: String::new(),
+            access: Access::Pull,
+            logged_in: false,
             withheld: Some("add X to trusted-realms".into()),
         };
-        assert_eq!(denied("ghcr.io").hints(), ["add X to trusted-realms", "log in with `docker login ghcr.io`"]);
-        assert_eq!(denied("docker.io").hints()[1], "log in with `docker login`");
+        assert_eq!(denied.hints(), ["add X to trusted-realms", "log in with `docker login r.io`"]);
         let reference: Reference = "alpine:nope".parse().expect("reference");
         let missing = RegistryError::NotFound { reference: Box::new(reference) };
         assert_eq!(missing.to_string(), "docker.io/library/alpine:nope: not found");

@@ -1,10 +1,11 @@
-//! Doors for the fuzzers in `integration/fuzz` to the header grammars and the token server policy, which are private
+//! Doors for the fuzzers in `integration/fuzz` to the header grammars, the token server policy and the log, which are private
 //! otherwise.
 
 use reqwest::Url;
-use reqwest::header::{HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
 
 use super::challenge::{self, Challenge};
+use super::log;
 use super::realm::{self, Trust};
 use super::url::{self, Origin};
 
@@ -48,4 +49,16 @@ pub fn parse_url(text: &str) -> Option<Url> {
 /// Makes a server's words fit for a message.
 pub fn foreign_text(text: &str) -> String {
     url::foreign_text(text)
+}
+
+/// Returns how the debug log shows a URL.
+pub fn logged_url(url: &Url) -> String {
+    log::Shown(url).to_string()
+}
+
+/// Returns how the debug log shows a header; none if it is none.
+pub fn logged_header(name: &str, value: &[u8]) -> Option<String> {
+    let mut headers = HeaderMap::new();
+    headers.insert(HeaderName::from_bytes(name.as_bytes()).ok()?, HeaderValue::from_bytes(value).ok()?);
+    Some(log::Headers(&headers).to_string())
 }

@@ -3,9 +3,12 @@
 //! ```text
 //! Client ─▶ Endpoint (one a registry: origin, HTTP clients, limits) ─▶ transport (redirects, retries, 401)
 //!   │                                                                     └▶ auth (challenge, token cache, realms)
+//!   ├▶ mirror    who is asked in which order                 handshake, log  what went wrong, what went by
+//!   ├▶ certs, trust  authorities and certificates of ours     limits   how much at once
 //!   ├▶ document  manifests and indexes, checked            address  where a server may send us
 //!   ├▶ blob      streams, verified, resumed by range       url      origins, redaction
-//!   └▶ push      mount, upload, manifests                  auth_file, helper  docker's credentials
+//!   ├▶ push      asks and mounts; upload sends             keyring, auth_file, helper  docker's and podman's credentials
+//!   └▶ precheck  may it be pushed to?                      refusal  what to do about a no
 //! ```
 //!
 //! In: references, descriptors, content to push. Out: verified bytes. Nothing is kept on disk.
@@ -20,6 +23,7 @@ pub mod address;
 mod auth;
 pub mod auth_file;
 mod blob;
+mod certs;
 mod challenge;
 mod client;
 mod credentials;
@@ -28,18 +32,31 @@ mod endpoint;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod handshake;
 mod helper;
+pub mod keyring;
+mod limits;
+mod log;
+mod mirror;
+mod once;
+mod precheck;
 mod push;
 mod realm;
+mod refusal;
 mod transport;
+mod trust;
+mod upload;
 pub mod url;
 
 pub use blob::BlobStream;
+pub use certs::{CertificateFileError, KeyPair};
 pub use client::{Client, ClientOptions, HostOptions, Patience, Proxies};
-pub use credentials::{Account, Credentials, NoCredentials};
+pub use credentials::{Access, Account, Credentials, NoCredentials};
 pub use document::{CONFIG_LIMIT, Document, DocumentError, MANIFEST_LIMIT};
-pub(crate) use endpoint::{Maker, Trust};
+pub(crate) use endpoint::Maker;
 pub(crate) use error::reason;
 pub use error::{CredentialsError, RegistryError};
+pub use precheck::Permission;
 pub use push::{ByteReader, OnSent, Open, Pushed, Whereabouts};
+pub(crate) use trust::{Material, SystemRoots, Trust};
 pub use url::{Origin, RedactedUrl, Secret};

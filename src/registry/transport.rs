@@ -12,8 +12,10 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url, header};
 
 use super::challenge;
+use super::credentials::Access;
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
+use super::log;
 use super::url::{foreign_text, location};
 
 /// Redirects followed for one request.
@@ -51,6 +53,15 @@ pub(crate) enum Body<'a> {
     },
 }
 
+/// What a request is for, to be told when it is refused.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    pub(crate) repository: &'a str,
+    pub(crate) access: Access,
+    /// What the registry is asked to do: `take a blob`.
+    pub(crate) action: &'static str,
+}
+
 /// One request to a registry.
 #[derive(Clone)]
 pub(crate) struct Call<'a> {
@@ -85,8 +96,7 @@ impl Endpoint {
             let result = self.authorized(call).await;
             let wait = match &result {
                 Ok(response) => self.wait_after(response, attempt),
-                Err(error) if error.is_transient() => Some(self.backoff(attempt)),
-                Err(_) => None,
+                Err(error) => self.wait_after_error(error, attempt),
             };
             match wait {
                 Some(wait) if attempt < attempts => {
@@ -99,8 +109,25 @@ impl Endpoint {
         }
     }
 
+    /// Sends a request once, with what is known of the login, for what may well fail.
+    pub(crate) async fn send_once(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
+        let authorization = if self.owns(&call.url) { self.authorization(&call.scopes).await? } else { None };
+        self.follow(call, authorization.as_ref()).await
+    }
+
     pub(crate) fn backoff(&self, attempt: u32) -> Duration {
         self.patience.backoff.saturating_mul(1 << (attempt - 1).min(6)).min(self.patience.longest_wait)
+    }
+
+    /// Returns how long to wait before trying again what failed so, or none if that is no use.
+    pub(crate) fn wait_after_error(&self, error: &RegistryError, attempt: u32) -> Option<Duration> {
+        match error {
+            RegistryError::RateLimited { retry_after: Some(seconds), .. } => {
+                Some(Duration::from_secs(*seconds)).filter(|wait| *wait <= self.patience.longest_wait)
+            }
+            RegistryError::RateLimited { window, .. } => window.is_empty().then(|| self.backoff(attempt)),
+            error => error.is_transient().then(|| self.backoff(attempt)),
+        }
     }
 
     /// Returns how long to wait before trying again what was answered so, or none if that is no use.
@@ -112,7 +139,7 @@ impl Endpoint {
                 // A quota over hours does not come back within a retry.
                 None => (!response.headers().contains_key("ratelimit-limit")).then(|| self.backoff(attempt)),
             },
-            408 | 500 | 502..=504 => {
+            status if is_passing(status) => {
                 Some(asked.unwrap_or_else(|| self.backoff(attempt)).min(self.patience.longest_wait))
             }
             _ => None,
@@ -173,6 +200,22 @@ impl Endpoint {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(self.refuse(url, "it has a user in it"));
         }
+        log::request(&call.method, url, &call.headers, authorization.is_some());
+        let result = self.exchange(http, call, url, authorization).await;
+        match &result {
+            Ok(response) => log::response(response.status(), url, response.headers()),
+            Err(error) => log::failure(url, error),
+        }
+        result
+    }
+
+    async fn exchange(
+        &self,
+        http: &reqwest::Client,
+        call: &Call<'_>,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Response, RegistryError> {
         let mut request = http.request(call.method.clone(), url.clone()).headers(call.headers.clone());
         if let Some(value) = authorization {
             request = request.header(header::AUTHORIZATION, value);
@@ -216,7 +259,7 @@ impl Endpoint {
         }
     }
 
-    fn host_of(&self, url: &Url) -> String {
+    pub(crate) fn host_of(&self, url: &Url) -> String {
         if self.owns(url) { self.host.clone() } else { url.host_str().unwrap_or("").to_owned() }
     }
 
@@ -232,12 +275,17 @@ impl Endpoint {
         url: &Url,
         work: impl Future<Output = reqwest::Result<T>>,
     ) -> Result<T, RegistryError> {
-        let host = self.host_of(url);
         match tokio::time::timeout(limit, work).await {
-            Ok(result) => result.map_err(|e| RegistryError::Unreachable { host, cause: e.without_url() }),
-            Err(_) => Err(RegistryError::TimedOut { host, seconds: limit.as_secs() }),
+            Ok(result) => result.map_err(|error| self.broken(url, error)),
+            Err(_) => Err(RegistryError::TimedOut { host: self.host_of(url), seconds: limit.as_secs().max(1) }),
         }
     }
+}
+
+/// Returns whether a server that answers so may answer otherwise in a moment; those from 520 on are Cloudflare's for a server
+/// behind it that fails.
+pub(crate) fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 500 | 502..=504 | 520..=527)
 }
 
 fn is_redirect(status: StatusCode) -> bool {
@@ -282,41 +330,52 @@ pub(crate) async fn read(
 pub(crate) async fn expect(
     endpoint: &Endpoint,
     response: Response,
-    repository: &str,
-    action: &str,
+    wish: Wish<'_>,
     wanted: &[StatusCode],
 ) -> Result<Response, RegistryError> {
     if wanted.contains(&response.status()) {
         return Ok(response);
     }
-    Err(failure(endpoint, response, repository, action).await)
+    Err(failure(endpoint, response, wish).await)
 }
 
 /// Makes an error of an answer.
-pub(crate) async fn failure(endpoint: &Endpoint, response: Response, repository: &str, action: &str) -> RegistryError {
+pub(crate) async fn failure(endpoint: &Endpoint, response: Response, wish: Wish<'_>) -> RegistryError {
     let (host, status) = (endpoint.host.clone(), response.status().as_u16());
+    let (repository, access) = (wish.repository.to_owned(), wish.access);
+    let logged_in = endpoint.is_known(wish.repository);
     let headers = response.headers().clone();
     if status == 429 {
         let value = headers.get("ratelimit-limit").and_then(|v| v.to_str().ok());
         let window = value.and_then(challenge::rate_window).map(|w| format!(" (limit: {w})")).unwrap_or_default();
         let retry_after = retry_after(&headers, SystemTime::now()).map(|d| d.as_secs());
-        return RegistryError::RateLimited { host, window, retry_after };
+        return RegistryError::RateLimited { host, window, retry_after, logged_in };
+    }
+    if status == 400
+        && let Some(error) = endpoint.wants_tls(response.url()).await
+    {
+        return error;
     }
     // The body only explains; the status is what counts when the body cannot be read.
     let body = read(endpoint, response, "an error", ERROR_LIMIT).await.unwrap_or_default();
     let detail = explanation(&body).map(|d| format!(": {d}")).unwrap_or_default();
     if matches!(status, 401 | 403) {
         let withheld = endpoint.withheld();
-        return RegistryError::Denied { host, repository: repository.to_owned(), status, detail, withheld };
+        return RegistryError::Denied { host, repository, status, detail, access, logged_in, withheld };
     }
-    RegistryError::Status { host, action: action.to_owned(), status, detail }
+    RegistryError::Status { host, repository, action: wish.action, status, detail, access, logged_in }
 }
 
-/// Takes the messages out of an error document (OCI distribution-spec 1.1, error codes).
+/// Takes the messages out of an error document (OCI distribution-spec 1.1, error codes; token servers have their own).
 fn explanation(body: &[u8]) -> Option<String> {
-    #[derive(serde::Deserialize)]
+    #[derive(serde::Deserialize, Default)]
+    #[serde(default)]
     struct Errors {
         errors: Vec<One>,
+        details: String,
+        message: String,
+        error: String,
+        error_description: String,
     }
     #[derive(serde::Deserialize)]
     #[serde(default)]
@@ -326,8 +385,12 @@ fn explanation(body: &[u8]) -> Option<String> {
         message: String,
     }
     let errors: Errors = serde_json::from_slice(body).ok()?;
-    let texts = errors.errors.iter().take(3).map(|e| format!("{} {}", e.code, e.message));
-    let text = foreign_text(&texts.collect::<Vec<_>>().join("; "));
+    let mut texts: Vec<String> = errors.errors.iter().take(3).map(|e| format!("{} {}", e.code, e.message)).collect();
+    if texts.is_empty() {
+        let parts = [errors.error, errors.error_description, errors.details, errors.message];
+        texts.push(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "));
+    }
+    let text = foreign_text(&texts.join("; "));
     (!text.is_empty()).then_some(text)
 }
 
@@ -356,5 +419,13 @@ mod tests {
         let body = br#"{"errors":[{"code":"DENIED","message":"no\u001b[31m","detail":{}},{"code":"X"}]}"#;
         assert_eq!(explanation(body).as_deref(), Some("DENIED no[31m; X"));
         assert_eq!(explanation(b"<html>"), None);
+        assert_eq!(explanation(b"{}"), None);
+        for (body, expected) in [
+            (r#"{"details":"incorrect username or password"}"#, "incorrect username or password"),
+            (r#"{"message":"Unauthorized."}"#, "Unauthorized."),
+            (r#"{"error":"invalid_grant","error_description":"it has expired"}"#, "invalid_grant it has expired"),
+        ] {
+            assert_eq!(explanation(body.as_bytes()).as_deref(), Some(expected));
+        }
     }
 }

@@ -2,7 +2,8 @@
 
 use rbuild::registry::auth_file::{AuthFile, HelperSearch};
 use rbuild::registry::fuzzing::{
-    foreign_text, location as resolve, next_link, parse_url, rate_window, realms, sees_account,
+    foreign_text, location as resolve, logged_header, logged_url, next_link, parse_url, rate_window, realms,
+    sees_account,
 };
 use rbuild::registry::{Origin, RedactedUrl};
 
@@ -88,6 +89,16 @@ pub fn redact(data: &[u8]) {
         let shown = foreign_text(&text);
         shows_no_secret(&shown, data);
         assert!(shown.chars().count() <= 300 && !shown.contains(char::is_control), "{shown:?}");
+        let logged = logged_header("x-cache", text.as_bytes()).unwrap_or_default();
+        shows_no_secret(&logged, data);
+        assert!(!logged.contains(char::is_control) && logged.matches('"').count() % 2 == 0, "{logged:?}");
+    }
+    // No name that starts with an x is among those whose values are shown.
+    if let Some(url) = parse_url(&format!("{scheme}://{user}:{SECRET}@h{host}/{name}?x{name}={SECRET}&x&=#{SECRET}")) {
+        shows_no_secret(&logged_url(&url), data);
+    }
+    for header in [format!("x-{}-token", name.to_lowercase()), "set-cookie".into(), "authorization".into()] {
+        shows_no_secret(&logged_header(&header, SECRET.as_bytes()).unwrap_or_default(), data);
     }
 }
 

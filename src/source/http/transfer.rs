@@ -16,7 +16,7 @@ use super::spec::HttpSpec;
 use crate::dockerfile::giturl::percent_decoded;
 use crate::registry::address::{self, PrivateNames, Reach, SystemResolver};
 use crate::registry::url::literal_address;
-use crate::registry::{Maker, Origin, Patience, Proxies, RedactedUrl, Trust};
+use crate::registry::{Maker, Material, Origin, Patience, Proxies, RedactedUrl, SystemRoots, Trust};
 use crate::source::SecretLookup;
 
 /// Redirects followed for one request; Go's number.
@@ -68,7 +68,8 @@ impl Transfer {
             proxies,
             patience: Patience { connect: limits.connect, ..Patience::default() },
             resolver: Arc::new(SystemResolver::default()),
-            authorities: Vec::new(),
+            material: Material::default(),
+            system: SystemRoots::default(),
             private_names: PrivateNames::default(),
         };
         let (anywhere, public, private) = (OnceLock::new(), OnceLock::new(), OnceLock::new());

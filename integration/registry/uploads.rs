@@ -1,0 +1,259 @@
+//! Uploads to registries of every habit: those that keep what came before a cut, that take no pieces or nothing but pieces, that know
+//! no mount, that lie.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+use crate::support::fault_proxy::{Fault, FaultProxy, kind};
+
+/// What a registry does otherwise than it should.
+#[derive(Debug, Clone, Copy, Default)]
+struct Habits {
+    /// Answers this to PUT with a body.
+    whole: Option<u16>,
+    /// Answers this to PATCH.
+    pieces: Option<u16>,
+    /// Takes no request longer than this.
+    longest: Option<usize>,
+    /// Wants pieces of at least this.
+    least: Option<usize>,
+    /// Answers this to POST that asks for a mount.
+    mount: Option<u16>,
+    /// Answers this to HEAD.
+    head: Option<u16>,
+    /// Loses its first session.
+    forgets: bool,
+}
+
+/// A registry that keeps what came of an upload, and says how much that is.
+struct Resumable {
+    fake: FakeRegistry,
+    stored: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+async fn resumable(habits: Habits) -> Resumable {
+    let stored = Arc::new(Mutex::new(Vec::new()));
+    let (session, store) = (Mutex::new(Vec::new()), Arc::clone(&stored));
+    let lost = AtomicUsize::new(usize::from(habits.forgets));
+    let fake = FakeRegistry::start(move |asked| {
+        let mut session = session.lock().expect("lock");
+        let method = asked.line.split(' ').next().expect("method");
+        let place = |status: u16, have: usize| {
+            let range = format!("0-{}", have.saturating_sub(1));
+            Answer::new(status, "").header("location", format!("/v2/a/blobs/uploads/{have}")).header("range", range)
+        };
+        if habits.longest.is_some_and(|longest| asked.body.len() > longest) {
+            return Answer::new(413, "");
+        }
+        match method {
+            "HEAD" => Answer::new(habits.head.unwrap_or(404), ""),
+            "POST" if asked.line.contains("mount=") && habits.mount.is_some() => Answer::new(habits.mount.unwrap(), ""),
+            "POST" => {
+                session.clear();
+                let least = habits.least.unwrap_or(0).to_string();
+                Answer::new(202, "").header("location", "/v2/a/blobs/uploads/0").header("oci-chunk-min-length", least)
+            }
+            "GET" => place(204, session.len()),
+            _ if lost.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)).is_ok() => {
+                Answer::new(404, r#"{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN","message":"unknown"}]}"#)
+            }
+            "PATCH" if habits.pieces.is_some() => Answer::new(habits.pieces.unwrap(), ""),
+            "PATCH" => {
+                let start = format!("{}-", session.len());
+                if !asked.content_range.as_ref().is_some_and(|range| range.starts_with(&start)) {
+                    return place(416, session.len());
+                }
+                session.extend_from_slice(&asked.body);
+                place(202, session.len())
+            }
+            _ if habits.whole.is_some() && !asked.body.is_empty() => Answer::new(habits.whole.unwrap(), ""),
+            _ => {
+                session.extend_from_slice(&asked.body);
+                let digest = Digest::compute(&*session);
+                if !asked.line.ends_with(&format!("digest={}", digest.as_str().replace(':', "%3A"))) {
+                    return Answer::new(400, r#"{"errors":[{"code":"DIGEST_INVALID","message":"no"}]}"#);
+                }
+                store.lock().expect("lock").push(session.clone());
+                Answer::new(201, "").header("docker-content-digest", digest.to_string())
+            }
+        }
+    })
+    .await;
+    Resumable { fake, stored }
+}
+
+impl Resumable {
+    fn methods(&self) -> String {
+        let method = |line: String| line.split(' ').next().unwrap_or("").to_owned();
+        self.fake.lines().into_iter().map(method).collect::<Vec<_>>().join(" ")
+    }
+}
+
+async fn push(host: &str, content: &Bytes, from: &[Reference]) -> Result<Pushed, RegistryError> {
+    let (name, open) = (reference(host, "a"), opener(content));
+    let client = client(Account::Anonymous);
+    let layer = layer(content);
+    let push = client.push_blob(&name, &layer, &*open, Whereabouts::Repositories(from), silent());
+    tokio::time::timeout(Duration::from_secs(60), push).await.expect("nothing hangs")
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_where_it_was_cut() {
+    let content = noise(300_000);
+    for at in [2, 1000, 65_536, 150_000, 299_999] {
+        let registry = resumable(Habits::default()).await;
+        let fault = move |line: &str, count: usize| match (kind(line).as_str(), count) {
+            ("PUT upload", 0) => Fault::CutRequest(at),
+            _ => Fault::Pass,
+        };
+        let proxy = FaultProxy::start(&registry.fake.host, fault).await;
+        assert_eq!(push(&proxy.host, &content, &[]).await.expect("pushed"), Pushed::Uploaded, "cut at {at}");
+        assert_eq!(*registry.stored.lock().expect("lock"), [content.to_vec()], "cut at {at}");
+        let again = proxy.of_kind("PATCH upload");
+        let rest = format!("{at}-{}", content.len() - 1);
+        assert_eq!((again.len(), again[0].range.as_deref()), (1, Some(rest.as_str())), "cut at {at}");
+    }
+}
+
+#[tokio::test]
+async fn pieces_go_on_where_they_were_cut() {
+    let content = noise(40 << 20);
+    let registry = resumable(Habits { whole: Some(405), ..Habits::default() }).await;
+    let fault = |line: &str, count: usize| match (kind(line).as_str(), count) {
+        ("PATCH upload", 1) => Fault::CutRequest(3 << 20),
+        _ => Fault::Pass,
+    };
+    let proxy = FaultProxy::start(&registry.fake.host, fault).await;
+    push(&proxy.host, &content, &[]).await.expect("pushed");
+    assert!(*registry.stored.lock().expect("lock") == [content.to_vec()]);
+    let starts: Vec<u64> = proxy
+        .of_kind("PATCH upload")
+        .iter()
+        .map(|passed| passed.range.as_ref().and_then(|r| r.split('-').next()?.parse().ok()).expect("range"))
+        .collect();
+    assert_eq!(starts, [0, 16 << 20, 19 << 20, 35 << 20]);
+}
+
+#[tokio::test]
+async fn registries_take_a_blob_each_in_its_own_way() {
+    let small = noise(300_000);
+    let large = noise(5 << 20);
+    for (what, habits, content, methods) in [
+        ("as it should be", Habits::default(), &small, "HEAD POST PUT"),
+        ("only pieces", Habits { whole: Some(405), ..Habits::default() }, &small, "HEAD POST PUT HEAD GET PATCH PUT"),
+        (
+            "small requests only",
+            Habits { longest: Some(1 << 20), ..Habits::default() },
+            &large,
+            "HEAD POST PUT HEAD GET PATCH HEAD GET PATCH HEAD GET PATCH PATCH PATCH PATCH PATCH PUT",
+        ),
+        ("loses its session", Habits { forgets: true, ..Habits::default() }, &small, "HEAD POST PUT HEAD GET PUT"),
+        ("does not say what it has", Habits { head: Some(403), ..Habits::default() }, &small, "HEAD POST PUT"),
+    ] {
+        let registry = resumable(habits).await;
+        push(&registry.fake.host, content, &[]).await.unwrap_or_else(|e| panic!("{what}: {}", chain(&e)));
+        assert!(*registry.stored.lock().expect("lock") == [content.to_vec()], "{what}");
+        assert_eq!(registry.methods(), methods, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn pieces_are_as_long_as_the_registry_wants_them() {
+    let content = noise(41 << 20);
+    let habits = Habits { whole: Some(413), least: Some(20 << 20), ..Habits::default() };
+    let registry = resumable(habits).await;
+    push(&registry.fake.host, &content, &[]).await.expect("pushed");
+    let lengths: Vec<usize> =
+        registry.fake.asked().iter().filter(|a| a.line.starts_with("PATCH")).map(|a| a.body.len()).collect();
+    assert_eq!(lengths, [20 << 20, 20 << 20, 1 << 20]);
+}
+
+#[tokio::test]
+async fn where_no_pieces_are_taken_up_all_is_sent_again() {
+    let content = noise(300_000);
+    for refusal in [400, 404, 405, 416, 501] {
+        let registry = resumable(Habits { pieces: Some(refusal), ..Habits::default() }).await;
+        let fault = |line: &str, count: usize| match (kind(line).as_str(), count) {
+            ("PUT upload", 0) => Fault::CutRequest(100_000),
+            _ => Fault::Pass,
+        };
+        let proxy = FaultProxy::start(&registry.fake.host, fault).await;
+        push(&proxy.host, &content, &[]).await.unwrap_or_else(|e| panic!("{refusal}: {}", chain(&e)));
+        assert!(*registry.stored.lock().expect("lock") == [content.to_vec()], "{refusal}");
+        assert_eq!(proxy.of_kind("PATCH upload").len(), 1, "{refusal}");
+    }
+    let registry = resumable(Habits { whole: Some(405), pieces: Some(405), ..Habits::default() }).await;
+    let error = push(&registry.fake.host, &content, &[]).await.expect_err("it takes nothing");
+    assert!(matches!(error, RegistryError::Status { status: 405, .. }), "{error:?}");
+    assert!(registry.stored.lock().expect("lock").is_empty());
+}
+
+#[tokio::test]
+async fn a_mount_that_is_refused_is_an_upload() {
+    for refusal in [400, 401, 403, 404, 405, 500, 501] {
+        let registry = resumable(Habits { mount: Some(refusal), ..Habits::default() }).await;
+        let content = noise(1000);
+        let other = reference(&registry.fake.host, "other");
+        let pushed = push(&registry.fake.host, &content, &[other]).await;
+        assert_eq!(pushed.unwrap_or_else(|e| panic!("{refusal}: {}", chain(&e))), Pushed::Uploaded);
+        assert!(*registry.stored.lock().expect("lock") == [content.to_vec()], "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn r7_a_registry_that_stored_something_else_is_found_out() {
+    let other = Digest::compute("other").to_string();
+    let registry = FakeRegistry::start(move |asked| match asked.line.split(' ').next().expect("method") {
+        "POST" => Answer::new(202, "").header("location", "/session"),
+        "PUT" => Answer::new(201, "").header("docker-content-digest", other.clone()),
+        _ => Answer::new(404, ""),
+    })
+    .await;
+    let error = push(&registry.host, &noise(1000), &[]).await.expect_err("another digest");
+    assert!(matches!(error, RegistryError::Mismatch { .. }), "{error:?}");
+    let client = client(Account::Anonymous);
+    let target = reference(&registry.host, "a:1");
+    let error = client.push_manifest(&target, media::OCI_MANIFEST, &empty_image().1).await.expect_err("another digest");
+    assert!(matches!(error, RegistryError::Mismatch { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn content_that_cannot_be_read_is_not_the_networks_fault() {
+    let registry = resumable(Habits::default()).await;
+    let content = noise(1000);
+    let open: Box<Open> = Box::new(|| {
+        let good = std::io::Cursor::new(vec![0; 500]);
+        let bad = tokio_util::io::StreamReader::new(futures_util::stream::iter([Err::<Bytes, _>(
+            std::io::Error::other("the disk is gone"),
+        )]));
+        Box::pin(async move { Ok(Box::pin(tokio::io::AsyncReadExt::chain(good, bad)) as ByteReader) })
+    });
+    let client = client(Account::Anonymous);
+    let name = reference(&registry.fake.host, "a");
+    let layer = layer(&content);
+    let push = client.push_blob(&name, &layer, &*open, Whereabouts::Repositories(&[]), silent());
+    let error = push.await.expect_err("unreadable");
+    assert!(matches!(error, RegistryError::Content { .. }) && chain(&error).contains("the disk is gone"), "{error:?}");
+    assert!(registry.stored.lock().expect("lock").is_empty());
+    assert_eq!(registry.methods().matches("POST").count(), 1, "it is not tried again");
+}
+
+/// What a registry asks for while a push of many new layers goes on, as the order of methods.
+#[tokio::test]
+async fn layers_are_asked_for_before_the_first_is_sent() {
+    let registry = resumable(Habits::default()).await;
+    let client = client(Account::Anonymous);
+    let name = reference(&registry.fake.host, "a");
+    let contents: Vec<Bytes> = (0..20).map(|i| noise(1000 + i)).collect();
+    let openers: Vec<Box<Open>> = contents.iter().map(opener).collect();
+    let layers: Vec<Descriptor> = contents.iter().map(layer).collect();
+    let pushes = layers
+        .iter()
+        .zip(&openers)
+        .map(|(layer, open)| client.push_blob(&name, layer, &**open, Whereabouts::Repositories(&[]), silent()));
+    // The sessions of this registry are one, so most of these fail; what counts is what was asked first.
+    let _ = futures_util::future::join_all(pushes).await;
+    let methods = registry.methods();
+    let first: Vec<&str> = methods.split(' ').take(20).collect();
+    assert_eq!(first, ["HEAD"; 20], "{methods}");
+}

@@ -1,0 +1,98 @@
+//! Whether the outputs may be pushed, asked while the build starts, so that it is stopped at once where they may not.
+//!
+//! In: the repositories that are pushed to. Out: the build's cancellation, and the refusal to be told instead of it. Costs the build no
+//! time: nobody waits for the answer.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::diag::{Diagnostic, chain};
+use crate::export::{ExportError, ExportSpec};
+use crate::image::Reference;
+use crate::progress::{Event, Sink, Warning};
+use crate::registry::{Client, Permission};
+
+/// The check of one build.
+#[derive(Debug, Default)]
+pub(super) struct PushCheck {
+    cancel: CancellationToken,
+    refusal: Arc<Mutex<Option<Diagnostic>>>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl PushCheck {
+    /// Makes the check of a build that `stop` stops.
+    pub(super) fn new(stop: &CancellationToken) -> Self {
+        Self { cancel: stop.child_token(), refusal: Arc::default(), task: Mutex::default() }
+    }
+
+    /// Returns what stops the build, which is also a refusal.
+    pub(super) fn cancel(&self) -> CancellationToken {
+        self.cancel.clone()
+    }
+
+    /// Starts to ask for all repositories that `exports` push to.
+    pub(super) fn start(&self, client: &Arc<Client>, exports: &[ExportSpec], sink: &Arc<dyn Sink>) {
+        let places = places(exports);
+        if places.is_empty() {
+            return;
+        }
+        let (client, sink) = (Arc::clone(client), Arc::clone(sink));
+        let (cancel, refusal) = (self.cancel.clone(), Arc::clone(&self.refusal));
+        let task = tokio::spawn(async move {
+            if let Err(diagnostic) = ask(&client, places, &*sink).await {
+                *refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(diagnostic);
+                cancel.cancel();
+            }
+        });
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+    }
+
+    /// Returns whether a push was refused, which is told instead of what else stopped the build.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Takes the refusal.
+    pub(super) fn refusal(&self) -> Option<Diagnostic> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for PushCheck {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.abort();
+        }
+    }
+}
+
+fn places(exports: &[ExportSpec]) -> Vec<Reference> {
+    let pushed = exports.iter().filter_map(|export| match export {
+        ExportSpec::Image(target) if target.push => Some(&target.image.names),
+        _ => None,
+    });
+    let bare = |name: &Reference| (name.name(), Reference { tag: None, digest: None, ..name.clone() });
+    pushed.flatten().map(bare).collect::<BTreeMap<_, _>>().into_values().collect()
+}
+
+async fn ask(client: &Client, places: Vec<Reference>, sink: &dyn Sink) -> Result<(), Diagnostic> {
+    let asked = places.into_iter().map(|place| async move { (client.check_push(&place).await, place) });
+    let mut asked: FuturesUnordered<_> = asked.collect();
+    while let Some((answer, place)) = asked.next().await {
+        let name = place.to_string();
+        match answer {
+            Ok(Permission::Given) => tracing::debug!(%name, "it may be pushed to"),
+            Ok(Permission::Unknown(error)) => {
+                let text = format!("not known whether {name} may be pushed to: {}", chain(&error));
+                sink.send(Event::Warning(Warning::notice(text)));
+            }
+            Err(source) => return Err(Diagnostic::from_error(&ExportError::Push { name, source: Box::new(source) })),
+        }
+    }
+    Ok(())
+}

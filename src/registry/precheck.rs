@@ -1,0 +1,76 @@
+//! May it be pushed to? Asked before a build, so that it fails in its first second and not after its last step.
+//!
+//! In: a repository. Out: [`Permission`], or the refusal. An upload is begun and taken back: there is no other question to which
+//! registries give the answer that counts. Invariant: only what a push would certainly meet is an error; a registry that does not
+//! answer, or answers what a push need not care about, leaves the question open.
+
+use reqwest::{Method, StatusCode};
+
+use super::client::Client;
+use super::credentials::Access;
+use super::endpoint::Endpoint;
+use super::error::RegistryError;
+use super::transport::{self, Call, Scope, Wish};
+use super::url::location;
+use crate::image::Reference;
+
+/// What was found out.
+#[derive(Debug)]
+pub enum Permission {
+    /// It may be pushed to.
+    Given,
+    /// It is not known, for this reason.
+    Unknown(RegistryError),
+}
+
+impl Client {
+    /// Finds out whether the repository of `target` may be pushed to.
+    ///
+    /// # Errors
+    ///
+    /// The refusal that a push would meet.
+    pub async fn check_push(&self, target: &Reference) -> Result<Permission, RegistryError> {
+        match self.begin_upload(target).await {
+            Ok(()) => Ok(Permission::Given),
+            Err(error) if is_certain(&error) => Err(error),
+            Err(error) => Ok(Permission::Unknown(error)),
+        }
+    }
+
+    async fn begin_upload(&self, target: &Reference) -> Result<(), RegistryError> {
+        let endpoint = self.endpoint(&target.registry).await?;
+        let repository = target.repository.as_str();
+        let url = endpoint.url(&format!("{repository}/blobs/uploads/"))?;
+        let _turn = endpoint.limits.document().await;
+        let response = endpoint.send(&Call::new(Method::POST, url, vec![Scope::push(repository)])).await?;
+        let session = location(response.url(), response.headers());
+        let wish = Wish { repository, access: Access::Push, action: "begin an upload" };
+        transport::expect(&endpoint, response, wish, &[StatusCode::ACCEPTED, StatusCode::CREATED]).await?;
+        if let Some(session) = session.filter(|session| endpoint.owns(session)) {
+            take_back(&endpoint, repository, session).await;
+        }
+        Ok(())
+    }
+}
+
+/// Ends a session that nothing was sent to. Registries end it by themselves after a while, and some let nobody else.
+async fn take_back(endpoint: &Endpoint, repository: &str, session: reqwest::Url) {
+    let call = Call::new(Method::DELETE, session, vec![Scope::push(repository)]);
+    match endpoint.send_once(&call).await {
+        Ok(response) => tracing::debug!(%repository, status = %response.status(), "took the upload back"),
+        Err(error) => tracing::debug!(%repository, %error, "an upload was begun and not taken back"),
+    }
+}
+
+/// Returns whether a push would meet the same. A 404 or 405 is no refusal by itself: some registries know other ways only.
+fn is_certain(error: &RegistryError) -> bool {
+    match error {
+        RegistryError::Denied { .. } | RegistryError::Credentials { .. } => true,
+        RegistryError::Tls { lasting, .. } => *lasting,
+        RegistryError::CertificateFile { .. } => true,
+        RegistryError::Status { status: 400 | 404, detail, .. } => {
+            ["NAME_UNKNOWN", "NAME_INVALID"].iter().any(|code| detail.contains(code))
+        }
+        _ => false,
+    }
+}
