@@ -93,7 +93,7 @@ fn workspace() -> Result<PathBuf, Diagnostic> {
 pub(super) fn exports(args: &BuildArgs) -> Result<Vec<ExportSpec>, Diagnostic> {
     let parse = |text: &String| ExportSpec::parse(text).map_err(|error| Diagnostic::from_error(&error));
     let names = names(args)?;
-    let annotations = args.annotations.iter().map(annotation).collect::<Result<Vec<_>, _>>()?;
+    let annotations = annotations(&args.annotations)?;
     let named_push = |text: &str| {
         if names.is_empty() { text.to_owned() } else { format!("{text},\"name={}\"", args.tags.join(",")) }
     };
@@ -149,16 +149,28 @@ fn names(args: &BuildArgs) -> Result<Vec<Reference>, Diagnostic> {
     args.tags.iter().map(parse).collect()
 }
 
-/// `[level:]name=value`, as buildx takes it.
-fn annotation(text: &String) -> Result<Annotation, Diagnostic> {
-    let wrong = |why: &str| usage(format!("invalid value of --annotation: {text:?}: {why}"));
-    let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
-    let attribute = match key.split_once(':') {
-        Some((level, name)) if !level.contains('.') => format!("annotation-{level}.{name}"),
-        _ => format!("annotation.{key}"),
-    };
-    let parsed = annotations::parse(&attribute, value).ok_or_else(|| wrong("unknown level"))?;
-    parsed.map_err(|why| wrong(&why))
+/// `[level[,level]:]name=value`, as buildx takes it; each level may name a platform in brackets.
+///
+/// # Errors
+///
+/// A diagnostic that names the flag.
+pub(super) fn annotations(texts: &[String]) -> Result<Vec<Annotation>, Diagnostic> {
+    let mut found = Vec::new();
+    for text in texts {
+        let wrong = |why: &str| usage(format!("invalid value of --annotation: {text:?}: {why}"));
+        let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
+        let attributes = match key.split_once(':') {
+            Some((levels, name)) if !levels.contains('.') => {
+                levels.split(',').map(|level| format!("annotation-{level}.{name}")).collect()
+            }
+            _ => vec![format!("annotation.{key}")],
+        };
+        for attribute in attributes {
+            let parsed = annotations::parse(&attribute, value).ok_or_else(|| wrong("unknown level"))?;
+            found.push(parsed.map_err(|why| wrong(&why))?);
+        }
+    }
+    Ok(found)
 }
 
 fn usage(message: String) -> Diagnostic {

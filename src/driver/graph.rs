@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use crate::diag::{self, Diagnostic, Kind, LineRange};
 use crate::digest::Digest;
+use crate::frontend::Lowered;
 use crate::image::Platform;
 use crate::llb::{self, Definition, OpKind};
 use crate::ops::{self, Tree, Worker};
@@ -47,6 +48,14 @@ fn add_one(
         ignore_cache: vertex.metadata.ignore_cache,
     });
     added.map_err(|error| failed(error.to_string()))
+}
+
+/// Lists the platforms that steps run on.
+pub(super) fn run_platforms(lowered: &Lowered) -> Vec<Platform> {
+    let vertices =
+        lowered.results.iter().flat_map(|result| result.definition.vertices.iter().map(move |v| (v, result)));
+    let runs = vertices.filter(|(vertex, _)| matches!(vertex.op.kind, Some(OpKind::Exec(_))));
+    runs.map(|(vertex, result)| vertex.op.platform.clone().unwrap_or_else(|| result.platform.clone())).collect()
 }
 
 /// Returns the solver's edge of an LLB input.

@@ -18,6 +18,7 @@ mod contexts;
 pub mod explain;
 mod graph;
 mod held;
+pub mod imagetools;
 mod imports;
 mod outputs;
 mod packer;
@@ -38,10 +39,10 @@ use tokio_util::sync::CancellationToken;
 use crate::cdi::{Devices, Grants};
 use crate::diag::{Diagnostic, Kind, Location};
 use crate::digest::Digest;
-use crate::exec::{Entitlements, ExecOptions, Executor};
+use crate::exec::{Entitlements, ExecOptions, Executor, Machine};
 use crate::export::stop::Stop;
 use crate::frontend::{self, Lowered};
-use crate::image::{Platform, Reference};
+use crate::image::Reference;
 use crate::llb::json;
 use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
 use crate::progress::{Event, Sink, Warning};
@@ -148,6 +149,7 @@ async fn run(
         prepared = prepare(setup, request, sink) => prepared?,
         () = cancel.cancelled() => return Err(canceled()),
     };
+    outputs::check_platforms(&build.setup, &lowered)?;
     let Stations { client, store, snapshots, .. } = &*build.stations;
     build.warn_of_copies();
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
@@ -156,7 +158,8 @@ async fn run(
     let packer = Packer::new(Arc::clone(snapshots), ahead, bases, uploader);
     let executor = executor.await.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
     let executor = executor.map_err(|error| Diagnostic::from_error(&error))?;
-    let worker = Arc::new(build.worker(bridge, executor, Arc::new(packer.clone()))?);
+    let machine = Machine::examine(&build.setup.machine(), &graph::run_platforms(&lowered)).await;
+    let worker = Arc::new(build.worker(bridge, executor.on(machine), Arc::new(packer.clone()))?);
     let (stores, said) = tokio::select! {
         stores = imports.stores() => stores,
         () = cancel.cancelled() => return Err(canceled()),
@@ -424,7 +427,7 @@ impl Build {
             dockerfile_name: self.dockerfile.0.clone(),
             dockerfile,
             options: self.request.options.clone(),
-            worker_platforms: vec![Platform::host()],
+            worker_platforms: vec![self.setup.build_platform()],
             session: "rbuild".into(),
             channel,
         }

@@ -34,7 +34,16 @@ pub struct BlobStream {
     /// Cuts survived since the last byte.
     cuts: u32,
     deadline: Instant,
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Whether a blob that is read counts against those that are moved at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It does.
+    Own,
+    /// Whoever sends it to the same registry counts already; if all waited for a second turn, none would get one.
+    Shared,
 }
 
 impl fmt::Debug for BlobStream {
@@ -46,15 +55,34 @@ impl fmt::Debug for BlobStream {
 impl Client {
     /// Opens a blob of the repository of `name`; waits while four of this registry are being moved.
     pub async fn blob(&self, name: &Reference, descriptor: &Descriptor) -> Result<BlobStream, RegistryError> {
-        self.through_mirrors(name, |place| async move { self.blob_at(&place, descriptor).await }).await
+        self.blob_in_turn(name, descriptor, Turn::Own).await
     }
 
-    async fn blob_at(&self, name: &Reference, descriptor: &Descriptor) -> Result<BlobStream, RegistryError> {
+    pub(super) async fn blob_in_turn(
+        &self,
+        name: &Reference,
+        descriptor: &Descriptor,
+        turn: Turn,
+    ) -> Result<BlobStream, RegistryError> {
+        self.through_mirrors(name, |place| async move { self.blob_at(&place, descriptor, turn).await }).await
+    }
+
+    async fn blob_at(
+        &self,
+        name: &Reference,
+        descriptor: &Descriptor,
+        turn: Turn,
+    ) -> Result<BlobStream, RegistryError> {
         let endpoint = self.endpoint(&name.registry).await?;
         if descriptor.digest.algorithm() != "sha256" {
             return Err(endpoint.protocol(format!("{} is not a sha256 digest, the only kind read", descriptor.digest)));
         }
-        let permit = Arc::clone(&endpoint.blobs).acquire_owned().await.expect("the semaphore is never closed");
+        let permit = match turn {
+            Turn::Own => {
+                Some(Arc::clone(&endpoint.blobs).acquire_owned().await.expect("the semaphore is never closed"))
+            }
+            Turn::Shared => None,
+        };
         let deadline = Instant::now() + endpoint.transfer_limit(descriptor.size);
         let mut stream = BlobStream {
             endpoint,

@@ -4,6 +4,7 @@
 //! Client ─▶ Endpoint (one a registry: origin, HTTP clients, limits) ─▶ transport (redirects, retries, 401)
 //!   │                                                                     └▶ auth (challenge, token cache, realms)
 //!   ├▶ document  manifests and indexes, checked            address  where a server may send us
+//!   ├▶ copy      from one repository to another
 //!   ├▶ blob      streams, verified, resumed by range       url      origins, redaction
 //!   └▶ push      mount, upload, manifests                  auth_file, helper  docker's credentials
 //! ```
@@ -22,6 +23,7 @@ pub mod auth_file;
 mod blob;
 mod challenge;
 mod client;
+mod copy;
 mod credentials;
 pub mod document;
 mod endpoint;

@@ -16,6 +16,7 @@ use super::devices::StepDevices;
 use crate::checksum::Selector;
 use crate::digest::Digest;
 use crate::exec::{ExecMount, ExecSpec, ExitStatusKind, MountSource, RootTree, SecretData, Stream, proxy_variables};
+use crate::image::Platform;
 use crate::llb::{ExecOp, FileOpt, Mount, MountType};
 use crate::ops::caches::CacheUse;
 use crate::ops::keys::OpKey;
@@ -37,6 +38,7 @@ pub(super) struct ExecVertex {
     pub(super) digest: Digest,
     pub(super) name: String,
     pub(super) op: ExecOp,
+    pub(super) platform: Platform,
     pub(super) key: OpKey,
     /// Names of optional devices that are not there.
     pub(super) missing: Vec<String>,
@@ -77,6 +79,10 @@ impl Drop for StepAgent {
 impl Op<Tree> for ExecVertex {
     fn cache_map(&self) -> BoxFuture<'_, Result<CacheMap, OpError>> {
         Box::pin(async { Ok(self.key.map.clone()) })
+    }
+
+    fn check(&self) -> Result<(), OpError> {
+        Ok(self.worker.executor.runs(&self.platform)?)
     }
 
     fn content_key(&self, input: usize, result: Tree) -> BoxFuture<'_, Result<Option<Digest>, OpError>> {

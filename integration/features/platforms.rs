@@ -1,0 +1,200 @@
+//! Images of several platforms, and steps that no processor here runs.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{text, tool};
+use crate::support::build::{BOTH, Project, User};
+use crate::support::emulation::{As, Emulator, Registered, build_where, writers};
+use crate::support::registry::Registry;
+
+/// Two stages with a step each for the platform, and one that runs where the build does.
+pub(super) const TWO_STAGES: &str = "\
+FROM --platform=$BUILDPLATFORM scratch AS tools
+ARG BUILDARCH
+COPY writer-$BUILDARCH /writer
+RUN [\"/writer\", \"/tool\"]
+FROM scratch AS one
+ARG TARGETARCH
+COPY writer-$TARGETARCH /writer
+RUN [\"/writer\", \"/one\"]
+FROM scratch
+ARG TARGETARCH
+COPY writer-$TARGETARCH /writer
+COPY --from=one /one /
+COPY --from=tools /tool /
+ARG TARGETPLATFORM
+ENV MADE_FOR=$TARGETPLATFORM
+RUN [\"/writer\", \"/two\"]
+";
+
+const BOTH_PLATFORMS: &str = "linux/amd64,linux/arm64";
+/// Where everything is, qemu-user-static too.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+
+fn json(args: &[&str]) -> Value {
+    serde_json::from_str(&tool("skopeo", &[&["inspect", "--tls-verify=false"], args].concat())).unwrap()
+}
+
+#[test]
+fn steps_of_two_platforms_run_and_become_one_index() {
+    let registry = Registry::start();
+    let _emulator = Emulator::arm64();
+    for user in BOTH {
+        let project = writers(user, TWO_STAGES);
+        let name = format!("{}/{user:?}/app:1", registry.host).to_lowercase();
+        let (metadata, out) = (project.home().join("metadata"), project.home().join("out"));
+        let args = ["--platform", BOTH_PLATFORMS, "--push", "-t", &name, "-o", text(&out)];
+        let built = project.build(&[&args[..], &["--metadata-file", text(&metadata)]].concat()).success();
+        assert_eq!(built.count("/tool\"]\n"), 1, "a step of both is run once:\n{}", built.stderr);
+        let image = format!("docker://{name}");
+        let index = json(&["--raw", &image]);
+        let platforms: Vec<&str> = index["manifests"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["platform"]["architecture"].as_str().unwrap())
+            .collect();
+        assert_eq!(platforms, ["amd64", "arm64"]);
+        let metadata: Value = serde_json::from_slice(&fs::read(metadata).unwrap()).unwrap();
+        assert_eq!(metadata["containerimage.digest"], json(&[&image])["Digest"]);
+        assert_eq!(metadata["containerimage.descriptor"]["mediaType"], index["mediaType"]);
+        assert!(metadata.get("containerimage.config.digest").is_none());
+        for arch in ["amd64", "arm64"] {
+            let config = json(&["--override-os", "linux", "--override-arch", arch, "--config", &image]);
+            assert_eq!((&config["os"], &config["architecture"]), (&"linux".into(), &arch.into()));
+            assert!(config["config"]["Env"].to_string().contains(&format!("MADE_FOR=linux/{arch}")));
+            let file = |name: &str| fs::read_to_string(out.join(format!("linux_{arch}")).join(name)).unwrap();
+            assert_eq!((file("one"), file("two")), (format!("made on {arch}\n"), format!("made on {arch}\n")));
+            let own = rbuild::image::Platform::host().architecture;
+            assert_eq!(file("tool"), format!("made on {own}\n"), "a stage of the build platform is not emulated");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_nothing_runs_is_told_of_before_anything_is_built() {
+    let project = writers(User::Root, TWO_STAGES);
+    let args = ["--platform", "linux/arm64"];
+    for (who, path) in [(As::Root, PATH), (As::Unprivileged, "/nonexistent")] {
+        let told = build_where(&project, Registered::Nothing, who, path, &args).failure(5);
+        let told = told.says("programs for linux/arm64 do not run on this machine").says("no emulator is registered");
+        let told = told.says("docker run --privileged --rm tonistiigi/binfmt --install arm64");
+        let told = told.says("apt-get install qemu-user-static binfmt-support").says("FROM --platform=$BUILDPLATFORM");
+        assert_eq!(told.count("DONE"), told.count("[internal]"), "{}", told.stderr);
+    }
+    let told = build_where(&project, Registered::OutOfReach, As::Root, PATH, &args).failure(5);
+    let _ = told.says("cannot be reached from a container").says("flag F");
+    // Whatever the machine has: nothing emulates processors of the future.
+    let _ = project.build(&["--platform", "windows/amd64"]).failure(5).says("another operating system");
+}
+
+#[test]
+fn cached_steps_and_copies_need_no_emulator() {
+    let project = writers(User::Root, TWO_STAGES);
+    let cache = project.home().join("cache");
+    let (to, from) = (format!("type=local,dest={}", cache.display()), format!("type=local,src={}", cache.display()));
+    {
+        let _emulator = Emulator::arm64();
+        let _ = project.build(&["--platform", BOTH_PLATFORMS, "--cache-to", &format!("{to},mode=max")]).success();
+    }
+    let out = project.home().join("out");
+    let args = ["--platform", BOTH_PLATFORMS, "--cache-from", &from, "-o", text(&out)];
+    let again = build_where(&project, Registered::Nothing, As::Root, PATH, &args).success();
+    assert_eq!(again.count("/two\"]\n"), 2, "{}", again.stderr);
+    assert!(again.count("CACHED") >= 4, "{}", again.stderr);
+    assert_eq!(fs::read_to_string(out.join("linux_arm64/two")).unwrap(), "made on arm64\n");
+    project.file("Dockerfile", "FROM scratch\nARG TARGETARCH\nCOPY writer-$TARGETARCH /\n");
+    let args = ["--platform", BOTH_PLATFORMS];
+    let _ = build_where(&project, Registered::Nothing, As::Root, PATH, &args).success();
+}
+
+#[test]
+fn a_user_namespace_of_our_own_gets_emulators_of_its_own() {
+    let project = writers(User::Root, TWO_STAGES);
+    let out = project.home().join("out");
+    let args = ["--debug", "--platform", BOTH_PLATFORMS, "-o", text(&out)];
+    let built = build_where(&project, Registered::Nothing, As::Unprivileged, PATH, &args).success();
+    let _ = built.says("registered emulators for this build alone");
+    assert_eq!(fs::read_to_string(out.join("linux_arm64/two")).unwrap(), "made on arm64\n");
+    let again = build_where(&project, Registered::Nothing, As::Root, PATH, &["--no-cache", "--platform=linux/arm64"]);
+    let _ = again.failure(5).says("no emulator is registered");
+}
+
+#[test]
+fn an_image_of_two_platforms_carries_the_cache_of_both() {
+    let registry = Registry::start();
+    let _emulator = Emulator::arm64();
+    let project = writers(User::Rootless, TWO_STAGES);
+    let name = format!("{}/inline:1", registry.host);
+    let args = ["--platform", BOTH_PLATFORMS, "--push", "-t", &name, "--cache-to", "type=inline"];
+    let _ = project.build(&args).success();
+    let fresh = writers(User::Rootless, TWO_STAGES);
+    let from = format!("type=registry,ref={name}");
+    let built = fresh.build(&["--platform", BOTH_PLATFORMS, "--cache-from", &from, "--push", "-t", &name]).success();
+    assert!(built.count("CACHED") >= 6, "{}", built.stderr);
+    for arch in ["amd64", "arm64"] {
+        assert_eq!(built.count(&format!("made on {arch}")), 0);
+    }
+}
+
+#[test]
+fn what_holds_one_platform_is_refused_several_before_the_build() {
+    let project = Project::with(User::Rootless, "FROM scratch\nCOPY a /\n");
+    project.file("a", "a");
+    let tar = project.home().join("image.tar");
+    let output = format!("type=docker,dest={}", tar.display());
+    let told = project.build(&["--platform", BOTH_PLATFORMS, "-o", &output]).failure(2);
+    let told = told.says("docker's image format holds one platform, and not linux/amd64, linux/arm64");
+    let _ = told.says("type=oci,dest=").silent_about("COPY a /");
+    assert!(!tar.exists());
+    // Twice the same is one.
+    let _ = project.build(&["--platform", "linux/arm64,linux/arm64/v8", "-o", &output]).success();
+    let config = json(&["--config", &format!("docker-archive:{}", tar.display())]);
+    assert_eq!(config["architecture"], "arm64");
+}
+
+#[test]
+fn trees_of_several_platforms_are_kept_apart_or_put_together() {
+    for user in BOTH {
+        let project = Project::with(user, "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /\n");
+        project.file("amd64/amd64", "a").file("arm64/arm64", "b");
+        let at = |name: &str| project.home().join(name);
+        let (together, tar) = (at("together"), at("tar"));
+        let outputs = [
+            format!("type=local,dest={},platform-split=false", together.display()),
+            format!("type=tar,dest={}", tar.display()),
+        ];
+        let _ = project.build(&["--platform", BOTH_PLATFORMS, "-o", &outputs[0], "-o", &outputs[1]]).success();
+        assert!(together.join("amd64").exists() && together.join("arm64").exists());
+        let listed = tool("tar", &["-tf", text(&tar)]);
+        assert!(listed.contains("linux_amd64/amd64\n") && listed.contains("linux_arm64/arm64\n"), "{listed}");
+        let one = at("one");
+        let split = format!("type=local,dest={},platform-split=true", one.display());
+        let _ = project.build(&["--platform", "linux/arm64", "-o", &split]).success();
+        assert!(one.join("linux_arm64/arm64").exists());
+        let multi = at("multi");
+        let args = ["--platform", "linux/arm64", "--build-arg", "BUILDKIT_MULTI_PLATFORM=1", "-o", text(&multi)];
+        let _ = project.build(&args).success();
+        assert!(multi.join("linux_arm64/arm64").exists(), "one asked for as if it were several");
+    }
+}
+
+#[test]
+fn annotations_are_for_levels_and_platforms() {
+    let project = Project::with(User::Rootless, "FROM scratch\nCOPY a /\n");
+    project.file("a", "a");
+    let annotations =
+        ["index,manifest:both=1", "manifest[linux/arm64]:arm=2", "manifest-descriptor[linux/amd64]:descriptor=3"];
+    let mut args = vec!["--platform", BOTH_PLATFORMS];
+    args.extend(annotations.iter().flat_map(|annotation| ["--annotation", *annotation]));
+    let layout = super::image::Layout::built(&project, &args);
+    let root = layout.root();
+    assert_eq!(root["annotations"], serde_json::json!({"both": "1"}));
+    assert_eq!(root["manifests"][0]["annotations"], serde_json::json!({"descriptor": "3"}));
+    assert!(root["manifests"][1].get("annotations").is_none());
+    let manifest = |at: usize| layout.document(&root["manifests"][at]["digest"])["annotations"].clone();
+    assert_eq!(manifest(0), serde_json::json!({"both": "1"}));
+    assert_eq!(manifest(1), serde_json::json!({"both": "1", "arm": "2"}));
+}
