@@ -123,6 +123,20 @@ fn a_user_namespace_of_our_own_gets_emulators_of_its_own() {
 }
 
 #[test]
+fn platforms_of_the_configuration_are_believed_and_the_first_is_built_for() {
+    let dockerfile = "FROM scratch\nARG BUILDARCH\nCOPY writer-$BUILDARCH /writer\nRUN [\"/writer\", \"/made\"]\n";
+    let project = writers(User::Root, dockerfile);
+    let config = project.home().join("buildkitd.toml");
+    fs::write(&config, "[worker.oci]\nplatforms = [\"linux/arm64\", \"linux/amd64\"]\n").unwrap();
+    let args = ["--config", text(&config)];
+    let told = build_where(&project, Registered::Nothing, As::Root, PATH, &args).failure(1);
+    let _ = told.says("Exec format error").silent_about("no emulator is registered");
+    project.file("Dockerfile", "FROM scratch\nARG BUILDARCH\nCOPY writer-$BUILDARCH /writer\n");
+    let layout = super::image::Layout::built(&project, &args);
+    assert_eq!(layout.config()["architecture"], "arm64");
+}
+
+#[test]
 fn an_image_of_two_platforms_carries_the_cache_of_both() {
     let registry = Registry::start();
     let _emulator = Emulator::arm64();

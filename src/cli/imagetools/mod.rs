@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::closed_output;
-use crate::config::{Environment, Settings};
+use crate::config::{Configuration, Environment};
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::Setup;
 use crate::image::Reference;
@@ -54,12 +54,15 @@ impl ClientArgs {
         if self.builder.is_some() {
             return Err(wrong("`--builder` is refused: rbuild is its own builder, leave it out"));
         }
-        let settings = Settings::load(self.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
+        let loaded = Configuration::load(self.config.as_deref(), environment);
+        let Configuration { settings, warnings, notes, .. } = loaded.map_err(|e| Diagnostic::from_error(&e))?;
         super::start_tracing(
             super::args::ProgressMode::Auto,
             self.debug || settings.debug,
             super::display::commands(environment),
         );
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        notes.iter().for_each(|note| tracing::debug!("{note}"));
         let here = std::env::current_dir().ok().filter(|here| here.parent().is_some() && *here != environment.home());
         Ok(Setup {
             registries: settings.registries.iter().map(|(host, o)| (host.clone(), super::host_options(o))).collect(),
