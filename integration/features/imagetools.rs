@@ -5,10 +5,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::platforms::TWO_STAGES;
+use super::platforms::two_stages;
 use super::{text, tool};
 use crate::support::build::{BOTH, Output, Project, User, binary, run};
-use crate::support::emulation::{Emulator, writers};
+use crate::support::emulation::Emulator;
 use crate::support::registry::{PASSWORD, Registry, USER};
 
 fn imagetools(project: &Project, args: &[&str]) -> Output {
@@ -42,7 +42,7 @@ fn an_index_merged_from_pushes_by_digest_is_that_of_one_build() {
     let registry = Registry::start();
     let _emulator = Emulator::arm64();
     for user in BOTH {
-        let project = writers(user, TWO_STAGES);
+        let project = two_stages(user, &registry);
         let name = format!("{}/{user:?}/app", registry.host).to_lowercase();
         let built = format!("{name}:built");
         let _ = project.build(&["--platform", "linux/amd64,linux/arm64", "--push", "-t", &built]).success();

@@ -158,8 +158,7 @@ async fn run(
     let packer = Packer::new(Arc::clone(snapshots), ahead, bases, uploader);
     let executor = executor.await.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
     let executor = executor.map_err(|error| Diagnostic::from_error(&error))?;
-    let machine = Machine::examine(&build.setup.machine(), &graph::run_platforms(&lowered)).await;
-    let worker = Arc::new(build.worker(bridge, executor.on(machine), Arc::new(packer.clone()))?);
+    let worker = build.worker_for(&lowered, bridge, executor, Arc::new(packer.clone())).await?;
     let (stores, said) = tokio::select! {
         stores = imports.stores() => stores,
         () = cancel.cancelled() => return Err(canceled()),
@@ -494,6 +493,7 @@ impl Build {
             store: Arc::clone(&self.stations.store),
             snapshots: Arc::clone(&self.stations.snapshots),
             executor,
+            bases: BTreeMap::new(),
             images: self.stations.images(),
             resolved: bridge.resolved(),
             layouts,
@@ -509,6 +509,20 @@ impl Build {
             witness: self.recorder.clone().map(|recorder| -> Arc<dyn crate::ops::Witness> { recorder }),
             materialised: Materialised::default(),
         })
+    }
+
+    /// Makes the worker of a build, which knows which steps can run here.
+    async fn worker_for(
+        &self,
+        lowered: &Lowered,
+        bridge: DriverBridge,
+        executor: Executor,
+        layers: Arc<dyn LayerObserver>,
+    ) -> Result<Arc<Worker>, Diagnostic> {
+        let bases = graph::base_platforms(lowered, &bridge.resolved());
+        let platforms: Vec<_> = graph::run_platforms(lowered).into_iter().chain(bases.values().cloned()).collect();
+        let machine = Machine::examine(&self.setup.machine(), &platforms).await;
+        Ok(Arc::new(Worker { bases, ..self.worker(bridge, executor.on(machine), layers)? }))
     }
 
     /// Returns the steps whose layers are packed while others still run.

@@ -110,6 +110,13 @@ pub enum Stage {
     Program,
 }
 
+impl ExecError {
+    /// Returns whether the kernel did not know how to start the program.
+    pub fn is_unknown_program(&self) -> bool {
+        matches!(self, Self::Setup { stage: Stage::Program, message } if message.contains("Exec format error"))
+    }
+}
+
 impl Diagnose for ExecError {
     fn kind(&self) -> Kind {
         match self {
