@@ -6,7 +6,7 @@ use std::fs;
 use serde_json::Value;
 
 use super::{text, tool};
-use crate::support::build::{BOTH, Output, Project, User};
+use crate::support::build::{BOTH, Output, Project, User, run};
 use crate::support::emulation::{As, Emulator, Registered, build_where, writers};
 use crate::support::registry::Registry;
 
@@ -194,6 +194,22 @@ fn what_holds_one_platform_is_refused_several_before_the_build() {
     let _ = project.build(&["--platform", "linux/arm64,linux/arm64/v8", "-o", &output]).success();
     let config = json(&["--config", &format!("docker-archive:{}", tar.display())]);
     assert_eq!(config["architecture"], "arm64");
+}
+
+#[test]
+fn the_environment_and_local_name_platforms() {
+    let project = Project::with(User::Rootless, "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /\n");
+    project.file("amd64/name", "amd64").file("arm64/name", "arm64");
+    let own = rbuild::image::Platform::host().architecture;
+    for (args, expected) in
+        [(&[][..], "arm64"), (&["--platform", "local"], &own), (&["--platform", "linux/amd64"], "amd64")]
+    {
+        let out = project.home().join(format!("out-{expected}-{}", args.len()));
+        let mut command = project.rbuild_command(&[&["-o", text(&out)], args].concat());
+        command.env("DOCKER_DEFAULT_PLATFORM", "linux/arm64").arg(project.context());
+        let _ = run(command).success();
+        assert_eq!(fs::read_to_string(out.join("name")).unwrap(), expected);
+    }
 }
 
 #[test]

@@ -360,11 +360,8 @@ fn options(args: &BuildArgs, environment: &Environment) -> Result<BTreeMap<Strin
     if let Some(target) = &args.target {
         set("target", target.clone());
     }
-    if !args.platforms.is_empty() {
-        for platform in &args.platforms {
-            known_platform(platform)?;
-        }
-        set("platform", args.platforms.join(","));
+    if let Some(platforms) = platforms(args, environment)? {
+        set("platform", platforms);
     }
     if args.no_cache && !args.no_cache_filter.is_empty() {
         let text = "`--no-cache` and `--no-cache-filter` ask for different things".to_owned();
@@ -409,6 +406,24 @@ fn limit(flag: &str, value: &str) -> Result<String, Diagnostic> {
     let wrong =
         |e| usage(format!("invalid value of {flag}: {e}")).hinted(format!("write a number and a unit: `{flag} 512m`"));
     crate::dockerfile::size::parse(value).map(|bytes| bytes.to_string()).map_err(wrong)
+}
+
+/// Returns the platforms that flags name, or the environment where they name none; `local` is this machine's.
+fn platforms(args: &BuildArgs, environment: &Environment) -> Result<Option<String>, Diagnostic> {
+    let default = environment.text("DOCKER_DEFAULT_PLATFORM").unwrap_or_default();
+    let named =
+        args.platforms.iter().map(String::as_str).chain(default.split(',').filter(|_| args.platforms.is_empty()));
+    let mut platforms = Vec::new();
+    for platform in named.filter(|platform| !platform.is_empty()) {
+        match platform {
+            "local" => platforms.push(Platform::host().to_string()),
+            platform => {
+                known_platform(platform)?;
+                platforms.push(platform.to_owned());
+            }
+        }
+    }
+    Ok(Some(platforms.join(",")).filter(|platforms| !platforms.is_empty()))
 }
 
 /// What no machine is called is a slip of the pen.

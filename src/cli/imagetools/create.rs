@@ -1,6 +1,6 @@
 //! `rbuild imagetools create`: an index of images that are there, as `docker buildx imagetools create` makes it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -126,7 +126,7 @@ fn tag_of(text: &str) -> Result<Reference, Diagnostic> {
     }
 }
 
-fn read(file: &PathBuf) -> Result<String, Diagnostic> {
+fn read(file: &Path) -> Result<String, Diagnostic> {
     let failed = |error: std::io::Error| wrong(format!("failed to read {}: {error}", file.display()));
     let mut text = String::new();
     let opened = std::fs::File::open(file).map_err(failed)?;
