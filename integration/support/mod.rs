@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod canary;
 pub(crate) mod debian;
+pub(crate) mod emulation;
 pub(crate) mod engine;
 pub(crate) mod fake_registry;
 pub(crate) mod fault_proxy;

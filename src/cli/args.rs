@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::du::DuArgs;
+use super::imagetools::ImagetoolsCommand;
 use super::prune::PruneArgs;
 
 /// Builds a Dockerfile once and exits: no daemon, no privilege.
@@ -43,6 +44,10 @@ pub enum Command {
     /// Shows what is stored
     #[command(args_override_self = true)]
     Du(DuArgs),
+
+    /// Puts images of registries together, and shows them
+    #[command(subcommand)]
+    Imagetools(ImagetoolsCommand),
 
     /// Says why each step of the last build of a context ran or was cached
     #[command(args_override_self = true)]

@@ -39,8 +39,8 @@ impl Sink for Channel {
 
 impl Screen {
     /// Starts the display that flags and environment ask for, on standard error.
-    pub(super) fn start(args: &BuildArgs, environment: &Environment) -> (Self, Arc<dyn Sink>) {
-        let (mode, options) = choose(args, environment);
+    pub(super) fn start(how: impl Into<How>, environment: &Environment) -> (Self, Arc<dyn Sink>) {
+        let (mode, options) = choose(how, environment);
         let (events, receiver) = mpsc::sync_channel(QUEUE);
         let display = display(mode, Box::new(std::io::stderr()), options);
         let thread = std::thread::spawn(move || show(display, &receiver));
@@ -59,11 +59,26 @@ impl Screen {
     }
 }
 
+/// How progress is to be shown, as flags say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct How {
+    pub(super) progress: ProgressMode,
+    pub(super) quiet: bool,
+    pub(super) debug: bool,
+}
+
+impl From<&BuildArgs> for How {
+    fn from(args: &BuildArgs) -> Self {
+        Self { progress: args.progress, quiet: args.quiet, debug: args.debug }
+    }
+}
+
 /// Decides how progress is shown.
-pub(super) fn choose(args: &BuildArgs, environment: &Environment) -> (Mode, DisplayOptions) {
+pub(super) fn choose(how: impl Into<How>, environment: &Environment) -> (Mode, DisplayOptions) {
+    let how = how.into();
     let terminal = std::io::stderr().is_terminal() && environment.text("TERM") != Some("dumb");
-    let mode = match args.progress {
-        _ if args.quiet => Mode::Quiet,
+    let mode = match how.progress {
+        _ if how.quiet => Mode::Quiet,
         ProgressMode::Quiet => Mode::Quiet,
         ProgressMode::Plain => Mode::Plain,
         ProgressMode::Rawjson => Mode::RawJson,
@@ -75,7 +90,7 @@ pub(super) fn choose(args: &BuildArgs, environment: &Environment) -> (Mode, Disp
     let options = DisplayOptions {
         colors: if colored || environment.is_set("GITHUB_ACTIONS") { Colors::Keep } else { Colors::Drop },
         commands: commands(environment),
-        warnings: if args.debug { WarningDetail::Full } else { WarningDetail::Short },
+        warnings: if how.debug { WarningDetail::Full } else { WarningDetail::Short },
         size: crate::sys::terminal::size_of_stderr().unwrap_or((80, 24)),
     };
     (mode, options)

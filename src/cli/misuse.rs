@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::diag::{Diagnostic, Kind, suggest};
 
 /// Words that come before the flags.
-const COMMANDS: [&str; 6] = ["build", "debug", "du", "explain", "help", "prune"];
+const COMMANDS: [&str; 7] = ["build", "debug", "du", "explain", "help", "imagetools", "prune"];
 
 /// Turns an error of the parser into a diagnostic; none for help and version, which are no errors.
 pub(super) fn diagnostic(error: &clap::Error) -> Option<Diagnostic> {
@@ -17,12 +17,18 @@ pub(super) fn diagnostic(error: &clap::Error) -> Option<Diagnostic> {
         ErrorKind::InvalidSubcommand => unknown_command(error),
         ErrorKind::InvalidValue => invalid_value(error),
         ErrorKind::ArgumentConflict => conflict(error),
-        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            usage("`debug` wants a command".into()).hinted("write `rbuild debug dump-llb [OPTIONS] [PATH]`")
-        }
+        ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => missing_command(error),
         _ => usage(first_line(error)).hinted(HELP),
     };
     Some(told)
+}
+
+fn missing_command(error: &clap::Error) -> Diagnostic {
+    match error.render().to_string().contains("imagetools") {
+        true => usage("`imagetools` wants a command".into())
+            .hinted("write `rbuild imagetools create -t NAME SOURCE...` or `rbuild imagetools inspect NAME`"),
+        false => usage("`debug` wants a command".into()).hinted("write `rbuild debug dump-llb [OPTIONS] [PATH]`"),
+    }
 }
 
 /// Words up to this length are near to any other.

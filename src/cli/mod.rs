@@ -11,6 +11,7 @@ mod dump;
 mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod imagetools;
 mod misuse;
 mod notice;
 pub mod prune;
@@ -74,6 +75,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<ExitCode, Diagnostic> {
         Some(Command::Build(args)) => build_or_call(&args, environment),
         Some(Command::Prune(args)) => prune::prune(&args, environment),
         Some(Command::Du(args)) => du::du(&args, environment),
+        Some(Command::Imagetools(command)) => imagetools::imagetools(&command, environment),
         Some(Command::Explain(args)) => explain::explain(&args, environment).map(done),
         Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, environment).map(done),
     }
@@ -102,7 +104,7 @@ struct Prepared {
 fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diagnostic> {
     let loaded = Configuration::load(args.config.as_deref(), environment);
     let Configuration { settings, warnings, notes, .. } = loaded.map_err(|e| Diagnostic::from_error(&e))?;
-    start_tracing(args, args.debug || settings.debug, display::commands(environment));
+    start_tracing(args.progress, args.debug || settings.debug, display::commands(environment));
     warnings.iter().for_each(|warning| notice::tell(args, environment, warning));
     notes.iter().for_each(|note| tracing::debug!("{note}"));
     let request = request::build_request(args, environment, &mut std::io::stdin().lock())?;
@@ -123,7 +125,8 @@ fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> 
     }
     let (screen, sink) = Screen::start(args, environment);
     let squash = entered.mode == rootless::Mode::SingleId;
-    let setup = setup(args, environment, &prepared, squash);
+    let setup =
+        Setup { own_namespace: entered.mode != rootless::Mode::Root, ..setup(args, environment, &prepared, squash) };
     let explained = setup.explained.clone();
     let result = on_runtime(sink, |sink, cancel| driver::build(setup, prepared.request, sink, cancel));
     screen.finish();
@@ -182,6 +185,8 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         proxies: proxies(environment),
         parallelism: settings.oci.max_parallelism,
         squash_ids,
+        platforms: settings.oci.platforms.clone(),
+        own_namespace: false,
         devices: devices(settings),
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
@@ -270,8 +275,8 @@ impl Write for LogWriter {
 }
 
 /// A program that reads JSON gets no lines of a log, unless it asks.
-fn start_tracing(args: &BuildArgs, debug: bool, commands: Commands) {
-    let directives = match args.progress {
+fn start_tracing(progress: args::ProgressMode, debug: bool, commands: Commands) {
+    let directives = match progress {
         _ if debug => "warn,rbuild=debug",
         args::ProgressMode::Rawjson => "off",
         _ => "warn",

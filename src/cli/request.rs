@@ -96,7 +96,7 @@ fn workspace() -> Result<PathBuf, Diagnostic> {
 pub(super) fn exports(args: &BuildArgs) -> Result<Vec<ExportSpec>, Diagnostic> {
     let parse = |text: &String| ExportSpec::parse(text).map_err(|error| Diagnostic::from_error(&error));
     let names = names(args)?;
-    let annotations = args.annotations.iter().map(annotation).collect::<Result<Vec<_>, _>>()?;
+    let annotations = annotations(&args.annotations)?;
     let named_push = |text: &str| {
         if names.is_empty() { text.to_owned() } else { format!("{text},\"name={}\"", args.tags.join(",")) }
     };
@@ -164,16 +164,28 @@ fn tag_hint(tag: &str, error: &ReferenceError) -> String {
     format!("write `--tag {lower}`; in a workflow, bash has `${{GITHUB_REPOSITORY,,}}` for the name in lower case")
 }
 
-/// `[level:]name=value`, as buildx takes it.
-fn annotation(text: &String) -> Result<Annotation, Diagnostic> {
-    let wrong = |why: &str| usage(format!("invalid value of --annotation: {text:?}: {why}"));
-    let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
-    let attribute = match key.split_once(':') {
-        Some((level, name)) if !level.contains('.') => format!("annotation-{level}.{name}"),
-        _ => format!("annotation.{key}"),
-    };
-    let parsed = annotations::parse(&attribute, value).ok_or_else(|| wrong("unknown level"))?;
-    parsed.map_err(|why| wrong(&why))
+/// `[level[,level]:]name=value`, as buildx takes it; each level may name a platform in brackets.
+///
+/// # Errors
+///
+/// A diagnostic that names the flag.
+pub(super) fn annotations(texts: &[String]) -> Result<Vec<Annotation>, Diagnostic> {
+    let mut found = Vec::new();
+    for text in texts {
+        let wrong = |why: &str| usage(format!("invalid value of --annotation: {text:?}: {why}"));
+        let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
+        let attributes = match key.split_once(':') {
+            Some((levels, name)) if !levels.contains('.') => {
+                levels.split(',').map(|level| format!("annotation-{level}.{name}")).collect()
+            }
+            _ => vec![format!("annotation.{key}")],
+        };
+        for attribute in attributes {
+            let parsed = annotations::parse(&attribute, value).ok_or_else(|| wrong("unknown level"))?;
+            found.push(parsed.map_err(|why| wrong(&why))?);
+        }
+    }
+    Ok(found)
 }
 
 fn usage(message: String) -> Diagnostic {
@@ -369,11 +381,8 @@ fn options(args: &BuildArgs, environment: &Environment) -> Result<BTreeMap<Strin
     if let Some(target) = &args.target {
         set("target", target.clone());
     }
-    if !args.platforms.is_empty() {
-        for platform in &args.platforms {
-            known_platform(platform)?;
-        }
-        set("platform", args.platforms.join(","));
+    if let Some(platforms) = platforms(args, environment)? {
+        set("platform", platforms);
     }
     if args.no_cache && !args.no_cache_filter.is_empty() {
         let text = "`--no-cache` and `--no-cache-filter` ask for different things".to_owned();
@@ -418,6 +427,24 @@ fn limit(flag: &str, value: &str) -> Result<String, Diagnostic> {
     let wrong =
         |e| usage(format!("invalid value of {flag}: {e}")).hinted(format!("write a number and a unit: `{flag} 512m`"));
     crate::dockerfile::size::parse(value).map(|bytes| bytes.to_string()).map_err(wrong)
+}
+
+/// Returns the platforms that flags name, or the environment where they name none; `local` is this machine's.
+fn platforms(args: &BuildArgs, environment: &Environment) -> Result<Option<String>, Diagnostic> {
+    let default = environment.text("DOCKER_DEFAULT_PLATFORM").unwrap_or_default();
+    let named =
+        args.platforms.iter().map(String::as_str).chain(default.split(',').filter(|_| args.platforms.is_empty()));
+    let mut platforms = Vec::new();
+    for platform in named.filter(|platform| !platform.is_empty()) {
+        match platform {
+            "local" => platforms.push(Platform::host().to_string()),
+            platform => {
+                known_platform(platform)?;
+                platforms.push(platform.to_owned());
+            }
+        }
+    }
+    Ok(Some(platforms.join(",")).filter(|platforms| !platforms.is_empty()))
 }
 
 /// What no machine is called is a slip of the pen.

@@ -7,11 +7,16 @@ use std::time::SystemTime;
 
 use crate::diag::{self, Diagnostic, Kind, LineRange};
 use crate::digest::Digest;
+use crate::frontend::Lowered;
 use crate::image::Platform;
 use crate::llb::{self, Definition, OpKind};
 use crate::ops::{self, Tree, Worker};
 use crate::progress::{Event, Sink, Vertex, Warning};
 use crate::solver::{self, CacheError, Completion, Graph, Observer};
+use crate::source::ResolvedImage;
+
+/// Images that the frontend resolved, by source identifier and platform.
+type Resolved = BTreeMap<(String, Platform), ResolvedImage>;
 
 /// Adds the vertices of a definition to the graph.
 ///
@@ -47,6 +52,33 @@ fn add_one(
         ignore_cache: vertex.metadata.ignore_cache,
     });
     added.map_err(|error| failed(error.to_string()))
+}
+
+/// Lists the platforms that steps are for.
+pub(super) fn run_platforms(lowered: &Lowered) -> Vec<Platform> {
+    let vertices =
+        lowered.results.iter().flat_map(|result| result.definition.vertices.iter().map(move |v| (v, result)));
+    let runs = vertices.filter(|(vertex, _)| matches!(vertex.op.kind, Some(OpKind::Exec(_))));
+    runs.map(|(vertex, result)| vertex.op.platform.clone().unwrap_or_else(|| result.platform.clone())).collect()
+}
+
+/// Finds the platforms of the images that steps start from; what starts from nothing holds programs of who knows which.
+pub(super) fn base_platforms(lowered: &Lowered, resolved: &Resolved) -> BTreeMap<Digest, Platform> {
+    let mut found: BTreeMap<Digest, Platform> = BTreeMap::new();
+    for result in &lowered.results {
+        // Inputs come before what reads them.
+        for vertex in &result.definition.vertices {
+            let asked = vertex.op.platform.as_ref().unwrap_or(&result.platform).clone().normalized();
+            let platform = match &vertex.op.kind {
+                Some(OpKind::Source(op)) => resolved.get(&(op.identifier.clone(), asked)).map(|image| &image.platform),
+                _ => bases(vertex).into_iter().find_map(|i| found.get(&vertex.op.inputs.get(i)?.digest)),
+            };
+            if let Some(platform) = platform.cloned() {
+                found.insert(vertex.digest.clone(), platform);
+            }
+        }
+    }
+    found
 }
 
 /// Returns the solver's edge of an LLB input.

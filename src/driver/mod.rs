@@ -18,6 +18,7 @@ mod contexts;
 pub mod explain;
 mod graph;
 mod held;
+pub mod imagetools;
 mod imports;
 mod outputs;
 mod packer;
@@ -39,10 +40,10 @@ use tokio_util::sync::CancellationToken;
 use crate::cdi::{Devices, Grants};
 use crate::diag::{Diagnostic, Kind, Location};
 use crate::digest::Digest;
-use crate::exec::{Entitlements, ExecOptions, Executor};
+use crate::exec::{Entitlements, ExecOptions, Executor, Machine};
 use crate::export::stop::Stop;
 use crate::frontend::{self, Lowered};
-use crate::image::{Platform, Reference};
+use crate::image::Reference;
 use crate::llb::json;
 use crate::ops::{CacheMounts, LayerObserver, Materialised, RecordStore, Tree, TreeCodec, Worker};
 use crate::progress::{Event, Sink, Warning};
@@ -154,6 +155,7 @@ async fn run(
         prepared = prepare(setup, request, sink, Some(push_check)) => prepared?,
         () = cancel.cancelled() => return Err(canceled()),
     };
+    outputs::check_platforms(&build.setup, &lowered)?;
     let Stations { client, store, snapshots, .. } = &*build.stations;
     build.warn_of_copies();
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
@@ -162,7 +164,7 @@ async fn run(
     let packer = Packer::new(Arc::clone(snapshots), ahead, bases, uploader);
     let executor = executor.await.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
     let executor = executor.map_err(|error| Diagnostic::from_error(&error))?;
-    let worker = Arc::new(build.worker(bridge, executor, Arc::new(packer.clone()))?);
+    let worker = build.worker_for(&lowered, bridge, executor, Arc::new(packer.clone())).await?;
     let (stores, said) = tokio::select! {
         stores = imports.stores() => stores,
         () = cancel.cancelled() => return Err(canceled()),
@@ -440,7 +442,7 @@ impl Build {
             dockerfile_name: self.dockerfile.0.clone(),
             dockerfile,
             options: self.request.options.clone(),
-            worker_platforms: vec![Platform::host()],
+            worker_platforms: vec![self.setup.build_platform()],
             session: "rbuild".into(),
             channel,
         }
@@ -507,6 +509,7 @@ impl Build {
             store: Arc::clone(&self.stations.store),
             snapshots: Arc::clone(&self.stations.snapshots),
             executor,
+            bases: BTreeMap::new(),
             images: self.stations.images(),
             resolved: bridge.resolved(),
             layouts,
@@ -522,6 +525,20 @@ impl Build {
             witness: self.recorder.clone().map(|recorder| -> Arc<dyn crate::ops::Witness> { recorder }),
             materialised: Materialised::default(),
         })
+    }
+
+    /// Makes the worker of a build, which knows which steps can run here.
+    async fn worker_for(
+        &self,
+        lowered: &Lowered,
+        bridge: DriverBridge,
+        executor: Executor,
+        layers: Arc<dyn LayerObserver>,
+    ) -> Result<Arc<Worker>, Diagnostic> {
+        let bases = graph::base_platforms(lowered, &bridge.resolved());
+        let platforms: Vec<_> = graph::run_platforms(lowered).into_iter().chain(bases.values().cloned()).collect();
+        let machine = Machine::examine(&self.setup.machine(), &platforms).await;
+        Ok(Arc::new(Worker { bases, ..self.worker(bridge, executor.on(machine), layers)? }))
     }
 
     /// Returns the steps whose layers are packed while others still run.

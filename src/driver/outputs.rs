@@ -67,6 +67,23 @@ pub(super) fn check(setup: &Setup) -> Result<(), Diagnostic> {
     setup.iidfile.iter().chain(&setup.metadata_file).try_for_each(|path| check_file(path, &made))
 }
 
+/// Finds out before any step runs whether all outputs can hold the platforms that are built.
+pub(super) fn check_platforms(setup: &Setup, lowered: &Lowered) -> Result<(), Diagnostic> {
+    let one_only = |export: &&ExportSpec| {
+        matches!(export, ExportSpec::Load(_) | ExportSpec::Archive { format: ArchiveFormat::Docker, .. })
+    };
+    match setup.exports.iter().find(one_only) {
+        Some(_) if lowered.results.len() > 1 => {
+            let platforms: Vec<String> = lowered.results.iter().map(|result| result.platform.to_string()).collect();
+            let text = format!("docker's image format holds one platform, and not {}", platforms.join(", "));
+            let hint = "choose one with `--platform`, push them with `--push`, or write `--output type=oci,dest=image.tar`, \
+                        which a docker with the containerd image store loads too";
+            Err(Diagnostic::new(Kind::Usage, text).hinted(hint))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_file(path: &Path, made: &[&Path]) -> Result<(), Diagnostic> {
     if made.iter().any(|dir| path.starts_with(dir)) {
         return Ok(());
@@ -447,7 +464,7 @@ impl Exporter<'_> {
         let name = format!("exporting to client directory {}", dest.display());
         let work = |_: Step| async {
             let (views, trees) = self.views().map_err(Shown)?;
-            let (dest, target, epoch) = (dest.to_owned(), *target, self.epoch(target.epoch));
+            let (dest, target, epoch) = (dest.to_owned(), self.split(*target), self.epoch(target.epoch));
             let stop = self.stop.clone();
             let written = blocking(move || {
                 let _views = views;
@@ -466,7 +483,7 @@ impl Exporter<'_> {
     async fn tar(&self, dest: &Dest, target: &TreeTarget) -> Result<(), Diagnostic> {
         let work = |_: Step| async {
             let (views, trees) = self.views().map_err(Shown)?;
-            let (dest, target, epoch) = (dest.clone(), *target, self.epoch(target.epoch));
+            let (dest, target, epoch) = (dest.clone(), self.split(*target), self.epoch(target.epoch));
             let stop = self.stop.clone();
             let written = blocking(move || {
                 let _views = views;
@@ -475,6 +492,11 @@ impl Exporter<'_> {
             written.await.map_err(Shown)
         };
         self.build.steps.run("exporting to client tarball", work).await.map_err(|Shown(diagnostic)| diagnostic)
+    }
+
+    /// Each platform has a directory of its own where several were asked for, or one as if it were several.
+    fn split(&self, target: TreeTarget) -> TreeTarget {
+        TreeTarget { platform_split: target.platform_split.or(Some(self.lowered.multi_platform)), ..target }
     }
 
     fn epoch(&self, choice: EpochChoice) -> Option<i64> {

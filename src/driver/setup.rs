@@ -8,7 +8,9 @@ use super::explain::Explained;
 use super::imports::Learnt;
 use crate::cdi::DeviceOptions;
 use crate::diag::{Diagnostic, Kind, chain};
+use crate::exec::MachineOptions;
 use crate::export::ExportSpec;
+use crate::image::Platform;
 use crate::layer::apply::Unmapped;
 use crate::registry::auth_file::HelperSearch;
 use crate::registry::keyring::{Keyring, Places};
@@ -43,6 +45,10 @@ pub struct Setup {
     pub parallelism: Option<usize>,
     /// Whether files of layers all get the one user id there is.
     pub squash_ids: bool,
+    /// Platforms that the configuration says this machine runs, the one builds are for by default first.
+    pub platforms: Vec<Platform>,
+    /// Whether this process is in a user namespace that was made for it alone.
+    pub own_namespace: bool,
     /// Devices that steps may be given.
     pub devices: DeviceOptions,
     /// File for the image's digest.
@@ -92,6 +98,21 @@ impl Setup {
             (host.insecure, host.http) = (true, Some(true));
         }
         Client::new(options).map_err(|e| Diagnostic::from_error(&e))
+    }
+
+    /// Returns what is known of the machine beyond itself.
+    pub(super) fn machine(&self) -> MachineOptions {
+        MachineOptions {
+            declared: self.platforms.clone(),
+            directories: self.search_path.clone(),
+            workspaces: self.workspaces.clone(),
+            own_namespace: self.own_namespace,
+        }
+    }
+
+    /// Returns the platform that steps run on by themselves.
+    pub(super) fn build_platform(&self) -> Platform {
+        self.platforms.first().cloned().unwrap_or_else(Platform::host).normalized()
     }
 
     fn credentials(&self) -> Result<Keyring, Diagnostic> {

@@ -2,7 +2,9 @@
 
 use std::io;
 
+use super::platforms::Unable;
 use crate::diag::{Diagnose, Kind};
+use crate::image::Platform;
 
 /// A step could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,14 @@ pub enum ExecError {
     Entitlement {
         /// Its name, as `--allow` takes it.
         entitlement: &'static str,
+    },
+    /// Programs of a platform do not run on this machine.
+    #[error("programs for {platform} do not run on this machine: {}", reason(.why))]
+    Foreign {
+        /// The platform.
+        platform: Box<Platform>,
+        /// Why.
+        why: Unable,
     },
     /// A mount target is one that no step may have.
     #[error("invalid mount target {target:?}: {reason}")]
@@ -100,6 +110,13 @@ pub enum Stage {
     Program,
 }
 
+impl ExecError {
+    /// Returns whether the kernel did not know how to start the program.
+    pub fn is_unknown_program(&self) -> bool {
+        matches!(self, Self::Setup { stage: Stage::Program, message } if message.contains("Exec format error"))
+    }
+}
+
 impl Diagnose for ExecError {
     fn kind(&self) -> Kind {
         match self {
@@ -107,6 +124,7 @@ impl Diagnose for ExecError {
             Self::Target { .. } => Kind::Dockerfile,
             Self::Setup { stage: Stage::Namespaces | Stage::Proc | Stage::Dev | Stage::Pivot, .. }
             | Self::Prepare { .. }
+            | Self::Foreign { .. }
             | Self::Launch { .. } => Kind::Machine,
             Self::Canceled => Kind::Interrupted(2),
             Self::Spec { .. } | Self::Source { .. } | Self::Setup { .. } => Kind::Build,
@@ -116,6 +134,7 @@ impl Diagnose for ExecError {
     fn hints(&self) -> Vec<String> {
         match self {
             Self::Entitlement { entitlement } => vec![format!("grant it with `--allow {entitlement}`")],
+            Self::Foreign { platform, why } => foreign_hints(platform, why),
             Self::Setup { stage: Stage::Proc, .. } => vec![
                 "a fresh /proc is refused where the outer container masks its own: start that container with \
                  `--security-opt systempaths=unconfined`"
@@ -134,6 +153,37 @@ impl Diagnose for ExecError {
             }
             _ => Vec::new(),
         }
+    }
+}
+
+fn reason(why: &Unable) -> String {
+    let host = Platform::host();
+    match why {
+        Unable::NoEmulator => format!("its processor is {host}, and no emulator is registered"),
+        Unable::OutOfReach => "the emulator that is registered cannot be reached from a container".to_owned(),
+        Unable::Broken => "the emulator that is registered does not work".to_owned(),
+        Unable::Version { newest } => {
+            format!("its processor is {}/{newest}", Platform::new("linux", &host.architecture))
+        }
+        Unable::System => "it is another operating system's".to_owned(),
+    }
+}
+
+/// What to type before the platform can be built.
+fn foreign_hints(platform: &Platform, why: &Unable) -> Vec<String> {
+    let arch = &platform.architecture;
+    let docker = format!("`docker run --privileged --rm tonistiigi/binfmt --install {arch}`");
+    let register = format!(
+        "register an emulator: `sudo apt-get install qemu-user-static binfmt-support` on Debian and Ubuntu, or {docker}, or \
+         docker/setup-qemu-action on GitHub"
+    );
+    let cross = "or let the steps run here and compile for the platform: `FROM --platform=$BUILDPLATFORM`";
+    match why {
+        Unable::NoEmulator => vec![register, cross.to_owned()],
+        Unable::OutOfReach => vec![format!("register it with flag F (fix binary), as this does: {docker}")],
+        Unable::Broken => vec![format!("register one that does: {docker}")],
+        Unable::Version { newest } => vec![format!("build for `--platform linux/{arch}/{newest}`")],
+        Unable::System => vec![cross.to_owned()],
     }
 }
 

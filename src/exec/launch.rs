@@ -16,7 +16,8 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::wire::{self, Report, StepResult};
-use super::{ExecError, ExecOptions, ExecSpec, ExitStatusKind, Outcome, Stream, hostfiles, message};
+use super::{ExecError, ExecOptions, ExecSpec, ExitStatusKind, Machine, Outcome, Stream, hostfiles, message};
+use crate::image::Platform;
 use crate::llb::ops::{NetMode, SecurityMode};
 use crate::sys::{dir, fds, mount};
 
@@ -39,6 +40,7 @@ pub struct Executor {
     pub(super) options: ExecOptions,
     pub(super) host_resolv_conf: String,
     pub(super) isolated_resolv_conf: String,
+    machine: Machine,
 }
 
 impl Executor {
@@ -47,7 +49,22 @@ impl Executor {
         let init = protected_program(&options.program).map_err(|source| ExecError::Prepare { source })?;
         let host_resolv_conf = hostfiles::host_resolv_conf(&options);
         let isolated_resolv_conf = hostfiles::isolated_resolv_conf(&options);
-        Ok(Self { init, options, host_resolv_conf, isolated_resolv_conf })
+        Ok(Self { init, options, host_resolv_conf, isolated_resolv_conf, machine: Machine::default() })
+    }
+
+    /// Takes what was found out about the machine.
+    #[must_use]
+    pub fn on(self, machine: Machine) -> Self {
+        Self { machine, ..self }
+    }
+
+    /// Tells whether programs of a platform run here, as far as that was found out.
+    ///
+    /// # Errors
+    ///
+    /// [`ExecError::Foreign`], with what to do about it.
+    pub fn runs(&self, platform: &Platform) -> Result<(), ExecError> {
+        self.machine.check(platform)
     }
 
     /// Tells whether the caller has granted what a step asks for.

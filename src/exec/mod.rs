@@ -19,6 +19,7 @@ mod hostfiles;
 pub mod init;
 mod launch;
 mod message;
+mod platforms;
 mod process;
 mod sandbox;
 mod target;
@@ -31,6 +32,7 @@ use std::path::PathBuf;
 pub use error::{ExecError, Stage};
 pub use launch::{Executor, Output};
 pub use message::proxy_variables;
+pub use platforms::{Machine, MachineOptions, Unable};
 
 use crate::llb::ops::{NetMode, SecurityMode, Ulimit};
 

@@ -5,13 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 use super::annotations::{self, Annotation, Target};
 use super::{ExportError, ExportLayer, ImageResult, complete};
 use crate::digest::Digest;
 use crate::image::media::{self, Compression};
-use crate::image::{Descriptor, Index, Manifest, Platform};
+use crate::image::{Descriptor, Index, Manifest, Platform, canonical};
 use crate::layer::Toc;
 
 /// Which family of media types documents and layers get.
@@ -198,7 +196,7 @@ fn platform_image(
         layers: layers.iter().map(|(descriptor, _)| descriptor.clone()).collect(),
         annotations: annotations::select(&options.annotations, Target::Manifest, platform),
     };
-    let bytes = indented(&manifest);
+    let bytes = canonical::to_indented(&manifest);
     let mut descriptor = Descriptor::of(manifest_type, &bytes);
     descriptor.annotations = annotations::select(&options.annotations, Target::ManifestDescriptor, platform);
     descriptor.platform = Some(result.platform.clone());
@@ -223,7 +221,7 @@ fn index(images: &[PlatformImage], types: MediaTypes, list: &[Annotation]) -> Do
         manifests: images.iter().map(|image| image.manifest.descriptor.clone()).collect(),
         annotations: annotations::select(list, Target::Index, None),
     };
-    let bytes = indented(&index);
+    let bytes = canonical::to_indented(&index);
     let mut descriptor = Descriptor::of(media_type, &bytes);
     descriptor.annotations = annotations::select(list, Target::IndexDescriptor, None);
     Document { descriptor, bytes }
@@ -234,13 +232,6 @@ fn layer_type(compression: Compression, types: MediaTypes) -> &'static str {
         MediaTypes::Oci => compression.oci_layer(),
         MediaTypes::Docker => compression.docker_layer(),
     }
-}
-
-/// Manifests and indexes are indented by two blanks, as BuildKit writes them, so that their digests are the same.
-fn indented<T: Serialize>(document: &T) -> Vec<u8> {
-    let text = serde_json::to_string_pretty(document).expect("plain data with string keys");
-    // Go escapes these wherever they stand, and they stand in strings only.
-    text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026").into_bytes()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! ImageResult (config, layers) ─▶ image::assemble ─▶ Image ─┬─▶ archive  oci and docker tars, also for `--load`
 //!                                                           ├─▶ layout   OCI layout directories
 //!                                                           └─▶ push     registries
+//! manifests of registries ─▶ merge ─▶ an index
 //! tree::Tree (a merged root) ───────────────────────────────┬─▶ files    a directory
 //!                                                           └─▶ treetar  one tar
 //! ```
@@ -24,6 +25,7 @@ pub mod files;
 pub mod image;
 pub mod layout;
 pub mod load;
+pub mod merge;
 pub mod metadata;
 pub mod push;
 pub mod spec;

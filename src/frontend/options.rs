@@ -100,7 +100,7 @@ impl Options {
             shared_keys: with_prefix(raw, "sharedkey:localdir:"),
             local_sessions: with_prefix(raw, "local-sessionid:"),
             multi_platform: parse_multi(&multi, target_platforms.len())?,
-            target_platforms,
+            target_platforms: once_each(target_platforms),
             resolve_mode: parse_resolve_mode(&text("image-resolve-mode"))?,
             no_cache: NoCache::parse(raw.get("no-cache")),
             hostname: build_arg("BUILDKIT_SANDBOX_HOSTNAME").cloned().unwrap_or_else(|| text("hostname")),
@@ -148,6 +148,17 @@ fn parse_platforms(list: &str) -> Result<Vec<Platform>, Problem> {
             .map_err(|e| wrap(&format!("failed to parse target platform {text}"), &e.to_string()))
     };
     list.split(',').map(parse).collect()
+}
+
+/// The same platform asked for twice is one image, where it is first asked for.
+fn once_each(platforms: Vec<Platform>) -> Vec<Platform> {
+    let mut found: Vec<Platform> = Vec::new();
+    for platform in platforms {
+        if !found.contains(&platform) {
+            found.push(platform);
+        }
+    }
+    found
 }
 
 fn parse_multi(value: &str, platforms: usize) -> Result<bool, Problem> {

@@ -79,6 +79,8 @@ pub struct Worker {
     pub snapshots: Arc<Snapshots>,
     /// Processes.
     pub executor: Executor,
+    /// Platforms of the images that steps start from, by step; a step that starts from nothing has none.
+    pub bases: BTreeMap<Digest, Platform>,
     /// Images of registries.
     pub images: ImageSource,
     /// Images the frontend resolved, by source identifier and platform.

@@ -39,7 +39,16 @@ pub struct BlobStream {
     /// Cuts survived since the last byte.
     cuts: u32,
     deadline: Instant,
-    turn: limits::Place,
+    turn: Option<limits::Place>,
+}
+
+/// Whether a blob that is read counts against those that are moved at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It does.
+    Own,
+    /// Whoever sends it to the same registry counts already; if all waited for a second turn, none would get one.
+    Shared,
 }
 
 impl fmt::Debug for BlobStream {
@@ -55,7 +64,16 @@ impl Client {
         name: &Reference,
         descriptor: &Descriptor,
     ) -> Result<BlobStream, RegistryError> {
-        let open = |place| async move { self.blob_at(name, place, descriptor).await };
+        self.blob_in_turn(name, descriptor, Turn::Own).await
+    }
+
+    pub(super) async fn blob_in_turn(
+        self: &Arc<Self>,
+        name: &Reference,
+        descriptor: &Descriptor,
+        turn: Turn,
+    ) -> Result<BlobStream, RegistryError> {
+        let open = |place| async move { self.blob_at(name, place, descriptor, turn).await };
         self.through_mirrors(name, Sought::Content, open).await
     }
 
@@ -64,12 +82,16 @@ impl Client {
         name: &Reference,
         place: Place,
         descriptor: &Descriptor,
+        turn: Turn,
     ) -> Result<BlobStream, RegistryError> {
         let endpoint = self.endpoint(&place.reference.registry).await?;
         if descriptor.digest.algorithm() != "sha256" {
             return Err(endpoint.protocol(format!("{} is not a sha256 digest, the only kind read", descriptor.digest)));
         }
-        let turn = endpoint.limits.place_for(&descriptor.media_type).await;
+        let turn = match turn {
+            Turn::Own => Some(endpoint.limits.place_for(&descriptor.media_type).await),
+            Turn::Shared => None,
+        };
         let deadline = Instant::now() + endpoint.transfer_limit(descriptor.size);
         let mut stream = BlobStream {
             client: Arc::clone(self),
@@ -185,7 +207,9 @@ impl BlobStream {
         self.client.mirrors.note_failure(&self.place, error);
         self.place = Place::origin(&self.name);
         self.endpoint = self.client.endpoint(&self.name.registry).await?;
-        self.turn = self.endpoint.limits.place_for(&self.descriptor.media_type).await;
+        if self.turn.is_some() {
+            self.turn = Some(self.endpoint.limits.place_for(&self.descriptor.media_type).await);
+        }
         self.deadline = Instant::now() + self.endpoint.transfer_limit(self.descriptor.size);
         self.cuts = 0;
         self.connect(None).await

@@ -6,6 +6,7 @@
 //!   ├▶ mirror    who is asked in which order                 handshake, log  what went wrong, what went by
 //!   ├▶ certs, trust  authorities and certificates of ours     limits   how much at once
 //!   ├▶ document  manifests and indexes, checked            address  where a server may send us
+//!   ├▶ copy      from one repository to another
 //!   ├▶ blob      streams, verified, resumed by range       url      origins, redaction
 //!   ├▶ push      asks and mounts; upload sends             keyring, auth_file, helper  docker's and podman's credentials
 //!   └▶ precheck  may it be pushed to?                      refusal  what to do about a no
@@ -26,6 +27,7 @@ mod blob;
 mod certs;
 mod challenge;
 mod client;
+mod copy;
 mod credentials;
 pub mod document;
 mod endpoint;

@@ -42,6 +42,7 @@ pub(crate) struct Vtx {
     outputs: usize,
     delay: Duration,
     fails: bool,
+    unable: bool,
     ignore_cache: bool,
     bounded: bool,
 }
@@ -56,6 +57,7 @@ pub(crate) fn vtx(name: &str) -> Vtx {
         outputs: 1,
         delay: Duration::ZERO,
         fails: false,
+        unable: false,
         ignore_cache: false,
         bounded: true,
     }
@@ -104,6 +106,10 @@ impl Vtx {
         self.fails = true;
         self
     }
+    pub(crate) fn unable(mut self) -> Self {
+        self.unable = true;
+        self
+    }
     pub(crate) fn unbounded(mut self) -> Self {
         self.bounded = false;
         self
@@ -133,6 +139,10 @@ impl Op<String> for FakeOp {
 
     fn bounded(&self) -> bool {
         self.vtx.bounded
+    }
+
+    fn check(&self) -> Result<(), OpError> {
+        if self.vtx.unable { Err(Failed(format!("{} cannot run here", self.vtx.name)).into()) } else { Ok(()) }
     }
 
     fn content_key(&self, _input: usize, result: String) -> BoxFuture<'_, Result<Option<Digest>, OpError>> {

@@ -73,6 +73,15 @@ pub trait Op<R>: Send + Sync {
     /// Returns its part of the cache key. Called at most once, before anything of it or its inputs runs.
     fn cache_map(&self) -> BoxFuture<'_, Result<CacheMap, OpError>>;
 
+    /// Tells whether it can run here at all. Called when it is certain that it has to, before any of its inputs is made for it.
+    ///
+    /// # Errors
+    ///
+    /// What would stop its run.
+    fn check(&self) -> Result<(), OpError> {
+        Ok(())
+    }
+
     /// Returns the key of the content it uses of an input, or none when that input has no such key.
     ///
     /// Called at most once per input whose [`InputKey::content`] is set, when the input's result is there.

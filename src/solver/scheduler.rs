@@ -322,6 +322,10 @@ impl<R: Clone + Send + Sync + 'static> Scheduler<R> {
             self.start_load(v);
             return false;
         }
+        if let Err(error) = self.table.graph.vertex(v).op.check() {
+            self.fail_vertex(v, error);
+            return false;
+        }
         self.wait_all(v, Step::Values, |_| Reason::Reach(Level::Value));
         true
     }

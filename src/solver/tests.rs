@@ -241,6 +241,31 @@ async fn failure_stops_the_rest_and_keeps_what_is_done() {
 }
 
 #[tokio::test]
+async fn what_cannot_run_fails_before_its_inputs_run() {
+    let store = Memory::named("local");
+    for last in [vtx("top").input("next").unable(), vtx("top").content("next").unable(), vtx("top").input("next")] {
+        let graph = [vtx("base"), vtx("next").input("base").unable(), last];
+        let run = setup(&graph, &["top"]).store(&store).run().await;
+        assert_eq!(run.ran(), [""; 0]);
+        let error = run.solution.results.as_ref().expect_err("it cannot run");
+        assert!(crate::diag::chain(error).ends_with("cannot run here"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_run_is_taken_from_the_cache() {
+    let store = Memory::named("local");
+    let graph = |unable: bool| {
+        let next = vtx("next").input("base");
+        [vtx("base"), if unable { next.unable() } else { next }, vtx("top").input("next"), vtx("more").content("top")]
+    };
+    setup(&graph(false), &["top"]).store(&store).run().await;
+    let again = setup(&graph(true), &["more"]).store(&store).run().await;
+    assert_eq!(again.ran(), ["more"]);
+    assert_eq!(again.outcome("next"), Outcome::Covered);
+}
+
+#[tokio::test]
 async fn the_caller_can_stop_it() {
     let setup = setup(&[vtx("slow").delay(60_000)], &["slow"]);
     let cancel = setup.cancel.clone();

@@ -1,9 +1,11 @@
 //! Programs of the machine that run beside the build: bounded, in a group of their own, gone when the build is.
 
+use std::ffi::CStr;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::ptr;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
@@ -46,6 +48,28 @@ pub fn detached(role: &str, input: impl AsFd) -> io::Result<()> {
     command.arg0("rbuild").arg(role).env_clear();
     command.stdin(input.as_fd().try_clone_to_owned()?).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().map(drop)
+}
+
+/// Makes a command execute `program` of the directory `root`, with that directory as its root, instead of what it names; if the
+/// kernel does not, the command fails to start with the kernel's reason, and nothing else is tried.
+#[expect(unsafe_code, reason = "what runs between fork and exec is unsafe in general")]
+pub fn execute_in(command: &mut Command, root: OwnedFd, program: &'static CStr) {
+    // SAFETY: only system calls are made, nothing is allocated, and no lock is taken.
+    unsafe {
+        command.pre_exec(move || Err(enter_and_execute(&root, program)));
+    }
+}
+
+#[expect(unsafe_code, reason = "the wrappers of execve allocate")]
+fn enter_and_execute(root: &OwnedFd, program: &CStr) -> io::Error {
+    let entered = rustix::process::fchdir(root).and_then(|()| rustix::process::chroot(c"."));
+    if let Err(error) = entered {
+        return error.into();
+    }
+    let (args, env) = ([program.as_ptr(), ptr::null()], [ptr::null()]);
+    // SAFETY: both lists end with a null pointer, and their texts outlive the call.
+    unsafe { libc::execve(program.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
 }
 
 /// Kills all processes of a group that [`confine`] made.

@@ -1,7 +1,10 @@
 //! Targets of images as documents: manifests, configurations, names, digests.
 
+use std::collections::BTreeSet;
+
 use rbuild::digest::Digest;
-use rbuild::image::{ImageConfig, Platform, Reference, canonical};
+use rbuild::export::merge::{Entry, Listing, MergeOptions, Source, merge};
+use rbuild::image::{Descriptor, ImageConfig, Platform, Reference, canonical};
 use rbuild::registry::document::{self, Document};
 
 use super::text::lowered;
@@ -15,11 +18,25 @@ pub fn manifest(data: &[u8]) {
     };
     let (_, again) = document::parse(&printed, Some(&media_type)).expect("its own document");
     assert_eq!(again, found);
+    if let Document::Index(_) = &found {
+        merged(data, &media_type);
+    }
     let other = match found {
         Document::Manifest(_) => rbuild::image::media::OCI_INDEX,
         Document::Index(_) => rbuild::image::media::OCI_MANIFEST,
     };
     assert!(document::parse(data, Some(other)).is_err(), "read as the other kind too");
+}
+
+/// What is merged of indexes lists each manifest once, and reads as what was listed.
+fn merged(data: &[u8], media_type: &str) {
+    let source = Source { entry: Entry::from(Descriptor::of(media_type, data)), bytes: data.to_vec() };
+    let options = MergeOptions { annotations: Vec::new(), prefer_index: true, platforms: Vec::new() };
+    let Ok(merged) = merge(&[source.clone(), source], &options) else { return };
+    let listing = Listing::parse(&merged.bytes).expect("its own index");
+    let digests: BTreeSet<&Digest> = listing.manifests.iter().map(|entry| &entry.digest).collect();
+    assert_eq!(digests.len(), listing.manifests.len());
+    assert_eq!(listing.manifests, merged.parts.into_iter().map(|(entry, _)| entry).collect::<Vec<_>>());
 }
 
 /// A configuration printed canonically reads as the same and prints as the same bytes; a build on a base image of it is

@@ -15,7 +15,10 @@ use super::content::content_of;
 use super::devices::StepDevices;
 use crate::checksum::Selector;
 use crate::digest::Digest;
-use crate::exec::{ExecMount, ExecSpec, ExitStatusKind, MountSource, RootTree, SecretData, Stream, proxy_variables};
+use crate::exec::{
+    ExecError, ExecMount, ExecSpec, ExitStatusKind, MountSource, RootTree, SecretData, Stream, proxy_variables,
+};
+use crate::image::Platform;
 use crate::llb::{ExecOp, FileOpt, Mount, MountType};
 use crate::ops::caches::CacheUse;
 use crate::ops::keys::OpKey;
@@ -37,6 +40,7 @@ pub(super) struct ExecVertex {
     pub(super) digest: Digest,
     pub(super) name: String,
     pub(super) op: ExecOp,
+    pub(super) platform: Platform,
     pub(super) key: OpKey,
     /// Names of optional devices that are not there.
     pub(super) missing: Vec<String>,
@@ -79,6 +83,14 @@ impl Op<Tree> for ExecVertex {
         Box::pin(async { Ok(self.key.map.clone()) })
     }
 
+    /// What programs an image holds is known by its own platform, whichever was asked for.
+    fn check(&self) -> Result<(), OpError> {
+        match self.worker.bases.get(&self.digest) {
+            Some(platform) => Ok(self.worker.executor.runs(platform)?),
+            None => Ok(()),
+        }
+    }
+
     fn content_key(&self, input: usize, result: Tree) -> BoxFuture<'_, Result<Option<Digest>, OpError>> {
         let (worker, paths) = (Arc::clone(&self.worker), self.key.content[input].clone());
         let step = self.digest.clone();
@@ -114,7 +126,7 @@ impl ExecVertex {
             }
             self.log(stream, data);
         };
-        let outcome = self.worker.executor.run(spec, &log, cancel).await?;
+        let outcome = self.worker.executor.run(spec, &log, cancel).await.map_err(|error| self.explained(error))?;
         notices.extend(outcome.notices);
         for notice in &notices {
             self.log(Stream::Stderr, format!("{notice}\n").as_bytes());
@@ -125,6 +137,14 @@ impl ExecVertex {
         let (worker, vertex, name) = (Arc::clone(&self.worker), self.digest.clone(), self.name.clone());
         let outputs = blocking(move || commit(&worker, &vertex, kept, &name)).await?;
         collect(outputs)
+    }
+
+    /// A program that the kernel does not know is one of the step's platform, most likely.
+    fn explained(&self, error: ExecError) -> ExecError {
+        match self.worker.executor.runs(&self.platform) {
+            Err(foreign) if error.is_unknown_program() => foreign,
+            _ => error,
+        }
     }
 
     /// Programs rarely say why they could not write, so the disk itself is asked, as long as it is as they left it. A layer that was
