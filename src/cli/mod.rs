@@ -25,6 +25,7 @@ use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
 use crate::cdi::{DeviceOptions, SPEC_DIRS};
+use crate::cni::{Dns, NetworkOptions};
 use crate::config::{Environment, RegistryHost, Settings};
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::{self, ContextSource, Outcome, Request, Setup};
@@ -176,6 +177,8 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         parallelism: settings.max_parallelism,
         squash_ids,
         devices: devices(settings),
+        network: NetworkOptions::default(),
+        dns: Dns::default(),
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
         caches_from: prepared.caches_from.clone(),

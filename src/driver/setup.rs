@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::explain::Explained;
 use crate::cdi::DeviceOptions;
+use crate::cni::{Dns, NetworkOptions};
 use crate::diag::{Diagnostic, Kind, chain};
 use crate::export::ExportSpec;
 use crate::layer::apply::Unmapped;
@@ -39,6 +40,10 @@ pub struct Setup {
     pub squash_ids: bool,
     /// Devices that steps may be given.
     pub devices: DeviceOptions,
+    /// The network of steps that ask for none in particular.
+    pub network: NetworkOptions,
+    /// What steps resolve names with, in place of what the host or their network says.
+    pub dns: Dns,
     /// File for the image's digest.
     pub iidfile: Option<PathBuf>,
     /// File for metadata of the result.
