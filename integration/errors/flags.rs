@@ -114,10 +114,14 @@ fn configuration_errors_name_file_and_line() {
         project.build(&["--config", name])
     };
     let _ = build("debug = false\nroot =\n").complains(2, "", "").says(&format!("{name}:2\n")).says(">>> root =");
-    let typed = build("[registry.\"a\"]\nhttp = \"yes\"\n").complains(2, "expected true or false, found string", "");
+    let typed = build("[registry.\"a\"]\nhttp = \"yes\"\n").complains(
+        2,
+        "is to be true or false, but it is the string \"yes\"",
+        "write true or false behind",
+    );
     let _ = typed.says(&format!("{name}:2\n")).says(">>> http = \"yes\"");
-    let unknown = build("[registry.\"a\"]\nkeypair = []\n").success();
-    let _ = unknown.says(&format!("warning: {name}:2: `registry.\"a\".keypair` has no effect"));
+    let unknown = build("[registry.\"a\"]\nkeypairs = []\n").success();
+    let _ = unknown.says(&format!("warning: {name}:2: unknown key `registry.a.keypairs`, did you mean `keypair`?"));
 }
 
 #[test]

@@ -113,10 +113,10 @@ fn settings_of_a_registry() {
         // Without settings, hosts of this machine are spoken to without TLS.
         let _ = project.build(&["-t", &name, "--push"]).failure(4).says(&registry.host);
         let config = project.home().join("buildkitd.toml");
-        fs::write(&config, format!("[registry.\"{}\"]\n  insecure = true\n  keypair = []\n", registry.host)).unwrap();
+        fs::write(&config, format!("[registry.\"{}\"]\n  insecure = true\n  keypairs = []\n", registry.host)).unwrap();
         project.own(&config);
         let pushed = project.build(&["--config", text(&config), "-t", &name, "--push"]).success();
-        let _ = pushed.says("keypair` has no effect");
+        let _ = pushed.says("keypairs`, did you mean `keypair`?");
         let output = format!("type=registry,registry.insecure=true,name={name}");
         let _ = project.build(&["-o", &output]).success();
         fs::write(&config, format!("[registry.\"{}\"]\n  http = true\n", registry.host)).unwrap();

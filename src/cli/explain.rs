@@ -6,15 +6,15 @@ use std::sync::PoisonError;
 
 use super::args::{AnswerFormat, BuildArgs, ExplainArgs, ProgressMode};
 use super::{closed_output, display, notice};
-use crate::config::{Environment, Settings};
+use crate::config::{Configuration, Environment};
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::explain::{Explained, Project, last};
 use crate::progress::sanitize;
 
 /// Prints why each step of the last build of a context ran or was cached.
 pub(super) fn explain(args: &ExplainArgs, environment: &Environment) -> Result<(), Diagnostic> {
-    let settings = Settings::load(args.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
-    let root = args.root.clone().or(settings.root).unwrap_or_else(|| environment.default_root());
+    let loaded = Configuration::load(args.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
+    let root = args.root.clone().or(loaded.settings.root).unwrap_or_else(|| environment.default_root());
     let file = args.file.as_deref().filter(|file| *file != "-").map(Path::new);
     let project = Project::new(&args.context, file, args.target.as_deref().unwrap_or_default());
     let report = last(&std::path::absolute(&root).unwrap_or(root), &project, args.against.as_deref())?;

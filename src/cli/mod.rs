@@ -12,6 +12,7 @@ mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 mod misuse;
+mod network;
 mod notice;
 pub mod prune;
 mod request;
@@ -25,8 +26,7 @@ use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
 use crate::cdi::{DeviceOptions, SPEC_DIRS};
-use crate::cni::{Dns, NetworkOptions};
-use crate::config::{Environment, RegistryHost, Settings};
+use crate::config::{CdiSettings, Configuration, Environment, RegistryHost, Settings};
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::{self, ContextSource, Outcome, Request, Setup};
 use crate::export::ExportSpec;
@@ -100,11 +100,11 @@ struct Prepared {
 }
 
 fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diagnostic> {
-    let settings = Settings::load(args.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
+    let loaded = Configuration::load(args.config.as_deref(), environment);
+    let Configuration { settings, warnings, notes, .. } = loaded.map_err(|e| Diagnostic::from_error(&e))?;
     start_tracing(args, args.debug || settings.debug, display::commands(environment));
-    for warning in &settings.warnings {
-        notice::tell(args, environment, warning);
-    }
+    warnings.iter().for_each(|warning| notice::tell(args, environment, warning));
+    notes.iter().for_each(|note| tracing::debug!("{note}"));
     let request = request::build_request(args, environment, &mut std::io::stdin().lock())?;
     let exports = request::exports(args)?;
     let (caches_from, caches_to) = (request::caches_from(args)?, request::caches_to(args)?);
@@ -157,9 +157,13 @@ where
 }
 
 fn devices(settings: &Settings) -> DeviceOptions {
-    let dirs = settings.cdi_dirs.clone().unwrap_or_else(|| SPEC_DIRS.map(Into::into).to_vec());
-    let dirs = if settings.cdi_disabled { Vec::new() } else { dirs };
-    DeviceOptions { dirs, auto_allowed: settings.cdi_auto_allowed.clone() }
+    let CdiSettings { disabled, dirs, auto_allowed } = settings.cdi.clone();
+    let dirs = match (disabled, dirs.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, true) => SPEC_DIRS.map(Into::into).to_vec(),
+        (false, false) => dirs,
+    };
+    DeviceOptions { dirs, auto_allowed }
 }
 
 fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squash_ids: bool) -> Setup {
@@ -174,18 +178,18 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         search_path: environment.search_path(),
         workspaces: workspaces(&prepared.request, environment),
         proxies: proxies(environment),
-        parallelism: settings.max_parallelism,
+        parallelism: settings.oci.max_parallelism,
         squash_ids,
         devices: devices(settings),
-        network: NetworkOptions::default(),
-        dns: Dns::default(),
+        network: network::options(&settings.oci.network, environment),
+        dns: network::dns(settings.dns.as_ref()),
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
         caches_from: prepared.caches_from.clone(),
         caches_to: prepared.caches_to.clone(),
         cache_strict: args.cache_strict,
         cache_failed: args.cache_failed,
-        limits: settings.gc.policies(),
+        limits: settings.oci.gc.policies(),
         explained: args.explain.then(Default::default),
     }
 }
@@ -203,7 +207,12 @@ fn workspaces(request: &Request, environment: &Environment) -> Vec<std::path::Pa
 }
 
 fn host_options(host: &RegistryHost) -> HostOptions {
-    HostOptions { http: host.http, insecure: host.insecure, mirrors: host.mirrors.clone(), ..HostOptions::default() }
+    HostOptions {
+        http: host.http.unwrap_or_default(),
+        insecure: host.insecure.unwrap_or_default(),
+        mirrors: host.mirrors.clone(),
+        ..HostOptions::default()
+    }
 }
 
 fn proxies(environment: &Environment) -> Proxies {

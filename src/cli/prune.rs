@@ -10,7 +10,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::du::{Format, Listing, print};
-use crate::config::{Environment, Settings};
+use crate::config::{Configuration, Environment};
 use crate::diag::{Diagnostic, Kind, chain};
 use crate::dockerfile::{duration, size};
 use crate::driver::prune as heap;
@@ -79,8 +79,9 @@ impl StateArgs {
         if self.builder.is_some() {
             return Err(wrong("`--builder` is refused: rbuild is its own builder, leave it out".to_owned()));
         }
-        let settings = Settings::load(self.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
-        let root = self.root.clone().or(settings.root).unwrap_or_else(|| environment.default_root());
+        let loaded =
+            Configuration::load(self.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;
+        let root = self.root.clone().or(loaded.settings.root).unwrap_or_else(|| environment.default_root());
         rootless::enter().map_err(|error| Diagnostic::from_error(&error))?;
         Ok(std::path::absolute(&root).unwrap_or(root))
     }

@@ -3,12 +3,7 @@
 //! In: the table `worker.oci`. Out: [`GcSettings`], and of these the policies. Where nothing is said the policies are those that BuildKit
 //! has then.
 
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
-
-use super::ConfigError;
-use super::buildkitd::Reader;
-use crate::dockerfile::{duration, size};
+use super::key::{Key, Read};
 use crate::store::prune::{Filter, Policy, Space};
 
 const DAY: u64 = 24 * 3600;
@@ -107,91 +102,22 @@ impl GcPolicy {
     }
 }
 
-impl Reader<'_> {
-    /// Reads a key of `worker.oci` if it is one of these; BuildKit takes them in any case.
-    pub(super) fn gc(&self, key: &str, value: &Value<'_>, gc: &mut GcSettings) -> Result<bool, ConfigError> {
-        match key.to_ascii_lowercase().as_str() {
-            "gc" => gc.off = !self.bool_value(value)?,
-            "gckeepstorage" => gc.keep_storage = self.space(value)?,
-            "gcpolicy" => {
-                let wrong = || self.wrong(value, "a list of tables");
-                let list = value.get_ref().as_array().ok_or_else(wrong)?;
-                gc.policies = list.iter().map(|entry| self.policy(self.table(entry)?)).collect::<Result<_, _>>()?;
-            }
-            other => return self.limit(other, value, &mut gc.limits),
-        }
-        Ok(true)
-    }
+/// A table of `[[worker.oci.gcpolicy]]`.
+pub(super) static POLICY: &[Key<GcPolicy>] = &[
+    Key::new("all", Read::Bool(|policy, on| policy.all = on)),
+    Key::new("filters", Read::Words(filters)),
+    Key::new("keepDuration", Read::Seconds(|policy, seconds| policy.keep_duration = seconds)),
+    Key::new("keepBytes", Read::Space(|policy, space| policy.keep_bytes = space)),
+    Key::new("reservedSpace", Read::Space(|policy, space| policy.limits.reserved = space)),
+    Key::new("maxUsedSpace", Read::Space(|policy, space| policy.limits.max_used = space)),
+    Key::new("minFreeSpace", Read::Space(|policy, space| policy.limits.min_free = space)),
+];
 
-    fn limit(&self, key: &str, value: &Value<'_>, limits: &mut Limits) -> Result<bool, ConfigError> {
-        match key {
-            "reservedspace" => limits.reserved = self.space(value)?,
-            "maxusedspace" => limits.max_used = self.space(value)?,
-            "minfreespace" => limits.min_free = self.space(value)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
-    fn policy(&self, table: &DeTable<'_>) -> Result<GcPolicy, ConfigError> {
-        let mut policy = GcPolicy::default();
-        for (key, value) in table {
-            match key.get_ref().to_ascii_lowercase().as_str() {
-                "all" => policy.all = self.bool_value(value)?,
-                "keepbytes" => policy.keep_bytes = self.space(value)?,
-                "keepduration" => policy.keep_duration = self.seconds(value)?,
-                "filters" => policy.filters = self.filters(value)?,
-                other if self.limit(other, value, &mut policy.limits)? => {}
-                // What it should limit would go, or what it should remove would stay, without a word.
-                other => return Err(self.wrong_at(key.span().start, format!("a gcpolicy has no key `{other}`"))),
-            }
-        }
-        Ok(policy)
-    }
-
-    fn filters(&self, value: &Value<'_>) -> Result<Vec<String>, ConfigError> {
-        let filters = self.texts(value, "a list of filters")?;
-        match Filter::parse(&filters) {
-            Ok(_) => Ok(filters),
-            Err(error) => Err(self.wrong_at(value.span().start, crate::diag::chain(&error))),
-        }
-    }
-
-    /// A number of bytes, a text with a unit of 1024, or a percentage of the disk.
-    fn space(&self, value: &Value<'_>) -> Result<Space, ConfigError> {
-        let wrong = || self.wrong(value, "a size: bytes, \"10GB\" or \"10%\"");
-        let text = self.number_or_text(value).ok_or_else(wrong)?;
-        if text.is_empty() {
-            return Ok(Space::default());
-        }
-        if let Some(percent) = text.strip_suffix('%') {
-            return percent.parse().map(Space::Percent).map_err(|_| wrong());
-        }
-        let bytes = size::parse(&text).map_err(|_| wrong())?;
-        u64::try_from(bytes).map(Space::Bytes).map_err(|_| wrong())
-    }
-
-    /// A number of seconds, or a text such as `48h`.
-    fn seconds(&self, value: &Value<'_>) -> Result<u64, ConfigError> {
-        let wrong = || self.wrong(value, "a duration: seconds or \"48h\"");
-        let text = self.number_or_text(value).ok_or_else(wrong)?;
-        if text.is_empty() {
-            return Ok(0);
-        }
-        if let Ok(seconds) = text.parse() {
-            return Ok(seconds);
-        }
-        let nanoseconds = duration::parse(&text).map_err(|_| wrong())?;
-        u64::try_from(nanoseconds).map(|n| n.div_ceil(GB)).map_err(|_| wrong())
-    }
-
-    fn number_or_text(&self, value: &Value<'_>) -> Option<String> {
-        let number = value.get_ref().as_integer().map(|integer| integer.as_str().to_owned());
-        number.or_else(|| value.get_ref().as_str().map(str::to_owned))
-    }
+fn filters(policy: &mut GcPolicy, list: Vec<String>) -> Result<(), String> {
+    Filter::parse(&list).map_err(|error| crate::diag::chain(&error))?;
+    policy.filters = list;
+    Ok(())
 }
-
-type Value<'a> = Spanned<DeValue<'a>>;
 
 #[cfg(test)]
 mod tests {
@@ -199,7 +125,7 @@ mod tests {
     use crate::config::fuzzing::buildkitd;
 
     fn policies(text: &str) -> Vec<Policy> {
-        buildkitd(text).expect("valid").gc.policies()
+        buildkitd(text).expect("valid").settings.oci.gc.policies()
     }
 
     #[test]

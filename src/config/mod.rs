@@ -8,48 +8,73 @@ mod environment;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gc;
+mod inline;
+mod key;
+mod keys;
+mod settings;
+#[cfg(test)]
+mod tests;
 
-use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::diag::{Diagnose, Kind, LineRange, Location};
+use crate::diag::{Diagnose, Kind, Location};
 
 pub use environment::Environment;
 pub use gc::{GcPolicy, GcSettings, Limits};
+pub use settings::{
+    CdiSettings, DnsSettings, FrontendSettings, HistorySettings, KeyPair, LogFormat, LogLevel, LogSettings,
+    NetworkMode, NetworkSettings, OciSettings, RegistryHost, Settings, Snapshotter, SystemSettings,
+};
 
-/// What a registry host is configured with.
+/// A configuration file, read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RegistryHost {
-    /// Plain http is to be used.
-    pub http: bool,
-    /// Certificates are not checked, and plain http is tried when https is not answered.
-    pub insecure: bool,
-    /// Registries that are asked first.
-    pub mirrors: Vec<String>,
+pub struct Configuration {
+    /// The file; none if there is none.
+    pub file: Option<PathBuf>,
+    /// What it says.
+    pub settings: Settings,
+    /// What it gives, in order.
+    pub given: Vec<Given>,
+    /// What the user should know: keys that are unknown or have no effect, each with file and line.
+    pub warnings: Vec<String>,
+    /// What the log should say: tables that are about what rbuild does not have.
+    pub notes: Vec<String>,
 }
 
-/// The effective settings of a run.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Settings {
-    /// Registry hosts by `host[:port]`.
-    pub registries: BTreeMap<String, RegistryHost>,
-    /// Steps that may run at once; none for as many as there are processors.
-    pub max_parallelism: Option<usize>,
-    /// State directory named in the file.
-    pub root: Option<PathBuf>,
-    /// Directories with descriptions of devices; none where the file does not say.
-    pub cdi_dirs: Option<Vec<PathBuf>>,
-    /// Devices that steps may have without a grant.
-    pub cdi_auto_allowed: Vec<String>,
-    /// Whether no step is given a device.
-    pub cdi_disabled: bool,
-    /// How much may stay in the state directory.
-    pub gc: GcSettings,
-    /// Whether the file asks for debug output.
-    pub debug: bool,
-    /// What the user should know: keys that have no effect, each with file and line.
-    pub warnings: Vec<String>,
+/// A value that a file gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The key, by the names of BuildKit.
+    pub path: Vec<Segment>,
+    /// The value, as TOML.
+    pub value: String,
+    /// The line of the key.
+    pub line: u32,
+}
+
+/// A part of the path of a key.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Segment {
+    /// A name.
+    Name(String),
+    /// The place in a list of tables, from 0.
+    Index(usize),
+}
+
+impl Segment {
+    /// Writes a path as `worker.oci.gcpolicy[0].all`.
+    pub fn join<'a>(path: impl IntoIterator<Item = &'a Segment>) -> String {
+        let mut text = String::new();
+        for segment in path {
+            match segment {
+                Segment::Name(name) if text.is_empty() => text = buildkitd::quoted(name),
+                Segment::Name(name) => text = format!("{text}.{}", buildkitd::quoted(name)),
+                Segment::Index(at) => text = format!("{text}[{at}]"),
+            }
+        }
+        text
+    }
 }
 
 /// Why the configuration cannot be used.
@@ -71,6 +96,14 @@ pub enum ConfigError {
         reason: String,
         /// Where.
         location: Box<Location>,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The file is too long to be one.
+    #[error("configuration file {} is longer than {LONGEST} bytes", path.display())]
+    Long {
+        /// The file.
+        path: PathBuf,
     },
 }
 
@@ -87,19 +120,20 @@ impl Diagnose for ConfigError {
             ConfigError::Read { .. } => {
                 vec!["name a file that can be read with `--config FILE`, or leave the flag out".into()]
             }
-            ConfigError::Syntax { .. } => Vec::new(),
+            ConfigError::Long { .. } => vec!["name another with `--config FILE`".into()],
+            ConfigError::Syntax { hint, .. } => vec![hint.clone()],
         }
     }
 
     fn locations(&self) -> Vec<Location> {
         match self {
-            ConfigError::Read { .. } => Vec::new(),
+            ConfigError::Read { .. } | ConfigError::Long { .. } => Vec::new(),
             ConfigError::Syntax { location, .. } => vec![(**location).clone()],
         }
     }
 }
 
-impl Settings {
+impl Configuration {
     /// Reads the configuration: `explicit` if given (it must exist), else the first of BuildKit's places that exists.
     ///
     /// # Errors
@@ -116,13 +150,15 @@ impl Settings {
     }
 }
 
-fn read(path: &Path) -> Result<Settings, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-    buildkitd::parse(&path.display().to_string(), &text)
-}
+/// Longer files are none.
+const LONGEST: u64 = 4 << 20;
 
-fn location(file: &str, text: &str, offset: usize) -> Location {
-    let before = text.get(..offset).unwrap_or(text);
-    let line = before.matches('\n').count() as u32 + 1;
-    Location { file: file.into(), text: text.into(), ranges: vec![LineRange { start: line, end: line }], mark: None }
+fn read(path: &Path) -> Result<Configuration, ConfigError> {
+    let failed = |source| ConfigError::Read { path: path.into(), source };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(failed)?.take(LONGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(ConfigError::Long { path: path.into() });
+    }
+    buildkitd::parse_bytes(&path.display().to_string(), &bytes)
 }
