@@ -26,11 +26,11 @@ pub(super) fn options(settings: &NetworkSettings, environment: &Environment) -> 
     NetworkOptions {
         mode,
         config: settings.cni_config.clone().unwrap_or_else(beside),
-        binary_dirs: settings.cni_plugins.as_ref().map_or(defaults.binary_dirs, dirs),
+        binary_dirs: settings.cni_plugins.as_ref().map_or_else(|| defaults.binary_dirs.clone(), dirs),
         pool_size: settings.cni_pool,
-        bridge_name: settings.bridge_name.clone().unwrap_or(defaults.bridge_name),
-        bridge_subnet: settings.bridge_subnet.clone().unwrap_or(defaults.bridge_subnet),
-        search_path: environment.search_path(),
+        bridge_name: settings.bridge_name.clone().unwrap_or_else(|| defaults.bridge_name.clone()),
+        bridge_subnet: settings.bridge_subnet.clone().unwrap_or_else(|| defaults.bridge_subnet.clone()),
+        ..defaults
     }
 }
 

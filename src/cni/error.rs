@@ -140,7 +140,7 @@ impl Diagnose for CniError {
                  with cniBinaryPath in [worker.oci] of buildkitd.toml"
             }
             Self::Forbidden { .. } => {
-                "run rbuild as root, or in a network namespace of your own: `rootlesskit --net=slirp4netns \
+                "run rbuild as root (in a container, one that was started with `--privileged`), or in a network namespace of your own: `rootlesskit --net=slirp4netns \
                  --disable-host-loopback --copy-up=/etc --copy-up=/run --copy-up=/var/lib rbuild …`"
             }
             Self::Plugin { message, .. } if message.contains("iptables") => {

@@ -5,6 +5,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
 
 use super::attachment::{Attachment, INTERFACE};
 use super::{CniError, FOLDER, bridge};
@@ -16,6 +19,8 @@ const GUARD: &str = "guard";
 const LOCK: &str = "lock";
 /// How records end; one that is not complete ends otherwise.
 const ENDING: &str = ".json";
+/// How long the end of a build waits for what builds before it left.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// More than any record.
 const MAX_RECORD: u64 = 4 << 20;
 
@@ -157,6 +162,13 @@ pub async fn recover(root: &Dir) -> Vec<String> {
         problems.extend(ledger.settle().await.unwrap_or_else(failed));
     }
     problems
+}
+
+/// Waits for what [`recover`] does beside a build that is over, but not for ever: what is not done is done by the next one.
+pub async fn finish(mut recovery: JoinHandle<()>) {
+    if tokio::time::timeout(PATIENCE, &mut recovery).await.is_err() {
+        recovery.abort();
+    }
 }
 
 /// Process ids are not unique across the pid namespaces that may share a root, so the name is a number that is not in use.

@@ -39,7 +39,7 @@ mod turn;
 pub use attachment::Network;
 pub use choice::{BINARY_DIRS, Choice, Mode, NetworkOptions, choose};
 pub use error::CniError;
-pub use ledger::recover;
+pub use ledger::{finish, recover};
 pub use pool::{Lease, Pool};
 pub use reply::Dns;
 

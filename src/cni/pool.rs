@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::attachment::{Attachment, Network};
-use super::ledger::Ledger;
+use super::ledger::{self, Ledger};
 use super::{CniError, Dns, bridge, turn};
 use crate::sys::dir::Dir;
 use crate::sys::{ns, proc};
@@ -34,6 +34,8 @@ struct Inner {
     network: Arc<Network>,
     /// How many are made ahead.
     target: usize,
+    /// How long one beyond that may be idle.
+    idle: Duration,
     root: Dir,
     state: Mutex<State>,
     first: tokio::sync::Mutex<First>,
@@ -128,7 +130,7 @@ impl Pool {
     pub fn new(network: Arc<Network>, target: usize, root: Dir, recovery: Option<JoinHandle<()>>) -> Self {
         let first = tokio::sync::Mutex::new(First { is_over: false, recovery });
         let (state, stop, tasks) = (Mutex::default(), CancellationToken::new(), TaskTracker::new());
-        Self(Arc::new(Inner { network, target, root, state, first, stop, tasks }))
+        Self(Arc::new(Inner { network, target, idle: IDLE, root, state, first, stop, tasks }))
     }
 
     /// Returns a namespace for a step; `hostname` is empty where the step has no name of its own, which networks may tell others.
@@ -170,6 +172,9 @@ impl Pool {
         self.drain();
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        if let Some(recovery) = self.0.first.lock().await.recovery.take() {
+            ledger::finish(recovery).await;
+        }
         if let Some(bridge) = self.0.network.bridge.as_ref().filter(|_| self.state().ledger.is_some())
             && let Err(error) = bridge::remove_unused(bridge).await
         {
@@ -206,7 +211,7 @@ impl Pool {
     fn release_later(&self, namespace: Namespace) {
         self.state().count -= 1;
         let pool = self.clone();
-        self.0.tasks.spawn(async move { pool.release(namespace).await });
+        self.0.tasks.spawn(async move { pool.release(namespace, false).await });
     }
 
     /// Makes namespaces ahead, one after the other beside the first steps; once.
@@ -236,13 +241,15 @@ impl Pool {
     /// Releases those beyond the configured number that were idle for long, until there are none or the pool is closed.
     async fn trim(&self) {
         loop {
-            let next = self.state().idle.first().map_or_else(Instant::now, |idle| idle.since) + IDLE;
+            let next = self.state().idle.first().map_or_else(Instant::now, |idle| idle.since) + self.0.idle;
             tokio::select! {
                 () = tokio::time::sleep_until(next) => {}
                 () = self.0.stop.cancelled() => return,
             }
             let mut state = self.state();
-            while state.count > self.0.target && state.idle.first().is_some_and(|idle| idle.since.elapsed() >= IDLE) {
+            while state.count > self.0.target
+                && state.idle.first().is_some_and(|idle| idle.since.elapsed() >= self.0.idle)
+            {
                 let idle = state.idle.remove(0);
                 drop(state);
                 self.release_later(idle.namespace);
@@ -268,23 +275,33 @@ impl Pool {
         let mut first = self.0.first.lock().await;
         if first.is_over {
             drop(first);
-            let _turn = turn::take(false).await?;
+            let _turn = self.unless_closed(turn::take(false)).await??;
             return self.connect_now(hostname).await;
         }
-        if let Some(recovery) = first.recovery.take() {
+        if let Some(recovery) = &mut first.recovery {
             // What it has to say it has said.
-            let _ = recovery.await;
+            let _ = self.unless_closed(recovery).await?;
+            first.recovery = None;
         }
-        let _turn = turn::take(true).await?;
+        let _turn = self.unless_closed(turn::take(true)).await??;
         let failed = |source| CniError::Record { action: "look at the bridge", source };
         let bridge = self.0.network.bridge.as_deref();
         let was_there = bridge.map(bridge::is_there).transpose().map_err(failed)?;
         let namespace = self.connect_now(hostname).await;
-        if let (Some(bridge), Some(false)) = (bridge, was_there) {
-            bridge::mark(bridge).map_err(failed)?;
+        if let (Some(bridge), Some(false)) = (bridge, was_there)
+            && let Err(error) = bridge::mark(bridge)
+        {
+            self.state().problems.push(format!("the bridge {bridge} will stay, as it could not be marked: {error}"));
         }
         first.is_over = namespace.is_ok();
         namespace
+    }
+
+    async fn unless_closed<T>(&self, work: impl Future<Output = T>) -> Result<T, CniError> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.0.stop.cancelled() => Err(CniError::Canceled),
+        }
     }
 
     async fn connect_now(&self, hostname: &str) -> Result<Namespace, CniError> {
@@ -295,24 +312,28 @@ impl Pool {
         let noted = |source| CniError::Record { action: "note down a network namespace", source };
         namespace.ledger.write(&namespace.attachment).map_err(noted)?;
         let path = path_of(&namespace.descriptor);
-        let added = tokio::select! {
-            added = namespace.attachment.add(&path, namespace.ledger.alive()) => added,
-            () = self.0.stop.cancelled() => Err(CniError::Canceled),
-        };
-        let added = added.and_then(|()| namespace.ledger.write(&namespace.attachment).map_err(noted));
+        let added = self.unless_closed(namespace.attachment.add(&path, namespace.ledger.alive())).await;
+        let added = added.flatten().and_then(|()| namespace.ledger.write(&namespace.attachment).map_err(noted));
         match added {
             Ok(()) => Ok(namespace),
             Err(error) => {
-                self.release(namespace).await;
+                // A plugin that refuses to connect may as well refuse to take off, which says nothing new.
+                let refused =
+                    matches!(error, CniError::Plugin { .. } | CniError::Reply { .. } | CniError::Start { .. });
+                self.release(namespace, refused).await;
                 Err(error)
             }
         }
     }
 
-    /// Takes a namespace off its network; where that fails it stays on record.
-    async fn release(&self, namespace: Namespace) {
+    /// Takes a namespace off its network; where that fails it stays on record, unless it was never on it.
+    async fn release(&self, namespace: Namespace, refused: bool) {
         let Namespace { descriptor, attachment, ledger } = &namespace;
-        let deleted = attachment.delete(&path_of(descriptor), ledger.alive()).await;
+        let mut deleted = attachment.delete(&path_of(descriptor), ledger.alive()).await;
+        if let (true, Err(error)) = (refused, &deleted) {
+            tracing::debug!(%error, "a network that refused a namespace refuses to let it go");
+            deleted = Ok(());
+        }
         let forgotten = deleted.and_then(|()| {
             let failed = |source| CniError::Record { action: "remove the note of a network namespace", source };
             ledger.forget(&attachment.id).map_err(failed)
@@ -338,4 +359,109 @@ impl Pool {
 fn new_id() -> Result<String, CniError> {
     let random: [u8; 8] = crate::sys::random().map_err(|source| CniError::Namespace { source })?;
     Ok(format!("rbuild-{}", hex::encode(random)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::cni::config::NetworkConfig;
+
+    /// A place with a plugin that notes what it is asked, and a pool on it.
+    struct Place {
+        temp: tempfile::TempDir,
+        pool: Pool,
+    }
+
+    impl Place {
+        fn new(target: usize, idle: Duration) -> Self {
+            let temp = tempfile::tempdir().expect("temp dir");
+            let script = "#!/bin/sh\ntest -e $CNI_NETNS || exit 1\necho $CNI_COMMAND >> ${0%/*}/calls\necho '{}'\n";
+            std::fs::write(temp.path().join("notes"), script).expect("write");
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(temp.path().join("notes"), mode).expect("chmod");
+            let config = NetworkConfig::parse(br#"{"cniVersion":"1.0.0","name":"n","type":"notes"}"#).expect("valid");
+            let network = Network { config, dirs: vec![temp.path().into()], bridge: None };
+            let pool = Pool::new(Arc::new(network), target, Dir::open(temp.path()).expect("open"), None);
+            let mut inner = Arc::into_inner(pool.0).expect("nobody has it yet");
+            inner.idle = idle;
+            Self { temp, pool: Pool(Arc::new(inner)) }
+        }
+
+        fn count(&self, command: &str) -> usize {
+            std::fs::read_to_string(self.temp.path().join("calls")).unwrap_or_default().matches(command).count()
+        }
+
+        async fn until(&self, command: &str, count: usize) {
+            while self.count(command) < count {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+
+        /// Nothing is left but the guard.
+        fn is_clean(&self) -> bool {
+            let left = std::fs::read_dir(self.temp.path().join("network")).expect("read").count();
+            left == 1 && self.count("ADD") == self.count("DEL")
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_comes_back_is_used_again_unless_it_is_spoilt() {
+        let place = Place::new(0, IDLE);
+        for (spoil, named, added) in [(false, "", 1), (false, "", 1), (true, "", 1), (false, "", 2), (false, "a", 3)] {
+            let mut lease = place.pool.get(named).await.expect("a namespace");
+            assert!(lease.path().exists());
+            if spoil {
+                lease.spoil();
+            }
+            assert_eq!(place.count("ADD"), added);
+        }
+        assert_eq!(place.pool.close().await, Vec::<String>::new());
+        assert!(place.is_clean());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn as_many_are_made_ahead_as_configured() {
+        let place = Place::new(3, IDLE);
+        let first = place.pool.get("").await.expect("a namespace");
+        place.until("ADD", 3).await;
+        drop(first);
+        place.pool.drain();
+        place.until("DEL", 1).await;
+        assert_eq!(place.pool.close().await, Vec::<String>::new());
+        assert!(place.is_clean() && place.count("ADD") == 3);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_idle_for_long_goes_down_to_the_configured_number() {
+        let place = Place::new(1, Duration::ZERO);
+        let leases = [place.pool.get("").await, place.pool.get("").await, place.pool.get("").await];
+        drop(leases.map(|lease| lease.expect("a namespace")));
+        place.until("DEL", 2).await;
+        assert_eq!(place.pool.state().count, 1);
+        // One more than that is idle again, and goes again.
+        drop([place.pool.get("").await.expect("a namespace"), place.pool.get("").await.expect("a namespace")]);
+        place.until("DEL", 3).await;
+        assert_eq!(place.pool.close().await, Vec::<String>::new());
+        assert!(place.is_clean() && place.count("ADD") == 4);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_step_that_no_longer_waits_leaves_its_namespace_to_the_next() {
+        let place = Place::new(0, IDLE);
+        let pool = place.pool.clone();
+        let waiting = tokio::spawn(async move { pool.get("").await.map(drop) });
+        while place.pool.state().count == 0 {
+            tokio::task::yield_now().await;
+        }
+        waiting.abort();
+        place.until("ADD", 1).await;
+        while place.pool.state().idle.is_empty() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        drop(place.pool.get("").await.expect("a namespace"));
+        assert_eq!(place.pool.close().await, Vec::<String>::new());
+        assert!(place.is_clean() && place.count("ADD") == 1);
+    }
 }

@@ -1,18 +1,15 @@
 //! The network of steps: chosen before the first one, released after the last, together with what killed builds left.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
-use super::{Build, processors};
-use crate::cni::{self, Choice, Pool};
+use super::{Build, Setup, processors};
+use crate::cni::{self, Choice, NetworkOptions, Pool};
 use crate::diag::Diagnostic;
 use crate::exec::DefaultNetwork;
 use crate::progress::{Event, Sink, Warning};
-
-/// How long the end of a build waits for what builds before it left; what is not done then is done by the next one.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::sys::programs;
 
 /// Networks that are to be released.
 pub(super) struct Networking {
@@ -30,7 +27,9 @@ impl Networking {
     /// When a network is configured that cannot be had.
     pub(super) fn open(build: &Build) -> Result<(Self, DefaultNetwork), Diagnostic> {
         let failed = |error: &dyn crate::diag::Diagnose| Diagnostic::from_error(error);
-        let choice = cni::choose(&build.setup.network).map_err(|error| failed(&error))?;
+        let Setup { network, search_path, workspaces, .. } = &build.setup;
+        let search_path = programs::outside(search_path, workspaces);
+        let choice = cni::choose(&NetworkOptions { search_path, ..network.clone() }).map_err(|error| failed(&error))?;
         let network = match &choice {
             Choice::Network(network) => network.name(),
             Choice::Host => "the host's",
@@ -63,10 +62,8 @@ impl Networking {
         if let Some(pool) = &self.pool {
             tell(&*self.sink, pool.close().await);
         }
-        if let Some(mut recovery) = self.recovery
-            && tokio::time::timeout(PATIENCE, &mut recovery).await.is_err()
-        {
-            recovery.abort();
+        if let Some(recovery) = self.recovery {
+            cni::finish(recovery).await;
         }
     }
 }

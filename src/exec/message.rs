@@ -202,6 +202,15 @@ mod tests {
     }
 
     #[test]
+    fn the_hosts_network_is_only_for_who_is_given_it() {
+        let mut descriptors = Vec::new();
+        for (default, expected) in [(DefaultNetwork::Host, Network::Host), (DefaultNetwork::None, Network::Own)] {
+            assert_eq!(default_network(&default, None, &mut descriptors).expect("chosen"), expected);
+        }
+        assert!(descriptors.is_empty());
+    }
+
+    #[test]
     fn proxies_are_set_in_both_cases() {
         let proxy = ProxyEnv { http_proxy: "http://p:1".into(), ..ProxyEnv::default() };
         assert_eq!(proxy_variables(&proxy), ["HTTP_PROXY=http://p:1", "http_proxy=http://p:1"]);
