@@ -19,6 +19,7 @@ mod image;
 mod language;
 mod mounts;
 mod nested;
+mod network;
 mod outputs;
 mod privileges;
 mod progress;

@@ -7,6 +7,7 @@ pub(crate) mod engine;
 pub(crate) mod fake_registry;
 pub(crate) mod git;
 pub(crate) mod image;
+pub(crate) mod lab;
 pub(crate) mod registry;
 pub(crate) mod rootfs;
 pub(crate) mod rootless;
