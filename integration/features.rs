@@ -21,6 +21,7 @@ mod imagetools;
 mod language;
 mod mounts;
 mod nested;
+mod network;
 mod outputs;
 mod packaged;
 mod platforms;

@@ -19,6 +19,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("sys", 1),
     ("cdi", 2),
     ("checksum", 2),
+    ("cni", 2),
     ("layer", 2),
     ("registry", 2),
     ("secrets", 2),

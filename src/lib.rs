@@ -20,6 +20,7 @@
 //! | `records/` | [`store::records`] | cache keys and the layers they lead to |
 //! | `snapshots/`, `chains/` | [`snapshot`] | layers unpacked, in overlay's format, and their chain ids |
 //! | `caches/` | [`ops::CacheMounts`] | directories of `RUN --mount=type=cache` |
+//! | `network/` | [`cni`] | which networks are to be taken down again, should their build not live to do it |
 //! | `explain/` | [`store::explain`] | what the last builds were made of, so that it can be said why a step ran |
 //! | `git/`, `http/` | [`source::git`], [`source::http`] | what was fetched of git repositories; entity tags of web servers |
 //!
@@ -47,6 +48,7 @@ pub mod sys;
 // Level 2: what is kept, and what is talked to.
 pub mod cdi;
 pub mod checksum;
+pub mod cni;
 pub mod layer;
 pub mod registry;
 pub mod secrets;

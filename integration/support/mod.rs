@@ -10,6 +10,7 @@ pub(crate) mod fault_proxy;
 pub(crate) mod gate;
 pub(crate) mod git;
 pub(crate) mod image;
+pub(crate) mod lab;
 pub(crate) mod nginx;
 pub(crate) mod pki;
 pub(crate) mod registry;

@@ -13,6 +13,7 @@ mod explain;
 pub mod fuzzing;
 pub mod imagetools;
 mod misuse;
+mod network;
 mod notice;
 pub mod prune;
 mod request;
@@ -188,6 +189,8 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         platforms: settings.oci.platforms.clone(),
         own_namespace: false,
         devices: devices(settings),
+        network: network::options(&settings.oci.network, environment),
+        dns: network::dns(settings.dns.as_ref()),
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
         push_check: !args.no_push_check,

@@ -217,6 +217,7 @@ const NETWORKS: &[(&str, NetworkMode)] = &[
     ("host", NetworkMode::Host),
     ("cni", NetworkMode::Cni),
     ("bridge", NetworkMode::Bridge),
+    ("none", NetworkMode::None),
     ("", NetworkMode::Auto),
 ];
 

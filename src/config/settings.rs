@@ -164,6 +164,8 @@ pub enum NetworkMode {
     Cni,
     /// A namespace on a bridge that is configured by `bridgeName` and `bridgeSubnet`.
     Bridge,
+    /// A namespace with nothing but a loopback device; BuildKit has no word for it.
+    None,
 }
 
 /// The network of steps: those keys of `[worker.oci]` that are about it.
@@ -173,7 +175,7 @@ pub struct NetworkSettings {
     pub mode: NetworkMode,
     /// `cniConfigPath`: the configuration of the plugins, a file `.conf`, `.json` or `.conflist`.
     pub cni_config: Option<PathBuf>,
-    /// `cniBinaryPath`: the directory with the plugins.
+    /// `cniBinaryPath`: the directory with the plugins, or several with `:` between them.
     pub cni_plugins: Option<PathBuf>,
     /// `cniPoolSize`: namespaces that are kept ready.
     pub cni_pool: usize,

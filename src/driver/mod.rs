@@ -20,6 +20,7 @@ mod graph;
 mod held;
 pub mod imagetools;
 mod imports;
+mod networking;
 mod outputs;
 mod packer;
 pub mod prune;
@@ -56,6 +57,7 @@ use caches::Caches;
 use contexts::Inputs;
 use held::{Extent, Held};
 use imports::Imports;
+use networking::Networking;
 use outputs::Solved;
 use packer::{Packer, Wanted};
 use pushcheck::PushCheck;
@@ -148,7 +150,7 @@ async fn run(
     let cancel = push_check.cancel();
     // Copying this program takes milliseconds, in which the rest can be made ready.
     let executor = tokio::task::spawn_blocking({
-        let options = exec_options(&request);
+        let options = exec_options(&setup, &request);
         move || Executor::new(options)
     });
     let (build, lowered, bridge, imports) = tokio::select! {
@@ -164,6 +166,8 @@ async fn run(
     let packer = Packer::new(Arc::clone(snapshots), ahead, bases, uploader);
     let executor = executor.await.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;
     let executor = executor.map_err(|error| Diagnostic::from_error(&error))?;
+    let (networking, network) = Networking::open(&build)?;
+    let executor = executor.with_network(network);
     let worker = build.worker_for(&lowered, bridge, executor, Arc::new(packer.clone())).await?;
     let (stores, said) = tokio::select! {
         stores = imports.stores() => stores,
@@ -172,7 +176,7 @@ async fn run(
     if let (Some(recorder), Some(said)) = (&build.recorder, said) {
         recorder.compare_with(&said, build.setup.explained.is_some(), &*build.sink);
     }
-    let work = Work { build: &build, lowered: &lowered, worker, packer, stores };
+    let work = Work { build: &build, lowered: &lowered, worker, packer, stores, networking: &networking };
     let need = if outputs::take_handles(&build.setup) { Need::Handle } else { Need::Bytes };
     let outcome = match work.once(need, &cancel).await {
         Err(Failure::Lost(diagnostic)) => {
@@ -186,6 +190,8 @@ async fn run(
     if let Err(error) = snapshots.settle() {
         tracing::info!(%error, "layers of this build will be made again if the machine starts anew");
     }
+    drop(work);
+    networking.close().await;
     outcome
 }
 
@@ -227,6 +233,7 @@ struct Work<'a> {
     worker: Arc<Worker>,
     packer: Packer,
     stores: Vec<Arc<dyn CacheStore<Tree>>>,
+    networking: &'a Networking,
 }
 
 impl Work<'_> {
@@ -236,6 +243,7 @@ impl Work<'_> {
         let problem = Problem { lowered, worker, stores, need, kept: !self.build.setup.caches_to.is_empty() };
         let blobs = Arc::new(BuildBlobs::new(Arc::clone(&self.build.stations.store)));
         let (trees, records) = self.build.solve(problem, cancel.clone()).await.map_err(Failure::Final)?;
+        self.networking.drain();
         let origins = outputs::origins(&self.worker.resolved);
         let trees = match trees {
             Ok(trees) => trees,
@@ -340,11 +348,11 @@ impl Work<'_> {
     }
 }
 
-fn exec_options(request: &Request) -> ExecOptions {
+fn exec_options(setup: &Setup, request: &Request) -> ExecOptions {
     let granted = |name: &str| request.allow.iter().any(|allowed| allowed == name);
     let entitlements =
         Entitlements { network_host: granted("network.host"), security_insecure: granted("security.insecure") };
-    ExecOptions { entitlements, ..ExecOptions::default() }
+    ExecOptions { entitlements, dns: setup.dns.clone(), ..ExecOptions::default() }
 }
 
 fn canceled() -> Diagnostic {

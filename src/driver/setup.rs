@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::explain::Explained;
 use super::imports::Learnt;
 use crate::cdi::DeviceOptions;
+use crate::cni::{Dns, NetworkOptions};
 use crate::diag::{Diagnostic, Kind, chain};
 use crate::exec::MachineOptions;
 use crate::export::ExportSpec;
@@ -51,6 +52,10 @@ pub struct Setup {
     pub own_namespace: bool,
     /// Devices that steps may be given.
     pub devices: DeviceOptions,
+    /// The network of steps that ask for none in particular.
+    pub network: NetworkOptions,
+    /// What steps resolve names with, in place of what the host or their network says.
+    pub dns: Dns,
     /// File for the image's digest.
     pub iidfile: Option<PathBuf>,
     /// File for metadata of the result.

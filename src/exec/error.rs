@@ -3,6 +3,7 @@
 use std::io;
 
 use super::platforms::Unable;
+use crate::cni::CniError;
 use crate::diag::{Diagnose, Kind};
 use crate::image::Platform;
 
@@ -70,6 +71,19 @@ pub enum ExecError {
         /// What happened.
         message: String,
     },
+    /// What steps are to resolve names with is no such thing.
+    #[error("{key} of [dns] in buildkitd.toml: {value:?} is {reason}")]
+    Dns {
+        /// The key.
+        key: &'static str,
+        /// What it says.
+        value: String,
+        /// What that is.
+        reason: &'static str,
+    },
+    /// The step has no network.
+    #[error(transparent)]
+    Network(#[from] CniError),
     /// The step was stopped.
     #[error("canceled")]
     Canceled,
@@ -120,7 +134,8 @@ impl ExecError {
 impl Diagnose for ExecError {
     fn kind(&self) -> Kind {
         match self {
-            Self::Entitlement { .. } => Kind::Usage,
+            Self::Entitlement { .. } | Self::Dns { .. } => Kind::Usage,
+            Self::Network(error) => error.kind(),
             Self::Target { .. } => Kind::Dockerfile,
             Self::Setup { stage: Stage::Namespaces | Stage::Proc | Stage::Dev | Stage::Pivot, .. }
             | Self::Prepare { .. }
@@ -135,6 +150,8 @@ impl Diagnose for ExecError {
         match self {
             Self::Entitlement { entitlement } => vec![format!("grant it with `--allow {entitlement}`")],
             Self::Foreign { platform, why } => foreign_hints(platform, why),
+            Self::Network(error) => error.hints(),
+            Self::Dns { key: "nameservers", .. } => vec!["write addresses: `nameservers = [\"192.0.2.1\"]`".to_owned()],
             Self::Setup { stage: Stage::Proc, .. } => vec![
                 "a fresh /proc is refused where the outer container masks its own: start that container with \
                  `--security-opt systempaths=unconfined`"

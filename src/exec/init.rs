@@ -17,7 +17,7 @@ use super::error::Stage;
 use super::sandbox::{self, Plan, Source};
 use super::target::{self, Made, Want};
 use super::user::{self, Identity};
-use super::wire::{self, Confinement, During, Failure, Report, Step, StepMount, StepResult, StepSource};
+use super::wire::{self, Confinement, During, Failure, Network, Report, Step, StepMount, StepResult, StepSource};
 use crate::sys::dir::{self, Dir, Kind};
 use crate::sys::proc::{Child, Ended, Forked};
 use crate::sys::{fds, idmap, ns, proc};
@@ -84,6 +84,10 @@ fn plan(
         .iter()
         .map(|mount| open_source(mount, &mut descriptors).map(|source| (mount.dest.clone(), source)))
         .collect::<Result<Vec<_>, _>>()?;
+    let network = match step.network {
+        Network::Joined { fd } => Some(take(&mut descriptors, fd)?),
+        Network::Host | Network::Own => None,
+    };
     make_stubs(&root, &sources, made)?;
     let supervisor = proc::own_pidfd().during(Stage::Spec, "open the supervisor")?;
     Ok(Plan {
@@ -92,6 +96,7 @@ fn plan(
         sources: sources.into_iter().map(|(_, source)| source).collect(),
         identity,
         set_groups,
+        network,
         supervisor,
     })
 }

@@ -16,7 +16,8 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::wire::{self, Report, StepResult};
-use super::{ExecError, ExecOptions, ExecSpec, ExitStatusKind, Machine, Outcome, Stream, hostfiles, message};
+use super::{DefaultNetwork, ExecError, ExecOptions, ExecSpec, ExitStatusKind, Machine, Outcome, Stream, hostfiles, message};
+use crate::cni::{Dns, Lease};
 use crate::image::Platform;
 use crate::llb::ops::{NetMode, SecurityMode};
 use crate::sys::{dir, fds, mount};
@@ -41,15 +42,18 @@ pub struct Executor {
     pub(super) host_resolv_conf: String,
     pub(super) isolated_resolv_conf: String,
     machine: Machine,
+    pub(super) network: DefaultNetwork,
 }
 
 impl Executor {
     /// Makes the copy of this program that containers start from, and reads the host's resolver configuration.
     pub fn new(options: ExecOptions) -> Result<Self, ExecError> {
+        hostfiles::check(&options.dns)?;
         let init = protected_program(&options.program).map_err(|source| ExecError::Prepare { source })?;
         let host_resolv_conf = hostfiles::host_resolv_conf(&options);
-        let isolated_resolv_conf = hostfiles::isolated_resolv_conf(&options);
-        Ok(Self { init, options, host_resolv_conf, isolated_resolv_conf, machine: Machine::default() })
+        let isolated_resolv_conf = hostfiles::isolated_resolv_conf(&options, &Dns::default());
+        let (machine, network) = (Machine::default(), DefaultNetwork::Host);
+        Ok(Self { init, options, host_resolv_conf, isolated_resolv_conf, machine, network })
     }
 
     /// Takes what was found out about the machine.
@@ -65,6 +69,12 @@ impl Executor {
     /// [`ExecError::Foreign`], with what to do about it.
     pub fn runs(&self, platform: &Platform) -> Result<(), ExecError> {
         self.machine.check(platform)
+    }
+
+    /// Gives steps another network than the host's that ask for none in particular.
+    #[must_use]
+    pub fn with_network(self, network: DefaultNetwork) -> Self {
+        Self { network, ..self }
     }
 
     /// Tells whether the caller has granted what a step asks for.
@@ -83,7 +93,9 @@ impl Executor {
         output: Output<'_>,
         cancel: CancellationToken,
     ) -> Result<Outcome, ExecError> {
-        let (step, descriptors) = message::build(self, spec)?;
+        self.allows(spec.network, spec.security)?;
+        let leased = self.lease(&spec, &cancel).await?;
+        let (step, descriptors) = message::build(self, spec, leased.as_ref())?;
         let count = descriptors.len();
         let (header, body) = wire::encode_step(&step, count).ok_or_else(|| ExecError::Spec {
             reason: format!("more than {} MiB, or more than {} mounts", wire::MAX_STEP >> 20, fds::MAX_PER_MESSAGE),
@@ -95,7 +107,23 @@ impl Executor {
             () = cancel.cancelled() => Err(ExecError::Canceled),
         };
         running.stop().await.map_err(launch("stop the container's first process"))?;
+        // Nothing of the step is left that could see what the next one does.
+        drop(leased);
         outcome(result?)
+    }
+
+    /// Takes a namespace for a step that asks for no network in particular, where there are any.
+    async fn lease(&self, spec: &ExecSpec, cancel: &CancellationToken) -> Result<Option<Lease>, ExecError> {
+        let (DefaultNetwork::Pool(pool), NetMode::Unset) = (&self.network, spec.network) else { return Ok(None) };
+        let mut lease = tokio::select! {
+            lease = pool.get(&spec.hostname) => lease?,
+            () = cancel.cancelled() => return Err(ExecError::Canceled),
+        };
+        if spec.security == SecurityMode::Insecure {
+            // It may change devices, routes and filters.
+            lease.spoil();
+        }
+        Ok(Some(lease))
     }
 
     /// The step's header and descriptors are small enough for the socket's buffer, so they are there before the child is.

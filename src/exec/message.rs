@@ -4,8 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::wire::{Confinement, Limit, Network, Step, StepMount, StepSource};
-use super::{DEFAULT_HOSTNAME, Entitlements, ExecError, ExecMount, ExecSpec, Executor, MountSource};
+use super::{DEFAULT_HOSTNAME, DefaultNetwork, Entitlements, ExecError, ExecMount, ExecSpec, Executor, MountSource};
 use super::{hostfiles, target};
+use crate::cni::Lease;
 use crate::llb::ops::{NetMode, ProxyEnv, SecurityMode, Ulimit};
 use crate::sys::dir::Dir;
 use crate::sys::{fds, mount};
@@ -26,9 +27,13 @@ pub fn proxy_variables(proxy: &ProxyEnv) -> Vec<String> {
     set.flat_map(|(name, value)| [format!("{}={value}", name.to_uppercase()), format!("{name}={value}")]).collect()
 }
 
-/// Builds the message; descriptor 0 is the root's.
-pub(super) fn build(executor: &Executor, spec: ExecSpec) -> Result<(Step, Vec<OwnedFd>), ExecError> {
-    let network = network(spec.network, executor.options.entitlements)?;
+/// Builds the message; descriptor 0 is the root's. What was leased is the network of a step that asks for none in particular.
+pub(super) fn build(
+    executor: &Executor,
+    spec: ExecSpec,
+    leased: Option<&Lease>,
+) -> Result<(Step, Vec<OwnedFd>), ExecError> {
+    let mut network = network(spec.network, executor.options.entitlements)?;
     let confinement = confinement(spec.security, executor.options.entitlements)?;
     check_text(&spec)?;
     let mut descriptors = vec![spec.root.tree];
@@ -38,9 +43,15 @@ pub(super) fn build(executor: &Executor, spec: ExecSpec) -> Result<(Step, Vec<Ow
     }
     // A mount below another one comes after it, whatever order they were given in.
     mounts.sort_by_key(|mount| mount.dest.matches('/').count());
+    if spec.network == NetMode::Unset {
+        network = default_network(&executor.network, leased, &mut descriptors)?;
+    }
     let resolv_conf = match network {
         Network::Host => executor.host_resolv_conf.clone(),
         Network::Own => executor.isolated_resolv_conf.clone(),
+        Network::Joined { .. } => {
+            hostfiles::isolated_resolv_conf(&executor.options, &leased.map(Lease::dns).unwrap_or_default())
+        }
     };
     let hosts = hostfiles::hosts(&spec.hostname, &spec.extra_hosts);
     let hostname = if spec.hostname.is_empty() { DEFAULT_HOSTNAME.to_owned() } else { spec.hostname };
@@ -69,6 +80,23 @@ pub(super) fn build(executor: &Executor, spec: ExecSpec) -> Result<(Step, Vec<Ow
 pub(super) fn check_granted(mode: NetMode, security: SecurityMode, granted: Entitlements) -> Result<(), ExecError> {
     network(mode, granted)?;
     confinement(security, granted).map(drop)
+}
+
+/// Chooses the network of a step that asks for none in particular; never the host's where that is not configured.
+fn default_network(
+    network: &DefaultNetwork,
+    leased: Option<&Lease>,
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<Network, ExecError> {
+    match (network, leased) {
+        (DefaultNetwork::Host, _) => Ok(Network::Host),
+        (DefaultNetwork::None, _) | (DefaultNetwork::Pool(_), None) => Ok(Network::Own),
+        (DefaultNetwork::Pool(_), Some(lease)) => {
+            let descriptor = lease.descriptor().try_clone_to_owned();
+            descriptors.push(descriptor.map_err(|source| ExecError::Launch { action: "copy a descriptor", source })?);
+            Ok(Network::Joined { fd: descriptors.len() - 1 })
+        }
+    }
 }
 
 fn network(mode: NetMode, granted: Entitlements) -> Result<Network, ExecError> {
@@ -171,6 +199,15 @@ mod tests {
         assert_eq!(network(NetMode::Host, all).expect("granted"), Network::Host);
         assert_eq!(confinement(SecurityMode::Insecure, all).expect("granted"), Confinement::Insecure);
         assert_eq!(network(NetMode::None, none).expect("always"), Network::Own);
+    }
+
+    #[test]
+    fn the_hosts_network_is_only_for_who_is_given_it() {
+        let mut descriptors = Vec::new();
+        for (default, expected) in [(DefaultNetwork::Host, Network::Host), (DefaultNetwork::None, Network::Own)] {
+            assert_eq!(default_network(&default, None, &mut descriptors).expect("chosen"), expected);
+        }
+        assert!(descriptors.is_empty());
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub use launch::{Executor, Output};
 pub use message::proxy_variables;
 pub use platforms::{Machine, MachineOptions, Unable};
 
+use crate::cni::{Dns, Pool};
 use crate::llb::ops::{NetMode, SecurityMode, Ulimit};
 
 /// Host name of a step that names none.
@@ -50,6 +51,20 @@ pub struct ExecOptions {
     pub resolv_conf: PathBuf,
     /// What the host's resolver uses itself when it listens on 127.0.0.53.
     pub resolv_conf_upstream: PathBuf,
+    /// What steps resolve names with, in place of what the host or their network says; what is empty is not replaced.
+    pub dns: Dns,
+}
+
+/// The network of steps that ask for none in particular.
+#[derive(Debug, Clone, Default)]
+pub enum DefaultNetwork {
+    /// The host's.
+    #[default]
+    Host,
+    /// One of their own with nothing but a loopback device.
+    None,
+    /// One that plugins have connected.
+    Pool(Pool),
 }
 
 impl Default for ExecOptions {
@@ -59,6 +74,7 @@ impl Default for ExecOptions {
             entitlements: Entitlements::default(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             resolv_conf_upstream: PathBuf::from("/run/systemd/resolve/resolv.conf"),
+            dns: Dns::default(),
         }
     }
 }

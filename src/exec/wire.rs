@@ -46,6 +46,10 @@ pub(super) struct Step {
 pub(super) enum Network {
     Host,
     Own,
+    /// A namespace that is there already.
+    Joined {
+        fd: usize,
+    },
 }
 
 /// Whether the process is confined.

@@ -42,6 +42,15 @@ fn prepare(limits: ChildLimits) -> io::Result<()> {
     Ok(())
 }
 
+/// Leaves a descriptor open in the program, and in what that starts.
+#[expect(unsafe_code, reason = "what runs between fork and exec is unsafe in general")]
+pub fn leave_open(command: &mut Command, descriptor: OwnedFd) {
+    // SAFETY: one system call is made, nothing is allocated, and no lock is taken.
+    unsafe {
+        command.pre_exec(move || Ok(rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::empty())?));
+    }
+}
+
 /// Starts this program anew in another role, with `input` as standard input and nothing else of ours, and does not wait for it.
 pub fn detached(role: &str, input: impl AsFd) -> io::Result<()> {
     let mut command = Command::new("/proc/self/exe");
@@ -72,8 +81,32 @@ fn enter_and_execute(root: &OwnedFd, program: &CStr) -> io::Error {
     io::Error::last_os_error()
 }
 
+/// A running program that [`confine`] has prepared; killed with all it started when dropped, unless it has ended.
+#[derive(Debug)]
+pub struct Group(Option<u32>);
+
+impl Group {
+    /// Takes the id of the program.
+    pub fn new(leader: Option<u32>) -> Self {
+        Self(leader)
+    }
+
+    /// The program has ended, and its id may soon be another's.
+    pub fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0 {
+            kill_group(leader);
+        }
+    }
+}
+
 /// Kills all processes of a group that [`confine`] made.
-pub fn kill_group(leader: u32) {
+fn kill_group(leader: u32) {
     let leader = i32::try_from(leader).ok().and_then(Pid::from_raw);
     // A group without a process is what was wanted.
     let _ = leader.map(|leader| rustix::process::kill_process_group(leader, Signal::KILL));
@@ -93,12 +126,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_open_reaches_grandchildren() {
+        let bytes = crate::sys::fds::sealed_bytes("test", b"hello").expect("memfd");
+        let number = std::os::fd::AsRawFd::as_raw_fd(&bytes);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &format!("sh -c 'cat <&{number}'; true")]);
+        leave_open(&mut command, bytes);
+        assert_eq!(command.output().expect("sh runs").stdout, b"hello");
+    }
+
+    #[test]
     fn a_group_goes_as_a_whole() {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", "sleep 60 & wait"]);
         confine(&mut command, ChildLimits::default());
         let mut child = command.spawn().expect("sh runs");
-        kill_group(child.id());
+        drop(Group::new(Some(child.id())));
         assert!(!child.wait().expect("it ended").success());
     }
 }

@@ -12,6 +12,7 @@ pub mod idmap;
 pub mod keyring;
 pub mod lock;
 pub mod mount;
+pub mod netlink;
 pub mod ns;
 pub mod proc;
 pub mod programs;
@@ -33,6 +34,14 @@ pub fn effective_uid() -> u32 {
 /// Returns the effective group id.
 pub fn effective_gid() -> u32 {
     rustix::process::getegid().as_raw()
+}
+
+/// Returns bytes that nobody can guess and that do not come twice.
+pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    let count = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    // The kernel gives up to 256 bytes in one go.
+    if count == N { Ok(bytes) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }
 
 /// Returns whether the file system or kernel lacks what was asked for.

@@ -1,7 +1,9 @@
 //! Namespaces, the root of a mount namespace, names of the machine, the loopback device.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::UnshareFlags;
@@ -39,7 +41,7 @@ impl Namespace {
     }
 }
 
-/// Moves this process, which has one thread, into new namespaces.
+/// Moves this thread into new namespaces; those of users and mounts want it to be the only one of its process.
 #[expect(unsafe_code, reason = "leaving shared state behind is unsafe in general")]
 pub fn unshare(namespaces: &[Namespace]) -> io::Result<()> {
     let flags = namespaces.iter().fold(UnshareFlags::empty(), |flags, namespace| flags | namespace.flag());
@@ -73,19 +75,110 @@ pub fn set_names(hostname: &str) -> io::Result<()> {
 }
 
 /// Brings up `lo` in this network namespace.
-#[expect(unsafe_code, reason = "interface flags are set by ioctl only")]
 pub fn loopback_up() -> io::Result<()> {
-    let kind = rustix::net::SocketType::DGRAM;
-    let flags = rustix::net::SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(rustix::net::AddressFamily::INET, kind, flags, None)?;
-    // SAFETY: all zero bytes are a valid `ifreq`.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[0] = b'l' as libc::c_char;
-    request.ifr_name[1] = b'o' as libc::c_char;
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    // SAFETY: the request is an initialised `ifreq` that outlives the call.
-    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    Loopback::open()?.set_flags(libc::IFF_UP as libc::c_short)
+}
+
+/// Returns whether this process may change the devices of the network namespace it is in.
+pub fn may_configure_network() -> io::Result<bool> {
+    let mut loopback = Loopback::open()?;
+    let flags = loopback.flags()?;
+    // Nothing changes, and the kernel asks for the same right all the same.
+    match loopback.set_flags(flags) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
+/// The loopback device of this network namespace.
+struct Loopback {
+    socket: OwnedFd,
+    request: libc::ifreq,
+}
+
+impl Loopback {
+    #[expect(unsafe_code, reason = "interface flags are read and set by ioctl only")]
+    fn open() -> io::Result<Self> {
+        let kind = rustix::net::SocketType::DGRAM;
+        let flags = rustix::net::SocketFlags::CLOEXEC;
+        let socket = rustix::net::socket_with(rustix::net::AddressFamily::INET, kind, flags, None)?;
+        // SAFETY: all zero bytes are a valid `ifreq`.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        Ok(Self { socket, request })
+    }
+
+    #[expect(unsafe_code, reason = "the kernel writes to a union")]
+    fn flags(&mut self) -> io::Result<libc::c_short> {
+        self.call(libc::SIOCGIFFLAGS as libc::c_ulong)?;
+        // SAFETY: the kernel has put the flags there.
+        Ok(unsafe { self.request.ifr_ifru.ifru_flags })
+    }
+
+    fn set_flags(&mut self, flags: libc::c_short) -> io::Result<()> {
+        self.request.ifr_ifru.ifru_flags = flags;
+        self.call(libc::SIOCSIFFLAGS as libc::c_ulong)
+    }
+
+    #[expect(unsafe_code, reason = "interface flags are read and set by ioctl only")]
+    fn call(&mut self, what: libc::c_ulong) -> io::Result<()> {
+        // SAFETY: the request is an initialised `ifreq` that outlives the call.
+        match unsafe { libc::ioctl(self.socket.as_raw_fd(), what as _, &raw mut self.request) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Makes a network namespace whose loopback device is up; it lives as long as the descriptor, and as who is in it.
+pub fn new_network() -> io::Result<OwnedFd> {
+    in_new_network(|| Ok(()))
+}
+
+/// Makes a network namespace with a device that leads nowhere; see [`super::netlink::add_stand_in`].
+pub fn new_network_with(name: &str, addresses: &[(IpAddr, u8)]) -> io::Result<OwnedFd> {
+    in_new_network(|| super::netlink::add_stand_in(name, addresses))
+}
+
+/// A thread has a network namespace of its own, which goes with it but for the descriptor.
+fn in_new_network(furnish: impl FnOnce() -> io::Result<()> + Send) -> io::Result<OwnedFd> {
+    let make = || {
+        unshare(&[Namespace::Net])?;
+        loopback_up()?;
+        furnish()?;
+        Ok(File::open("/proc/thread-self/ns/net")?.into())
+    };
+    std::thread::scope(|scope| scope.spawn(make).join()).map_err(|_| io::Error::other("the thread panicked"))?
+}
+
+/// Moves this thread into a network namespace.
+pub fn join_network(network: impl AsFd) -> io::Result<()> {
+    Ok(nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::netlink;
+
+    fn names() -> Vec<String> {
+        netlink::links().expect("asked").into_iter().map(|link| link.name).collect()
+    }
+
+    #[test]
+    fn a_new_network_is_another_one_and_can_be_joined() {
+        let own = names();
+        let address = [("10.9.8.7".parse().expect("address"), 24)];
+        let plain = new_network().expect("made");
+        let furnished = new_network_with("eth0", &address).expect("made");
+        let seen = |network: OwnedFd| {
+            let thread = std::thread::spawn(move || join_network(network).map(|()| names()));
+            thread.join().expect("it ended").expect("joined")
+        };
+        assert_eq!(seen(plain), ["lo"]);
+        assert_eq!(seen(furnished).len(), 3);
+        assert_eq!(names(), own);
+        assert!(may_configure_network().expect("asked"));
     }
 }

@@ -11,6 +11,7 @@
 )]
 
 mod archive;
+mod cni;
 mod feed;
 mod image;
 mod kernel;
@@ -31,6 +32,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("cache_config", state::cache_config),
     ("cache_spec", state::cache_spec),
     ("cdi_spec", state::cdi_spec),
+    ("cni_config", cni::cni_config),
+    ("cni_record", cni::cni_record),
+    ("cni_reply", cni::cni_reply),
     ("content_disposition", text::content_disposition),
     ("csv_size_duration", text::csv_size_duration),
     ("decompress", archive::decompress),

@@ -39,6 +39,8 @@ pub(super) struct Plan {
     pub(super) sources: Vec<Source>,
     pub(super) identity: Identity,
     pub(super) set_groups: bool,
+    /// The namespace of [`Network::Joined`].
+    pub(super) network: Option<OwnedFd>,
     pub(super) supervisor: OwnedFd,
 }
 
@@ -100,6 +102,9 @@ fn isolate(plan: &Plan) -> Result<(), Failure> {
     let mut namespaces = vec![Namespace::Mount, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup];
     if plan.step.network == Network::Own {
         namespaces.push(Namespace::Net);
+    }
+    if let Some(network) = &plan.network {
+        ns::join_network(network).during(At::Namespaces, "enter the network namespace")?;
     }
     ns::unshare(&namespaces).during(At::Namespaces, "make namespaces")?;
     ns::make_mounts_private().during(At::Namespaces, "make all mounts private")?;

@@ -17,7 +17,7 @@ use super::error::GitError;
 use super::spec::Remote;
 use crate::registry::Proxies;
 use crate::secrets::AgentProxy;
-use crate::sys::child::{self, ChildLimits};
+use crate::sys::child::{self, ChildLimits, Group};
 
 /// Most bytes of output that are looked at.
 const OUTPUT: usize = 16 << 20;
@@ -158,7 +158,7 @@ impl<'a> Git<'a> {
         let bounds = ChildLimits { memory: Some(limits.memory), file_size: Some(limits.file_size) };
         child::confine(command.as_std_mut(), bounds);
         let mut child = command.spawn().map_err(|source| GitError::Start { source })?;
-        let mut group = Group(child.id());
+        let group = Group::new(child.id());
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let quiet: Log = Arc::new(|_| ());
         let log = if logged { self.log } else { &quiet };
@@ -174,7 +174,7 @@ impl<'a> Git<'a> {
             return Err(limit(format!("the answer is longer than {OUTPUT} bytes")));
         };
         let status = status.map_err(|source| GitError::Start { source })?;
-        group.0 = None;
+        group.ended();
         match status.success() {
             true => Ok(output),
             false => Err(self.failed(action, &said, status)),
@@ -295,16 +295,5 @@ async fn gather(stream: Option<impl AsyncRead + Unpin>, limit: usize, log: &Log)
         }
         log(&chunk[..count]);
         all.extend_from_slice(&chunk[..count]);
-    }
-}
-
-/// A running program; killed with all it started when dropped.
-struct Group(Option<u32>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(leader) = self.0 {
-            child::kill_group(leader);
-        }
     }
 }
