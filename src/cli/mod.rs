@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cdi::{DeviceOptions, SPEC_DIRS};
 use crate::config::{CdiSettings, Configuration, Environment, RegistryHost, Settings};
 use crate::diag::{Diagnostic, Kind};
-use crate::driver::{self, ContextSource, Outcome, Request, Setup};
+use crate::driver::{self, ContextSource, HistoryLimits, Outcome, Request, Setup};
 use crate::export::ExportSpec;
 use crate::progress::{Commands, Sink, sanitize};
 use crate::registry::keyring::Places;
@@ -170,6 +170,13 @@ fn devices(settings: &Settings) -> DeviceOptions {
     DeviceOptions { dirs, auto_allowed }
 }
 
+fn history(settings: &Settings) -> HistoryLimits {
+    settings.history.map_or_else(HistoryLimits::default, |history| HistoryLimits {
+        age: Duration::from_secs(history.max_age),
+        builds: usize::try_from(history.max_entries).unwrap_or(usize::MAX),
+    })
+}
+
 fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squash_ids: bool) -> Setup {
     let settings = &prepared.settings;
     let exports = prepared.exports.clone();
@@ -199,6 +206,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         cache_strict: args.cache_strict,
         cache_failed: args.cache_failed,
         limits: settings.oci.gc.policies(),
+        history: history(settings),
         explained: args.explain.then(Default::default),
     }
 }

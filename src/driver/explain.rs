@@ -30,7 +30,7 @@ use crate::progress::{Event, Sink, Warning};
 use crate::remotecache::explained::BuildNote;
 use crate::solver::{Outcome, VertexReport};
 use crate::store::Store;
-use crate::store::explain::Explanations;
+use crate::store::explain::{Explanations, HistoryLimits};
 use crate::sys::dir;
 
 /// Where a report is left for who asked for it.
@@ -162,7 +162,7 @@ impl Recorder {
             *explained.lock().unwrap_or_else(PoisonError::into_inner) = Some(report.clone());
         }
         record.report = Some(report);
-        if let Err(fault) = self.save(&record) {
+        if let Err(fault) = self.save(&record, build.setup.history) {
             self.told().faults.push(fault);
         }
         if let Some(fault) = self.told().faults.first() {
@@ -200,10 +200,10 @@ impl Recorder {
         BuildNote::new(&made, |name| self.list(name)).encode()
     }
 
-    fn save(&self, record: &BuildRecord) -> Result<(), String> {
+    fn save(&self, record: &BuildRecord, limits: HistoryLimits) -> Result<(), String> {
         let bytes = record.write().map_err(|error| chain(&error))?;
         let saved = self.folder.save(&self.store, (&self.project.key(), &record.id), &bytes);
-        saved.map_err(|error| chain(&error))
+        saved.and_then(|()| self.folder.trim(limits, SystemTime::now())).map_err(|error| chain(&error))
     }
 
     fn record(&self, build: &Build, lowered: &Lowered, worker: &Worker, vertices: &[VertexReport]) -> BuildRecord {

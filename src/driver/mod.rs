@@ -66,6 +66,7 @@ use sources::Sources;
 use steps::{Shown, Steps};
 use uploader::Uploader;
 
+pub use crate::store::explain::HistoryLimits;
 pub use call::{Called, call};
 pub use request::{ContextSource, DockerfileSource, Request};
 pub use setup::Setup;

@@ -20,6 +20,7 @@ use crate::remotecache::{ExportTarget, ImportSpec, spec};
 use crate::snapshot::{SnapshotOptions, Snapshots};
 use crate::source::ImageSource;
 use crate::store::Store;
+use crate::store::explain::HistoryLimits;
 use crate::store::prune::Policy;
 use crate::sys::lock::FileLock;
 
@@ -74,6 +75,8 @@ pub struct Setup {
     pub cache_failed: bool,
     /// What may stay in the state directory after the build.
     pub limits: Vec<Policy>,
+    /// How many records of builds are kept.
+    pub history: HistoryLimits,
     /// Where it is to be said why steps ran; nobody asks if there is none.
     pub explained: Option<Explained>,
 }

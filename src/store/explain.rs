@@ -1,8 +1,8 @@
 //! Records of builds, and lists of the files their steps read: who says why a step ran compares them.
 //!
 //! In: bytes under names. Out: the same. Invariants: a file appears whole, by a rename from the scratch folder; there are never
-//! much more than [`BUILDS`] records and [`LISTS`] lists nor [`BYTES`] bytes of them, the oldest go first. Whoever finds that
-//! one is gone knows less, and nothing else.
+//! much more records than [`HistoryLimits`] say, nor [`LISTS`] lists, nor [`BYTES`] bytes of either, the oldest go first. Whoever
+//! finds that one is gone knows less, and nothing else.
 //!
 //! ```text
 //! ROOT/explain/builds/KEY.ID    a build of the project KEY
@@ -12,6 +12,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Store, subdir};
 use crate::sys::dir::{Dir, Time};
@@ -20,8 +21,8 @@ const FOLDER: &str = "explain";
 const BUILDS_FOLDER: &str = "builds";
 const FILES_FOLDER: &str = "files";
 
-/// Records that are kept.
-const BUILDS: usize = 128;
+/// Records that are kept where nobody says otherwise.
+pub const BUILDS: usize = 128;
 /// Lists that are kept.
 const LISTS: usize = 256;
 /// Bytes of either that are kept.
@@ -38,6 +39,21 @@ pub fn clear(store: &Store) -> io::Result<()> {
     match store.root_dir().remove_all(OsStr::new(FOLDER)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
+    }
+}
+
+/// Which records go: one that is beyond the number of the newest and also older than the age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryLimits {
+    /// The number.
+    pub builds: usize,
+    /// The age.
+    pub age: Duration,
+}
+
+impl Default for HistoryLimits {
+    fn default() -> Self {
+        Self { builds: BUILDS, age: Duration::ZERO }
     }
 }
 
@@ -105,15 +121,23 @@ impl Explanations {
         }
     }
 
-    /// Keeps the record of a build and removes what is too old.
+    /// Keeps the record of a build.
     ///
     /// # Errors
     ///
     /// Those of the file system.
     pub fn save(&self, store: &Store, (project, id): (&str, &str), record: &[u8]) -> io::Result<()> {
-        write(store, &self.builds, &format!("{project}.{id}"), record)?;
-        trim(&self.builds, BUILDS)?;
-        trim(&self.files, LISTS)
+        write(store, &self.builds, &format!("{project}.{id}"), record)
+    }
+
+    /// Removes what is beyond the limits.
+    ///
+    /// # Errors
+    ///
+    /// Those of the file system.
+    pub fn trim(&self, limits: HistoryLimits, now: SystemTime) -> io::Result<()> {
+        trim(&self.builds, limits, now)?;
+        trim(&self.files, HistoryLimits { builds: LISTS, age: Duration::ZERO }, now)
     }
 
     /// Returns whether there is a list of that name; if so it counts as new.
@@ -177,11 +201,15 @@ fn list(dir: &Dir) -> io::Result<Vec<Kept>> {
     Ok(found)
 }
 
-fn trim(dir: &Dir, count: usize) -> io::Result<()> {
-    let (mut kept, mut bytes) = (0, 0);
-    for (_, name, size) in list(dir)?.into_iter().rev() {
-        (kept, bytes) = (kept + 1, bytes + size);
-        if kept > 1 && (kept > count || bytes > BYTES) {
+fn trim(dir: &Dir, limits: HistoryLimits, now: SystemTime) -> io::Result<()> {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(limits.age);
+    let since = (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), since.subsec_nanos());
+    let mut bytes = 0;
+    for (at, (time, name, size)) in list(dir)?.into_iter().rev().enumerate() {
+        bytes += size;
+        // What is made in this moment may have any time of this second.
+        let old = limits.age.is_zero() || time < since;
+        if (at >= limits.builds && old) || (at > 0 && bytes > BYTES) {
             match dir.unlink(OsStr::new(&name)) {
                 // Another build was quicker.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -190,4 +218,40 @@ fn trim(dir: &Dir, count: usize) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn a_record_goes_when_it_is_beyond_the_number_and_older_than_the_age() {
+        let root = tempfile::tempdir().expect("temporary");
+        let store = Store::open(root.path()).expect("store");
+        let folder = Explanations::open(&store).expect("folder");
+        let now = SystemTime::now();
+        let names = |dir: &Dir| list(dir).expect("listed").into_iter().map(|(_, name, _)| name).collect::<Vec<_>>();
+        // The record `hN` is N hours old.
+        for age in 0..6 {
+            folder.save(&store, ("p", &format!("h{age}")), b"record").expect("saved");
+            let seconds = (now - HOUR * age).duration_since(UNIX_EPOCH).expect("later").as_secs();
+            let time = Time { seconds: seconds as i64, nanoseconds: 0 };
+            folder.builds.set_time(OsStr::new(&format!("p.h{age}")), time).expect("set");
+        }
+        for (builds, age, left) in [
+            (10, Duration::ZERO, 6),
+            (0, HOUR * 24, 6),
+            (5, HOUR * 24, 6),
+            (1, HOUR * 9 / 2, 5),
+            (3, HOUR * 3 / 2, 3),
+            (2, Duration::ZERO, 2),
+            (0, Duration::ZERO, 0),
+        ] {
+            folder.trim(HistoryLimits { builds, age }, now).expect("trimmed");
+            let expected: Vec<String> = (0..left).rev().map(|age| format!("p.h{age}")).collect();
+            assert_eq!(names(&folder.builds), expected, "{builds} {age:?}");
+        }
+    }
 }
