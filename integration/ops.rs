@@ -69,6 +69,7 @@ impl Scene {
             executor: Executor::new(ExecOptions { program, ..ExecOptions::default() }).unwrap(),
             store,
             snapshots,
+            bases: std::collections::BTreeMap::new(),
             resolved: BTreeMap::new(),
             layouts: BTreeMap::new(),
             contexts: BTreeMap::new(),

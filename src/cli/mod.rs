@@ -184,13 +184,7 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
     Setup {
         exports,
         root: std::path::absolute(&root).unwrap_or(root),
-        registries: settings.registries.iter().map(|(host, o)| (host.clone(), host_options(o))).collect(),
-        certificates: environment.certificate_directories(),
-        registry_concurrency: settings.system.max_registry_concurrency,
-        accounts: accounts(environment),
-        search_path: environment.search_path(),
         workspaces: workspaces(&prepared.request, environment),
-        proxies: proxies(environment),
         parallelism: settings.oci.max_parallelism,
         squash_ids,
         platforms: settings.oci.platforms.clone(),
@@ -208,6 +202,20 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         limits: settings.oci.gc.policies(),
         history: history(settings),
         explained: args.explain.then(Default::default),
+        ..registry_setup(settings, environment)
+    }
+}
+
+/// What the registry client is made with, whatever it is for.
+fn registry_setup(settings: &Settings, environment: &Environment) -> Setup {
+    Setup {
+        registries: settings.registries.iter().map(|(host, o)| (host.clone(), host_options(o))).collect(),
+        certificates: environment.certificate_directories(),
+        registry_concurrency: settings.system.max_registry_concurrency,
+        accounts: accounts(environment),
+        search_path: environment.search_path(),
+        proxies: proxies(environment),
+        ..Setup::default()
     }
 }
 

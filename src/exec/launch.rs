@@ -16,7 +16,9 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::wire::{self, Report, StepResult};
-use super::{DefaultNetwork, ExecError, ExecOptions, ExecSpec, ExitStatusKind, Machine, Outcome, Stream, hostfiles, message};
+use super::{
+    DefaultNetwork, ExecError, ExecOptions, ExecSpec, ExitStatusKind, Machine, Outcome, Stream, hostfiles, message,
+};
 use crate::cni::{Dns, Lease};
 use crate::image::Platform;
 use crate::llb::ops::{NetMode, SecurityMode};

@@ -64,14 +64,8 @@ impl ClientArgs {
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         notes.iter().for_each(|note| tracing::debug!("{note}"));
         let here = std::env::current_dir().ok().filter(|here| here.parent().is_some() && *here != environment.home());
-        Ok(Setup {
-            registries: settings.registries.iter().map(|(host, o)| (host.clone(), super::host_options(o))).collect(),
-            auth_files: environment.auth_files(),
-            search_path: environment.search_path(),
-            workspaces: here.into_iter().collect(),
-            proxies: super::proxies(environment),
-            ..Setup::default()
-        })
+        let workspaces = here.into_iter().collect();
+        Ok(Setup { workspaces, ..super::registry_setup(&settings, environment) })
     }
 }
 
