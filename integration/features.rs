@@ -32,6 +32,7 @@ mod prune;
 mod pushing;
 mod registries;
 mod running;
+mod settings;
 mod sources;
 mod ssh;
 mod syntax;

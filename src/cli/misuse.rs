@@ -27,7 +27,8 @@ fn missing_command(error: &clap::Error) -> Diagnostic {
     match error.render().to_string().contains("imagetools") {
         true => usage("`imagetools` wants a command".into())
             .hinted("write `rbuild imagetools create -t NAME SOURCE...` or `rbuild imagetools inspect NAME`"),
-        false => usage("`debug` wants a command".into()).hinted("write `rbuild debug dump-llb [OPTIONS] [PATH]`"),
+        false => usage("`debug` wants a command".into())
+            .hinted("write `rbuild debug dump-llb [OPTIONS] [PATH]` or `rbuild debug config [OPTIONS]`"),
     }
 }
 

@@ -188,7 +188,7 @@ pub(super) fn annotations(texts: &[String]) -> Result<Vec<Annotation>, Diagnosti
     Ok(found)
 }
 
-fn usage(message: String) -> Diagnostic {
+pub(super) fn usage(message: String) -> Diagnostic {
     Diagnostic::new(Kind::Usage, message)
 }
 

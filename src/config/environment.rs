@@ -56,10 +56,7 @@ impl Environment {
 
     /// Returns the state directory used where none is named: `/var/lib/rbuild` as root, else below `XDG_DATA_HOME`.
     pub fn default_root(&self) -> PathBuf {
-        if self.root_user {
-            return PathBuf::from("/var/lib/rbuild");
-        }
-        self.path("XDG_DATA_HOME").unwrap_or_else(|| self.home().join(".local/share")).join("rbuild")
+        self.default_root_and_why().0
     }
 
     /// Returns the directories with certificates for registries, those of the user first (containers-certs.d(5), and what Docker
@@ -71,12 +68,23 @@ impl Environment {
         [own.join("containers/certs.d")].into_iter().chain(docker).chain(shared).collect()
     }
 
-    /// Returns where `buildkitd.toml` is looked for.
-    pub fn buildkitd_config(&self) -> PathBuf {
+    /// Returns that directory, and the variable it depends on.
+    pub(super) fn default_root_and_why(&self) -> (PathBuf, Option<&'static str>) {
+        const DATA: &str = "XDG_DATA_HOME";
         if self.root_user {
-            return PathBuf::from("/etc/buildkit/buildkitd.toml");
+            return (PathBuf::from("/var/lib/rbuild"), None);
         }
-        self.path("XDG_CONFIG_HOME").unwrap_or_else(|| self.home().join(".config")).join("buildkit/buildkitd.toml")
+        match self.path(DATA) {
+            Some(data) => (data.join("rbuild"), Some(DATA)),
+            None => (self.home().join(".local/share/rbuild"), Some("HOME")),
+        }
+    }
+
+    /// Returns where `buildkitd.toml` is looked for: where BuildKit does, `/etc` also for who has no home.
+    pub fn buildkitd_config(&self) -> PathBuf {
+        let own = || self.path("XDG_CONFIG_HOME").or_else(|| self.path("HOME").map(|home| home.join(".config")));
+        let folder = if self.root_user { None } else { own() };
+        folder.unwrap_or_else(|| PathBuf::from("/etc")).join("buildkit/buildkitd.toml")
     }
 
     /// Returns the files that may hold registry credentials, in the order in which they are asked: that which is named, docker's,
@@ -149,6 +157,20 @@ mod tests {
         let root = Environment::from_pairs([("HOME", "/root"), ("BUILDX_CONFIG", "/b")], true);
         assert_eq!(root.auth_files()[1], Path::new("/run/containers/0/auth.json"));
         assert_eq!(root.buildx_config(), Path::new("/b"));
+    }
+
+    #[test]
+    fn the_configuration_is_searched_for_where_buildkit_does() {
+        for (pairs, root, file) in [
+            (&[("HOME", "/root"), ("XDG_CONFIG_HOME", "/x")][..], true, "/etc/buildkit/buildkitd.toml"),
+            (&[("HOME", "/home/a")], false, "/home/a/.config/buildkit/buildkitd.toml"),
+            (&[("HOME", "/home/a"), ("XDG_CONFIG_HOME", "")], false, "/home/a/.config/buildkit/buildkitd.toml"),
+            (&[("HOME", "/home/a"), ("XDG_CONFIG_HOME", "/x")], false, "/x/buildkit/buildkitd.toml"),
+            (&[], false, "/etc/buildkit/buildkitd.toml"),
+        ] {
+            let environment = Environment::from_pairs(pairs.iter().copied(), root);
+            assert_eq!(environment.buildkitd_config(), Path::new(file), "{pairs:?}");
+        }
     }
 
     #[test]

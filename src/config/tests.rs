@@ -52,21 +52,47 @@ fn the_file_with_every_key_has_every_key_and_nothing_to_warn_of() {
     assert_eq!(given, known);
     assert!(known.len() > 120, "{}", known.len());
     assert_eq!(all.warnings, Vec::<String>::new());
-    let told = ["provenanceEnvDir", "grpc", "otel", "system.platformsCacheMaxAge", "worker.oci.userRemapUnsupported"]
-        .into_iter()
-        .chain([
-            "worker.oci.proxySnapshotterPath",
-            "worker.oci.stargzSnapshotter",
-            "worker.containerd",
-            "cache.gha",
-            "ghacache",
-        ]);
-    let told: Vec<String> = told.map(|name| format!(": `{name}` has no effect: ")).collect();
+    let told = [
+        "provenanceEnvDir",
+        "grpc",
+        "otel",
+        "system.platformsCacheMaxAge",
+        "worker.oci.labels",
+        "worker.oci.rootless",
+        "worker.oci.noProcessSandbox",
+        "worker.oci.userRemapUnsupported",
+        "worker.oci.proxySnapshotterPath",
+        "worker.oci.stargzSnapshotter",
+        "worker.containerd",
+        "frontend.\"gateway.v0\"",
+        "cache.gha",
+        "ghacache",
+    ];
+    let told = told.map(|name| format!(": `{name}` has no effect: "));
     assert!(
         all.notes.len() == told.len() && all.notes.iter().zip(&told).all(|(note, part)| note.contains(part)),
         "{:#?}",
         all.notes
     );
+}
+
+#[test]
+fn the_table_of_the_docs_has_every_key_once() {
+    let mut known = Vec::new();
+    Key::paths(FILE, "", &mut known);
+    let rows = include_str!("KEYS.md").lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let names: Vec<String> =
+        rows.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`').replace("\"HOST\"", "*")).collect();
+    let covers = |name: &str, key: &str| match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(table) => key.strip_prefix(table).is_some_and(|rest| rest.starts_with('.')),
+        None => name == key,
+    };
+    for key in &known {
+        assert_eq!(names.iter().filter(|name| covers(name, key)).count(), 1, "{key}");
+    }
+    for name in &names {
+        assert!(known.iter().any(|key| covers(name, key)), "{name}");
+    }
 }
 
 #[test]

@@ -56,11 +56,8 @@ impl ClientArgs {
         }
         let loaded = Configuration::load(self.config.as_deref(), environment);
         let Configuration { settings, warnings, notes, .. } = loaded.map_err(|e| Diagnostic::from_error(&e))?;
-        super::start_tracing(
-            super::args::ProgressMode::Auto,
-            self.debug || settings.debug,
-            super::display::commands(environment),
-        );
+        let progress = super::args::ProgressMode::Auto;
+        super::log::start((progress, self.debug), &settings, super::display::commands(environment));
         warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
         notes.iter().for_each(|note| tracing::debug!("{note}"));
         let here = std::env::current_dir().ok().filter(|here| here.parent().is_some() && *here != environment.home());
