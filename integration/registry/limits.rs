@@ -5,7 +5,7 @@ use crate::support::gate::{Gate, Kind};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn documents_are_read_while_all_places_of_blobs_are_taken() {
-    for limit in [4, 2] {
+    for limit in [4, 2, 7] {
         let gate = Gate::start(10, Kind::Blob, None);
         let client = Client::new(ClientOptions {
             blobs_at_once: limit,

@@ -202,14 +202,24 @@ fn identity(pair: &KeyPair) -> Result<CertifiedKey, CertificateFileError> {
         .key_provider
         .load_private_key(secret)
         .map_err(|error| CertificateFileError::new(key, format!("the key is of no kind that is known: {error}")))?;
-    let pair = CertifiedKey::new(chain, secret);
+    let found = CertifiedKey::new(chain, secret);
+    if belong_together(&found) {
+        return Ok(found);
+    }
+    let reason = format!("it is not the key of {}", certificate.display());
+    Err(CertificateFileError::new(key, reason).remedy("name the key that the certificate was made for"))
+}
+
+fn belong_together(pair: &CertifiedKey) -> bool {
     match pair.keys_match() {
-        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            let reason = format!("it is not the key of {}", certificate.display());
-            Err(CertificateFileError::new(key, reason).remedy("name the key that the certificate was made for"))
+        Err(Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => false,
+        // A certificate of version 1, as `openssl x509 -req` makes, is not taken apart; but it holds its key as it is.
+        Err(Error::InvalidCertificate(_)) => {
+            let public = pair.key.public_key();
+            let holds = |key: &[u8]| pair.cert.iter().take(1).any(|c| c.windows(key.len()).any(|part| part == key));
+            public.is_none_or(|key| holds(key.as_ref()))
         }
-        // A certificate of version 1, as `openssl x509 -req` makes, cannot be compared; the server will say what it thinks of it.
-        _ => Ok(pair),
+        _ => true,
     }
 }
 

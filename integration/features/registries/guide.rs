@@ -28,7 +28,8 @@ fn registry_mirror() {
     let settings =
         Settings::toml(format!("debug = true\n[registry.\"docker.io\"]\n  mirrors = [\"{}\"]\n", mirror.host));
     for user in BOTH {
-        let command = settings.command(&Project::new(user), &["-f", "-"]);
+        let project = Project::new(user);
+        let command = settings.command(&project, &["-f", "-"]);
         let output = fed(command, b"FROM alpine\nRUN echo \"hello world\"\n").success();
         assert!(blobs_served(&output).iter().all(|(host, _)| *host == mirror.host), "{}", output.stderr);
         let output = output.says("do request method=GET url=").says("fetch response received status=200 OK");

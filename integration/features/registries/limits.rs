@@ -8,10 +8,10 @@ use crate::support::gate::{Gate, Kind};
 const LAYERS: usize = 9;
 
 #[test]
-fn a_registry_gives_four_blobs_at_once_or_as_many_as_configured() {
+fn a_registry_is_asked_for_four_blobs_at_once_or_as_many_as_configured() {
     for user in BOTH {
         for (toml, expected) in
-            [("", 4), ("[system]\n  maxRegistryConcurrency = 2\n", 2), ("[system]\n  maxRegistryConcurrency = 7\n", 7)]
+            [("", 4), ("[system]\n  maxRegistryConcurrency = 2\n", 2), ("[system]\n  maxRegistryConcurrency = 1\n", 1)]
         {
             let gate = Gate::start(LAYERS, Kind::Blob, Some(expected));
             let name = format!("{}/lib/base:1", gate.host);

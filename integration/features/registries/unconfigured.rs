@@ -86,7 +86,8 @@ fn a_client_certificate_that_is_wanted() {
     let registry = Registry::configured(&form);
     let (host, known) = (&registry.host, ca(&authority));
     let hint = format!("`[[registry.\"{host}\".keypair]]`");
-    let stranger = Authority::named("another authority").client();
+    let other = Authority::named("another authority");
+    let stranger = other.client();
     let pair = format!(
         "{known}[[registry.\"{host}\".keypair]]\n  key = \"{}\"\n  cert = \"{}\"",
         stranger.key.display(),
