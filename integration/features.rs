@@ -36,6 +36,7 @@ mod settings;
 mod sources;
 mod ssh;
 mod syntax;
+mod worker;
 
 use std::io::Write;
 use std::path::Path;

@@ -16,6 +16,7 @@ pub(crate) mod pki;
 pub(crate) mod registry;
 pub(crate) mod rootfs;
 pub(crate) mod rootless;
+pub(crate) mod runtime;
 pub(crate) mod table;
 pub(crate) mod token_server;
 pub(crate) mod tree;

@@ -21,6 +21,7 @@ mod promises;
 pub mod prune;
 mod request;
 mod signals;
+mod worker;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ use crate::registry::keyring::Places;
 use crate::registry::{self, HostOptions, Proxies};
 use crate::remotecache::{ExportTarget, ImportSpec};
 use crate::rootless;
+use crate::snapshot::SnapshotKind;
 use args::{BuildArgs, Cli, Command, DebugCommand};
 use display::Screen;
 
@@ -121,9 +123,9 @@ fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diag
 }
 
 fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> {
-    request::refuse_limits(args)?;
     let prepared = prepare(args, environment)?;
     promises::check(&prepared.configuration)?;
+    let snapshotter = worker::snapshotter(&prepared.configuration.settings.oci)?;
     let entered = rootless::enter().map_err(|error| Diagnostic::from_error(&error))?;
     for notice in &entered.notices {
         notice::tell(args, environment, notice);
@@ -133,8 +135,8 @@ fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> 
     }
     let (screen, sink) = Screen::start(args, environment);
     let squash = entered.mode == rootless::Mode::SingleId;
-    let setup =
-        Setup { own_namespace: entered.mode != rootless::Mode::Root, ..setup(args, environment, &prepared, squash) };
+    let own_namespace = entered.mode != rootless::Mode::Root;
+    let setup = Setup { own_namespace, snapshotter, ..setup(args, environment, &prepared, squash) };
     let explained = setup.explained.clone();
     let result = on_runtime(sink, |sink, cancel| driver::build(setup, prepared.request, sink, cancel));
     screen.finish();
@@ -191,14 +193,15 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
     Setup {
         exports,
         root: std::path::absolute(&root).unwrap_or(root),
+        worker: worker::exec_options(settings, (environment.search_path(), workspaces(&prepared.request, environment))),
         workspaces: workspaces(&prepared.request, environment),
+        snapshotter: SnapshotKind::Auto,
         parallelism: settings.oci.max_parallelism,
         squash_ids,
         platforms: settings.oci.platforms.clone(),
         own_namespace: false,
         devices: devices(settings),
         network: network::options(&settings.oci.network, environment),
-        dns: network::dns(settings.dns.as_ref()),
         iidfile: args.iidfile.clone(),
         metadata_file: args.metadata_file.clone(),
         push_check: !args.no_push_check,

@@ -349,11 +349,16 @@ impl Work<'_> {
     }
 }
 
+/// Options of the frontend that come to limits of steps.
+const LIMITS: [&str; 8] =
+    ["cgroup-parent", "memory", "memswap", "cpushares", "cpuperiod", "cpuquota", "cpusetcpus", "cpusetmems"];
+
 fn exec_options(setup: &Setup, request: &Request) -> ExecOptions {
     let granted = |name: &str| request.allow.iter().any(|allowed| allowed == name);
     let entitlements =
         Entitlements { network_host: granted("network.host"), security_insecure: granted("security.insecure") };
-    ExecOptions { entitlements, dns: setup.dns.clone(), ..ExecOptions::default() }
+    let groups_wanted = LIMITS.iter().any(|option| request.options.contains_key(*option));
+    ExecOptions { entitlements, groups_wanted, ..setup.worker.clone() }
 }
 
 fn canceled() -> Diagnostic {

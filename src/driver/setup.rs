@@ -7,9 +7,9 @@ use std::sync::Arc;
 use super::explain::Explained;
 use super::imports::Learnt;
 use crate::cdi::DeviceOptions;
-use crate::cni::{Dns, NetworkOptions};
+use crate::cni::NetworkOptions;
 use crate::diag::{Diagnostic, Kind, chain};
-use crate::exec::MachineOptions;
+use crate::exec::{ExecOptions, MachineOptions};
 use crate::export::ExportSpec;
 use crate::image::Platform;
 use crate::layer::apply::Unmapped;
@@ -17,7 +17,7 @@ use crate::registry::auth_file::HelperSearch;
 use crate::registry::keyring::{Keyring, Places};
 use crate::registry::{Client, ClientOptions, HostOptions, Proxies};
 use crate::remotecache::{ExportTarget, ImportSpec, spec};
-use crate::snapshot::{SnapshotOptions, Snapshots};
+use crate::snapshot::{SnapshotKind, SnapshotOptions, Snapshots};
 use crate::source::ImageSource;
 use crate::store::Store;
 use crate::store::explain::HistoryLimits;
@@ -43,6 +43,10 @@ pub struct Setup {
     pub workspaces: Vec<PathBuf>,
     /// HTTP proxies.
     pub proxies: Proxies,
+    /// How steps are run.
+    pub worker: ExecOptions,
+    /// How trees are made of layers.
+    pub snapshotter: SnapshotKind,
     /// Steps that may run at once; none for as many as there are processors.
     pub parallelism: Option<usize>,
     /// Whether files of layers all get the one user id there is.
@@ -55,8 +59,6 @@ pub struct Setup {
     pub devices: DeviceOptions,
     /// The network of steps that ask for none in particular.
     pub network: NetworkOptions,
-    /// What steps resolve names with, in place of what the host or their network says.
-    pub dns: Dns,
     /// File for the image's digest.
     pub iidfile: Option<PathBuf>,
     /// File for metadata of the result.
@@ -162,7 +164,7 @@ impl Stations {
         let store = Store::open(&setup.root).map_err(|e| failed(&e))?;
         let lock = store.lock_shared().map_err(|e| failed(&e))?;
         let unmapped = if setup.squash_ids { Unmapped::Squash } else { Unmapped::Refuse };
-        let options = SnapshotOptions { unmapped, ..SnapshotOptions::default() };
+        let options = SnapshotOptions { unmapped, kind: setup.snapshotter, ..SnapshotOptions::default() };
         let snapshots = Snapshots::with_store(Arc::clone(&store), options).map_err(|e| failed(&e))?;
         Ok(Self { store, snapshots, client: setup.client()?, learnt: Arc::default(), _lock: lock })
     }

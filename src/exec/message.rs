@@ -3,13 +3,16 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::wire::{Confinement, Limit, Network, Step, StepMount, StepSource};
-use super::{DEFAULT_HOSTNAME, DefaultNetwork, Entitlements, ExecError, ExecMount, ExecSpec, Executor, MountSource};
+use super::groups::{self, Setting};
+use super::wire::{Confinement, External, Filter, Group, Limit, Network, Processes, Step, StepMount, StepSource};
+use super::{
+    DEFAULT_HOSTNAME, DefaultNetwork, Entitlements, ExecError, ExecMount, ExecOptions, ExecSpec, Executor, MountSource,
+};
 use super::{hostfiles, target};
 use crate::cni::Lease;
 use crate::llb::ops::{NetMode, ProxyEnv, SecurityMode, Ulimit};
 use crate::sys::dir::Dir;
-use crate::sys::{fds, mount};
+use crate::sys::{apparmor, fds, mount};
 
 /// Size of `/dev/shm` when a step names none.
 const DEFAULT_SHM: u64 = 64 << 20;
@@ -29,14 +32,21 @@ pub fn proxy_variables(proxy: &ProxyEnv) -> Vec<String> {
 
 /// Builds the message; descriptor 0 is the root's. What was leased is the network of a step that asks for none in particular.
 pub(super) fn build(
-    executor: &Executor,
+    (executor, runtime): (&Executor, Option<External>),
     spec: ExecSpec,
     leased: Option<&Lease>,
 ) -> Result<(Step, Vec<OwnedFd>), ExecError> {
-    let mut network = network(spec.network, executor.options.entitlements)?;
-    let confinement = confinement(spec.security, executor.options.entitlements)?;
+    let options = &executor.options;
+    let mut network = network(spec.network, options.entitlements)?;
+    let confinement = confinement(spec.security, options.entitlements)?;
+    let apparmor = apparmor(options, confinement)?;
     check_text(&spec)?;
+    let group = group(executor, &spec)?;
     let mut descriptors = vec![spec.root.tree];
+    let group = group.map(|(directory, name, settings)| {
+        descriptors.push(directory);
+        Group { fd: descriptors.len() - 1, name, settings }
+    });
     let mut mounts = Vec::with_capacity(spec.mounts.len());
     for mount in spec.mounts {
         mounts.push(step_mount(mount, &mut descriptors)?);
@@ -72,6 +82,11 @@ pub(super) fn build(
         shm_size,
         readonly,
         mounts,
+        processes: if options.share_processes { Processes::Shared } else { Processes::Own },
+        filter: if options.unfiltered { Filter::None } else { Filter::Default },
+        apparmor,
+        runtime,
+        group,
     };
     Ok((step, descriptors))
 }
@@ -96,6 +111,35 @@ fn default_network(
             descriptors.push(descriptor.map_err(|source| ExecError::Launch { action: "copy a descriptor", source })?);
             Ok(Network::Joined { fd: descriptors.len() - 1 })
         }
+    }
+}
+
+/// Only what asks for a group has one.
+fn group(executor: &Executor, spec: &ExecSpec) -> Result<Option<(OwnedFd, String, Vec<Setting>)>, ExecError> {
+    let parent = if spec.cgroup_parent.is_empty() { &executor.options.group_parent } else { &spec.cgroup_parent };
+    let limits = spec.resources.as_ref().map_or(Ok(Vec::new()), groups::settings);
+    let settings = limits.map_err(|reason| ExecError::Spec { reason })?;
+    if parent.is_empty() && settings.is_empty() {
+        return Ok(None);
+    }
+    match executor.group(parent) {
+        Ok((directory, name)) => Ok(Some((directory, name, settings))),
+        // A parent that only the configuration names is about the machine that it was written for.
+        Err(error) if spec.cgroup_parent.is_empty() && settings.is_empty() => {
+            tracing::info!(error = %error, "the step gets no control group");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A profile that would not hold is worse than none.
+fn apparmor(options: &ExecOptions, confinement: Confinement) -> Result<Option<String>, ExecError> {
+    match &options.apparmor_profile {
+        Some(profile) if confinement == Confinement::Sandbox && !apparmor::is_enabled() => {
+            Err(ExecError::NoAppArmor { profile: profile.clone() })
+        }
+        profile => Ok(profile.clone()),
     }
 }
 

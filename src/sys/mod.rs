@@ -3,6 +3,7 @@
 //! In: descriptors and names of one path component, or paths resolved inside a root. Out: descriptors. Invariant: a path a
 //! container could change is resolved once, to a descriptor, and never used as a string again.
 
+pub mod apparmor;
 pub mod caps;
 pub mod child;
 pub mod dir;

@@ -49,6 +49,13 @@ pub fn unshare(namespaces: &[Namespace]) -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }
 
+/// Moves this process, which has one thread, into the mount namespace of another; its root is the root there.
+pub fn enter_mounts_of(pid: u32) -> io::Result<()> {
+    let namespace = std::fs::File::open(format!("/proc/{pid}/ns/mnt"))?;
+    let kind = Some(rustix::thread::LinkNameSpaceType::Mount);
+    Ok(rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)?)
+}
+
 /// Stops mounts from being propagated into and out of this mount namespace.
 pub fn make_mounts_private() -> io::Result<()> {
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;

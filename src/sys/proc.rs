@@ -61,23 +61,97 @@ impl Child {
 
     /// Waits for its end.
     pub fn wait(&self) -> io::Result<Ended> {
-        loop {
-            match rustix::process::waitpid(Some(self.pid), WaitOptions::empty()) {
-                Ok(Some((_, status))) => match (status.exit_status(), status.terminating_signal()) {
-                    (Some(code), _) => return Ok(Ended::Exited(code as u8)),
-                    (None, Some(signal)) => return Ok(Ended::Signaled(signal)),
-                    (None, None) => {}
-                },
-                Ok(None) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        wait_for_end(self.pid)
     }
 
     /// Its descriptor, readable once it has ended.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
+}
+
+fn wait_for_end(pid: Pid) -> io::Result<Ended> {
+    loop {
+        match rustix::process::waitpid(Some(pid), WaitOptions::empty()) {
+            Ok(Some((_, status))) => {
+                if let Some(ended) = how_it_ended(status) {
+                    return Ok(ended);
+                }
+            }
+            Ok(None) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Makes processes below this one its children when their parents end.
+pub fn adopt_orphans() -> io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?)
+}
+
+/// Waits for the end of the process with this number, in the numbers of this process's pid namespace: a child, or one that becomes a
+/// child because another child ends.
+pub fn wait_for(pid: u32) -> io::Result<Ended> {
+    let wanted = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == wanted => {
+                if let Some(ended) = how_it_ended(status) {
+                    return Ok(ended);
+                }
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn how_it_ended(status: rustix::process::WaitStatus) -> Option<Ended> {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Some(Ended::Exited(code as u8)),
+        (None, Some(signal)) => Some(Ended::Signaled(signal)),
+        (None, None) => None,
+    }
+}
+
+/// Kills all children of this process, those that [`adopt_orphans`] brings included, until none is left; gives up after
+/// `rounds` of them.
+pub fn kill_children(rounds: usize) -> io::Result<()> {
+    for _ in 0..rounds {
+        let children = children()?;
+        for pid in &children {
+            // It may have ended by itself.
+            let _ended = rustix::process::kill_process(*pid, rustix::process::Signal::KILL);
+        }
+        // One that came after the look is not waited for but looked for again.
+        let options = if children.is_empty() { WaitOptions::NOHANG } else { WaitOptions::empty() };
+        match rustix::process::wait(options) {
+            Err(rustix::io::Errno::CHILD) => return Ok(()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::Error::other("processes go on starting others"))
+}
+
+/// Looks through all processes: the kernel's own list of children is not there on every machine.
+fn children() -> io::Result<Vec<Pid>> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if parent_of(&stat) == Some(own) {
+            found.extend(Pid::from_raw(pid));
+        }
+    }
+    Ok(found)
+}
+
+/// The name of a program, in brackets, may hold anything.
+fn parent_of(stat: &str) -> Option<i32> {
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Returns a descriptor of this process, readable once it has ended.
@@ -253,6 +327,12 @@ pub fn change_dir(dir: impl AsFd) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_parent_stands_behind_the_name_of_the_program() {
+        assert_eq!(parent_of("7 (a) S (b) 3) S 42 7 7 0"), Some(42));
+        assert_eq!(parent_of("7 (a"), None);
+    }
 
     #[test]
     fn limits_have_names() {

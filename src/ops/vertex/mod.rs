@@ -42,8 +42,8 @@ pub fn op_of(
             let granted = worker.devices.granted(&op.cdi_devices)?;
             op.cdi_devices = granted.devices;
             let key = keys::exec(&op, &platform, inputs);
-            let missing = granted.missing;
-            Arc::new(exec::ExecVertex { worker, digest, name, op, platform, key, missing })
+            let (resources, missing) = (vertex.metadata.resources.clone(), granted.missing);
+            Arc::new(exec::ExecVertex { worker, digest, name, op, platform, key, resources, missing })
         }
         Some(OpKind::File(op)) => Arc::new(file::FileVertex::new(worker, digest, name, op.clone(), inputs)),
         Some(OpKind::Source(op)) => source::op_of(worker, digest, op, platform)?,

@@ -13,6 +13,7 @@
 
 #[doc(hidden)]
 pub mod fuzzing;
+mod named;
 mod program;
 mod table;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod tests;
 
 use std::io;
 
+pub use named::{Answer, Condition, NamedRule, named_rules};
 pub use program::Instruction;
 
 /// Compiles the default profile for this machine's architectures.

@@ -52,15 +52,29 @@ fn rules(column: usize) -> Vec<(u32, Rule)> {
 
 fn row(line: &str, column: usize) -> Option<(u32, Rule)> {
     let mut words = line.split_ascii_whitespace().skip(1);
-    let rule = match words.next()? {
+    let rule = rule(words.next()?)?;
+    Some((words.nth(column)?.parse().ok()?, rule))
+}
+
+fn rule(word: &str) -> Option<Rule> {
+    Some(match word {
         "allow" => Rule::Allow,
         "enosys" => Rule::Unknown,
         "clone" => Rule::Clone,
         "socket" => Rule::Socket,
         "personality" => Rule::Personality,
         _ => return None,
-    };
-    Some((words.nth(column)?.parse().ok()?, rule))
+    })
+}
+
+/// Returns the rules of this machine's architectures by name; the architectures agree in them.
+pub(super) fn names() -> impl Iterator<Item = (&'static str, Rule)> {
+    TABLE.lines().filter_map(|line| {
+        let has_number = COLUMNS.iter().any(|(_, column)| row(line, *column).is_some());
+        let mut words = line.split_ascii_whitespace();
+        let (name, rule) = (words.next()?, rule(words.next()?)?);
+        has_number.then_some((name, rule))
+    })
 }
 
 #[cfg(test)]
