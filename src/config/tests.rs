@@ -95,20 +95,18 @@ fn the_table_of_the_docs_has_every_key_once() {
     }
 }
 
-#[test]
-fn every_value_goes_where_it_belongs() {
-    let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+fn texts(list: &[&str]) -> Vec<String> {
+    list.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn dir(text: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text))
+}
+
+/// What the file with every key says of the worker.
+fn worker_of_every_key() -> OciSettings {
+    let name = |text: &str| Some(text.to_owned());
     let labels = BTreeMap::from([("org.example.pool".to_owned(), "fast".to_owned())]);
-    let (name, dir) = (|text: &str| Some(text.to_owned()), |text: &str| Some(PathBuf::from(text)));
-    let host = RegistryHost {
-        mirrors: texts(&["mirror.example:5000", "harbor.example/proxy.docker.io"]),
-        http: Some(false),
-        insecure: Some(true),
-        authorities: vec!["/srv/ca.pem".into()],
-        keypairs: vec![KeyPair { key: "/srv/key.pem".into(), certificate: "/srv/cert.pem".into() }],
-        tls_dirs: vec!["/srv/certs.d".into()],
-        trusted_realms: texts(&["auth.example:8443"]),
-    };
     let policy = GcPolicy {
         all: true,
         keep_duration: 48 * 3600,
@@ -129,7 +127,7 @@ fn every_value_goes_where_it_belongs() {
         bridge_name: name("build0"),
         bridge_subnet: name("10.9.0.0/16"),
     };
-    let oci = OciSettings {
+    OciSettings {
         enabled: Some(true),
         labels,
         platforms: ["linux/amd64", "linux/arm64"].map(|text| text.parse().expect("valid")).into(),
@@ -144,6 +142,19 @@ fn every_value_goes_where_it_belongs() {
         seccomp: Seccomp::Unconfined,
         selinux: true,
         max_parallelism: Some(4),
+    }
+}
+
+#[test]
+fn every_value_goes_where_it_belongs() {
+    let host = RegistryHost {
+        mirrors: texts(&["mirror.example:5000", "harbor.example/proxy.docker.io"]),
+        http: Some(false),
+        insecure: Some(true),
+        authorities: vec!["/srv/ca.pem".into()],
+        keypairs: vec![KeyPair { key: "/srv/key.pem".into(), certificate: "/srv/cert.pem".into() }],
+        tls_dirs: vec!["/srv/certs.d".into()],
+        trusted_realms: texts(&["auth.example:8443"]),
     };
     let expected = Settings {
         root: dir("/srv/state"),
@@ -164,7 +175,7 @@ fn every_value_goes_where_it_belongs() {
             auto_allowed: texts(&["vendor.example/class"]),
         },
         history: Some(HistorySettings { max_age: 3600, max_entries: 7 }),
-        oci,
+        oci: worker_of_every_key(),
         registries: BTreeMap::from([("docker.io".to_owned(), host)]),
         dockerfile: FrontendSettings { enabled: Some(true), allowed_repositories: Vec::new() },
         gateway: FrontendSettings { enabled: Some(false), allowed_repositories: texts(&["registry.example/frontend"]) },
