@@ -11,7 +11,7 @@ use crate::support::build::Output;
 
 impl Output {
     /// Passes on a run that failed with `code` and told one error, which says `message` and offers `hint`.
-    fn complains(self, code: i32, message: &str, hint: &str) -> Self {
+    pub(crate) fn complains(self, code: i32, message: &str, hint: &str) -> Self {
         let output = self.failure(code);
         let errors: Vec<&str> = output.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!(errors.len(), 1, "{}", output.stderr);

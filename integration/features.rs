@@ -26,6 +26,7 @@ mod proxies;
 mod prune;
 mod pushing;
 mod running;
+mod settings;
 mod sources;
 mod ssh;
 mod syntax;

@@ -138,6 +138,9 @@ fn help_names_the_flags_and_the_exit_codes() {
         }
     }
     let mut command = project.command(binary());
+    command.args(["debug", "config", "--help"]);
+    assert!(run(command).success().stdout.contains("--format <FORMAT>"));
+    let mut command = project.command(binary());
     command.arg("--help");
     assert!(run(command).stdout.contains("\n  3      the Dockerfile or the build context is wrong\n"));
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::du::DuArgs;
+use super::effective::ConfigArgs;
 use super::prune::PruneArgs;
 
 /// Builds a Dockerfile once and exits: no daemon, no privilege.
@@ -58,6 +59,10 @@ pub enum DebugCommand {
     /// Prints the LLB of a build as JSON, one op a line: digest, inputs, op, metadata
     #[command(args_override_self = true)]
     DumpLlb(Box<BuildArgs>),
+
+    /// Prints the effective configuration, and where each value comes from
+    #[command(args_override_self = true)]
+    Config(ConfigArgs),
 }
 
 /// How an answer is printed.

@@ -18,7 +18,8 @@ pub(super) fn diagnostic(error: &clap::Error) -> Option<Diagnostic> {
         ErrorKind::InvalidValue => invalid_value(error),
         ErrorKind::ArgumentConflict => conflict(error),
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            usage("`debug` wants a command".into()).hinted("write `rbuild debug dump-llb [OPTIONS] [PATH]`")
+            usage("`debug` wants a command".into())
+                .hinted("write `rbuild debug dump-llb [OPTIONS] [PATH]` or `rbuild debug config [OPTIONS]`")
         }
         _ => usage(first_line(error)).hinted(HELP),
     };

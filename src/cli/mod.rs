@@ -8,11 +8,14 @@ mod call;
 mod display;
 pub mod du;
 mod dump;
+pub mod effective;
 mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
+mod log;
 mod misuse;
 mod notice;
+mod promises;
 pub mod prune;
 mod request;
 mod signals;
@@ -29,7 +32,7 @@ use crate::config::{CdiSettings, Configuration, Environment, RegistryHost, Setti
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::{self, ContextSource, HistoryLimits, Outcome, Request, Setup};
 use crate::export::ExportSpec;
-use crate::progress::{Commands, Sink, sanitize};
+use crate::progress::{Sink, sanitize};
 use crate::registry::{HostOptions, Proxies};
 use crate::remotecache::{ExportTarget, ImportSpec};
 use crate::rootless;
@@ -75,6 +78,7 @@ fn run(cli: Cli, environment: &Environment) -> Result<ExitCode, Diagnostic> {
         Some(Command::Du(args)) => du::du(&args, environment),
         Some(Command::Explain(args)) => explain::explain(&args, environment).map(done),
         Some(Command::Debug(DebugCommand::DumpLlb(args))) => dump::dump_llb(&args, environment).map(done),
+        Some(Command::Debug(DebugCommand::Config(args))) => effective::print(&args, environment).map(done),
     }
 }
 
@@ -92,7 +96,7 @@ fn build_or_call(args: &BuildArgs, environment: &Environment) -> Result<ExitCode
 /// Everything a build needs that comes from flags, files and the environment.
 struct Prepared {
     request: Request,
-    settings: Settings,
+    configuration: Configuration,
     exports: Vec<ExportSpec>,
     caches_from: Vec<ImportSpec>,
     caches_to: Vec<ExportTarget>,
@@ -100,19 +104,22 @@ struct Prepared {
 
 fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diagnostic> {
     let loaded = Configuration::load(args.config.as_deref(), environment);
-    let Configuration { settings, warnings, notes, .. } = loaded.map_err(|e| Diagnostic::from_error(&e))?;
-    start_tracing(args, args.debug || settings.debug, display::commands(environment));
-    warnings.iter().for_each(|warning| notice::tell(args, environment, warning));
-    notes.iter().for_each(|note| tracing::debug!("{note}"));
+    let configuration = loaded.map_err(|e| Diagnostic::from_error(&e))?;
+    log::start(args, &configuration.settings, display::commands(environment));
+    configuration.warnings.iter().for_each(|warning| notice::tell(args, environment, warning));
+    configuration.notes.iter().for_each(|note| tracing::debug!("{note}"));
+    promises::check_frontend(&configuration)?;
     let request = request::build_request(args, environment, &mut std::io::stdin().lock())?;
+    promises::check_allowed(&configuration, &request.allow)?;
     let exports = request::exports(args)?;
     let (caches_from, caches_to) = (request::caches_from(args)?, request::caches_to(args)?);
-    Ok(Prepared { request, settings, exports, caches_from, caches_to })
+    Ok(Prepared { request, configuration, exports, caches_from, caches_to })
 }
 
 fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> {
     request::refuse_limits(args)?;
     let prepared = prepare(args, environment)?;
+    promises::check(&prepared.configuration)?;
     let entered = rootless::enter().map_err(|error| Diagnostic::from_error(&error))?;
     for notice in &entered.notices {
         notice::tell(args, environment, notice);
@@ -173,7 +180,7 @@ fn history(settings: &Settings) -> HistoryLimits {
 }
 
 fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squash_ids: bool) -> Setup {
-    let settings = &prepared.settings;
+    let settings = &prepared.configuration.settings;
     let exports = prepared.exports.clone();
     let root = args.root.clone().or_else(|| settings.root.clone()).unwrap_or_else(|| environment.default_root());
     Setup {
@@ -244,32 +251,4 @@ fn finish(args: &BuildArgs, outcome: &Outcome) -> Result<(), Diagnostic> {
 
 fn closed_output(error: &std::io::Error) -> Diagnostic {
     Diagnostic::new(Kind::Machine, format!("failed to write to standard output: {}", crate::diag::chain(error)))
-}
-
-/// Standard error for log lines, which quote foreign names.
-struct LogWriter(Commands);
-
-impl Write for LogWriter {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        let text = sanitize::message(&String::from_utf8_lossy(line), self.0);
-        std::io::stderr().write_all(text.as_bytes()).map(|()| line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A program that reads JSON gets no lines of a log, unless it asks.
-fn start_tracing(args: &BuildArgs, debug: bool, commands: Commands) {
-    let directives = match args.progress {
-        _ if debug => "warn,rbuild=debug",
-        args::ProgressMode::Rawjson => "off",
-        _ => "warn",
-    };
-    let filter = tracing_subscriber::filter::EnvFilter::new(directives);
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
-    let subscriber = subscriber.with_writer(move || LogWriter(commands)).without_time().finish();
-    // A second subscriber can only come from a second call in one process, as in tests; the first stays.
-    let _ = tracing::subscriber::set_global_default(subscriber);
 }

@@ -161,7 +161,7 @@ fn annotation(text: &String) -> Result<Annotation, Diagnostic> {
     parsed.map_err(|why| wrong(&why))
 }
 
-fn usage(message: String) -> Diagnostic {
+pub(super) fn usage(message: String) -> Diagnostic {
     Diagnostic::new(Kind::Usage, message)
 }
 

@@ -128,6 +128,23 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Reads a table of a list. One that says nothing is given all the same.
+    pub(super) fn entry<T>(
+        &mut self,
+        value: &Value<'_>,
+        table: &Table<'_>,
+        keys: &'static [Key<T>],
+        into: &mut T,
+    ) -> Outcome {
+        let before = self.given.len();
+        self.keys(table, keys, into)?;
+        if self.given.len() == before {
+            let line = self.line(value.span().start);
+            self.given.push(Given { path: self.at.clone(), value: "{}".into(), line });
+        }
+        Ok(())
+    }
+
     fn key<T>(&mut self, key: &'static Key<T>, name: &Name<'_>, value: &Value<'_>, into: &mut T) -> Outcome {
         let place = format!("{}:{}: `{}`", self.file, self.line(name.span().start), self.path(key.name));
         match key.effect {

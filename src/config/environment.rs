@@ -56,18 +56,26 @@ impl Environment {
 
     /// Returns the state directory used where none is named: `/var/lib/rbuild` as root, else below `XDG_DATA_HOME`.
     pub fn default_root(&self) -> PathBuf {
-        if self.root_user {
-            return PathBuf::from("/var/lib/rbuild");
-        }
-        self.path("XDG_DATA_HOME").unwrap_or_else(|| self.home().join(".local/share")).join("rbuild")
+        self.default_root_and_why().0
     }
 
-    /// Returns where `buildkitd.toml` is looked for.
-    pub fn buildkitd_config(&self) -> PathBuf {
+    /// Returns that directory, and the variable it depends on.
+    pub(super) fn default_root_and_why(&self) -> (PathBuf, Option<&'static str>) {
+        const DATA: &str = "XDG_DATA_HOME";
         if self.root_user {
-            return PathBuf::from("/etc/buildkit/buildkitd.toml");
+            return (PathBuf::from("/var/lib/rbuild"), None);
         }
-        self.path("XDG_CONFIG_HOME").unwrap_or_else(|| self.home().join(".config")).join("buildkit/buildkitd.toml")
+        match self.path(DATA) {
+            Some(data) => (data.join("rbuild"), Some(DATA)),
+            None => (self.home().join(".local/share/rbuild"), Some("HOME")),
+        }
+    }
+
+    /// Returns where `buildkitd.toml` is looked for: where BuildKit does, `/etc` also for who has no home.
+    pub fn buildkitd_config(&self) -> PathBuf {
+        let own = || self.path("XDG_CONFIG_HOME").or_else(|| self.path("HOME").map(|home| home.join(".config")));
+        let folder = if self.root_user { None } else { own() };
+        folder.unwrap_or_else(|| PathBuf::from("/etc")).join("buildkit/buildkitd.toml")
     }
 
     /// Returns the files that may hold registry credentials, the first existing one counting.
@@ -100,6 +108,20 @@ mod tests {
         assert_eq!(user.default_root(), Path::new("/home/a/.local/share/rbuild"));
         let xdg = Environment::from_pairs([("HOME", "/home/a"), ("XDG_DATA_HOME", "/data")], false);
         assert_eq!(xdg.default_root(), Path::new("/data/rbuild"));
+    }
+
+    #[test]
+    fn the_configuration_is_searched_for_where_buildkit_does() {
+        for (pairs, root, file) in [
+            (&[("HOME", "/root"), ("XDG_CONFIG_HOME", "/x")][..], true, "/etc/buildkit/buildkitd.toml"),
+            (&[("HOME", "/home/a")], false, "/home/a/.config/buildkit/buildkitd.toml"),
+            (&[("HOME", "/home/a"), ("XDG_CONFIG_HOME", "")], false, "/home/a/.config/buildkit/buildkitd.toml"),
+            (&[("HOME", "/home/a"), ("XDG_CONFIG_HOME", "/x")], false, "/x/buildkit/buildkitd.toml"),
+            (&[], false, "/etc/buildkit/buildkitd.toml"),
+        ] {
+            let environment = Environment::from_pairs(pairs.iter().copied(), root);
+            assert_eq!(environment.buildkitd_config(), Path::new(file), "{pairs:?}");
+        }
     }
 
     #[test]

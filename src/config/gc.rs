@@ -58,8 +58,8 @@ impl GcSettings {
         chosen.iter().map(GcPolicy::policy).collect()
     }
 
-    /// BuildKit's: what is easily made again first, then what is old, then what is least used.
-    fn defaults(&self) -> Vec<GcPolicy> {
+    /// Returns the limits that hold where there are no policies.
+    pub(super) fn effective_limits(&self) -> Limits {
         let mut limits = self.limits;
         if limits == Limits::default() {
             limits.reserved = self.keep_storage;
@@ -71,6 +71,12 @@ impl GcSettings {
                 min_free: Space::Percent(20),
             };
         }
+        limits
+    }
+
+    /// BuildKit's: what is easily made again first, then what is old, then what is least used.
+    fn defaults(&self) -> Vec<GcPolicy> {
+        let limits = self.effective_limits();
         let easy = ["type==source.local", "type==exec.cachemount", "type==source.git.checkout"];
         let few = Limits { max_used: Space::Bytes(512_000_000), ..Limits::default() };
         vec![
@@ -84,6 +90,13 @@ impl GcSettings {
             GcPolicy { limits, ..GcPolicy::default() },
             GcPolicy { all: true, limits, ..GcPolicy::default() },
         ]
+    }
+}
+
+impl Limits {
+    /// Returns them by the names of their keys.
+    pub(super) fn named(self) -> [(&'static str, Space); 3] {
+        [("reservedSpace", self.reserved), ("maxUsedSpace", self.max_used), ("minFreeSpace", self.min_free)]
     }
 }
 

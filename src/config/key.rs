@@ -129,7 +129,7 @@ impl<T, U: Default> Inner<T> for List<T, U> {
         for (at, entry) in reader.list(value, self.example())?.iter().enumerate() {
             let table: &Table<'_> = reader.table(entry, self.example())?;
             let mut made = U::default();
-            reader.below(super::Segment::Index(at), |reader| reader.keys(table, self.keys, &mut made))?;
+            reader.below(super::Segment::Index(at), |reader| reader.entry(entry, table, self.keys, &mut made))?;
             found.push(made);
         }
         (self.put)(into, found);

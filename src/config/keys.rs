@@ -122,7 +122,11 @@ static KEYPAIR: &[Key<KeyPair>] = &[
 
 static FRONTEND: &[Key<Settings>] = &[
     Key::new("dockerfile.v0", Read::Inner(&Part { keys: DOCKERFILE, of: |s: &mut Settings| &mut s.dockerfile })),
-    Key::new("gateway.v0", Read::Inner(&Part { keys: GATEWAY, of: |s: &mut Settings| &mut s.gateway })),
+    Key::quiet(
+        "gateway.v0",
+        Read::Inner(&Part { keys: GATEWAY, of: |s: &mut Settings| &mut s.gateway }),
+        "no image is ever run as a frontend",
+    ),
 ];
 
 static DOCKERFILE: &[Key<FrontendSettings>] =
@@ -174,11 +178,15 @@ static WORKER: &[Key<Settings>] = &[
 
 static OCI: &[Key<OciSettings>] = &[
     Key::new("enabled", Read::Bool(|oci, on| oci.enabled = Some(on))),
-    Key::new("labels", Read::Pairs(|oci, labels| oci.labels = labels)),
+    Key::quiet("labels", Read::Pairs(|oci, labels| oci.labels = labels), "there is one worker, so that none is chosen"),
     Key::new("platforms", Read::Words(platforms)),
     Key::new("snapshotter", Read::Word(|oci, word| one_of(word, SNAPSHOTTERS).map(|kind| oci.snapshotter = kind))),
-    Key::new("rootless", Read::Bool(|oci, on| oci.rootless = on)),
-    Key::new("noProcessSandbox", Read::Bool(|oci, on| oci.no_process_sandbox = on)),
+    Key::quiet("rootless", Read::Bool(|oci, on| oci.rootless = on), "who starts rbuild decides"),
+    Key::quiet(
+        "noProcessSandbox",
+        Read::Bool(|oci, on| oci.no_process_sandbox = on),
+        "steps have process ids of their own everywhere",
+    ),
     Key::new("gc", Read::Bool(|oci, on| oci.gc.off = !on)),
     Key::new("gckeepstorage", Read::Space(|oci, space| oci.gc.keep_storage = space)),
     Key::new("reservedSpace", Read::Space(|oci, space| oci.gc.limits.reserved = space)),

@@ -4,6 +4,7 @@
 //! as their own small option structs. Invariant: no other station reads the environment. Leaves nothing on disk.
 
 mod buildkitd;
+mod effective;
 mod environment;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diag::{Diagnose, Kind, Location};
 
+pub use effective::{Effective, Entry, Flags, Origin};
 pub use environment::Environment;
 pub use gc::{GcPolicy, GcSettings, Limits};
 pub use settings::{

@@ -52,16 +52,23 @@ fn the_file_with_every_key_has_every_key_and_nothing_to_warn_of() {
     assert_eq!(given, known);
     assert!(known.len() > 120, "{}", known.len());
     assert_eq!(all.warnings, Vec::<String>::new());
-    let told = ["provenanceEnvDir", "grpc", "otel", "system.platformsCacheMaxAge", "worker.oci.userRemapUnsupported"]
-        .into_iter()
-        .chain([
-            "worker.oci.proxySnapshotterPath",
-            "worker.oci.stargzSnapshotter",
-            "worker.containerd",
-            "cache.gha",
-            "ghacache",
-        ]);
-    let told: Vec<String> = told.map(|name| format!(": `{name}` has no effect: ")).collect();
+    let told = [
+        "provenanceEnvDir",
+        "grpc",
+        "otel",
+        "system.platformsCacheMaxAge",
+        "worker.oci.labels",
+        "worker.oci.rootless",
+        "worker.oci.noProcessSandbox",
+        "worker.oci.userRemapUnsupported",
+        "worker.oci.proxySnapshotterPath",
+        "worker.oci.stargzSnapshotter",
+        "worker.containerd",
+        "frontend.\"gateway.v0\"",
+        "cache.gha",
+        "ghacache",
+    ];
+    let told = told.map(|name| format!(": `{name}` has no effect: "));
     assert!(
         all.notes.len() == told.len() && all.notes.iter().zip(&told).all(|(note, part)| note.contains(part)),
         "{:#?}",
@@ -70,18 +77,36 @@ fn the_file_with_every_key_has_every_key_and_nothing_to_warn_of() {
 }
 
 #[test]
-fn every_value_goes_where_it_belongs() {
-    let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-    let labels = BTreeMap::from([("org.example.pool".to_owned(), "fast".to_owned())]);
-    let (name, dir) = (|text: &str| Some(text.to_owned()), |text: &str| Some(PathBuf::from(text)));
-    let host = RegistryHost {
-        mirrors: texts(&["mirror.example:5000", "harbor.example/proxy.docker.io"]),
-        http: Some(false),
-        insecure: Some(true),
-        authorities: vec!["/srv/ca.pem".into()],
-        keypairs: vec![KeyPair { key: "/srv/key.pem".into(), certificate: "/srv/cert.pem".into() }],
-        tls_dirs: vec!["/srv/certs.d".into()],
+fn the_table_of_the_docs_has_every_key_once() {
+    let mut known = Vec::new();
+    Key::paths(FILE, "", &mut known);
+    let rows = include_str!("KEYS.md").lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    let names: Vec<String> =
+        rows.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`').replace("\"HOST\"", "*")).collect();
+    let covers = |name: &str, key: &str| match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(table) => key.strip_prefix(table).is_some_and(|rest| rest.starts_with('.')),
+        None => name == key,
     };
+    for key in &known {
+        assert_eq!(names.iter().filter(|name| covers(name, key)).count(), 1, "{key}");
+    }
+    for name in &names {
+        assert!(known.iter().any(|key| covers(name, key)), "{name}");
+    }
+}
+
+fn texts(list: &[&str]) -> Vec<String> {
+    list.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn dir(text: &str) -> Option<PathBuf> {
+    Some(PathBuf::from(text))
+}
+
+/// What the file with every key says of the worker.
+fn worker_of_every_key() -> OciSettings {
+    let name = |text: &str| Some(text.to_owned());
+    let labels = BTreeMap::from([("org.example.pool".to_owned(), "fast".to_owned())]);
     let policy = GcPolicy {
         all: true,
         keep_duration: 48 * 3600,
@@ -102,7 +127,7 @@ fn every_value_goes_where_it_belongs() {
         bridge_name: name("build0"),
         bridge_subnet: name("10.9.0.0/16"),
     };
-    let oci = OciSettings {
+    OciSettings {
         enabled: Some(true),
         labels,
         platforms: ["linux/amd64", "linux/arm64"].map(|text| text.parse().expect("valid")).into(),
@@ -116,6 +141,18 @@ fn every_value_goes_where_it_belongs() {
         apparmor_profile: name("builds"),
         selinux: true,
         max_parallelism: Some(4),
+    }
+}
+
+#[test]
+fn every_value_goes_where_it_belongs() {
+    let host = RegistryHost {
+        mirrors: texts(&["mirror.example:5000", "harbor.example/proxy.docker.io"]),
+        http: Some(false),
+        insecure: Some(true),
+        authorities: vec!["/srv/ca.pem".into()],
+        keypairs: vec![KeyPair { key: "/srv/key.pem".into(), certificate: "/srv/cert.pem".into() }],
+        tls_dirs: vec!["/srv/certs.d".into()],
     };
     let expected = Settings {
         root: dir("/srv/state"),
@@ -136,7 +173,7 @@ fn every_value_goes_where_it_belongs() {
             auto_allowed: texts(&["vendor.example/class"]),
         },
         history: Some(HistorySettings { max_age: 3600, max_entries: 7 }),
-        oci,
+        oci: worker_of_every_key(),
         registries: BTreeMap::from([("docker.io".to_owned(), host)]),
         dockerfile: FrontendSettings { enabled: Some(true), allowed_repositories: Vec::new() },
         gateway: FrontendSettings { enabled: Some(false), allowed_repositories: texts(&["registry.example/frontend"]) },

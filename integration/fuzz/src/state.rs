@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rbuild::cdi;
 use rbuild::cli::fuzzing::looks_like_archive;
-use rbuild::config::{ConfigError, fuzzing::buildkitd};
+use rbuild::config::{ConfigError, Configuration, Environment, Flags, fuzzing::buildkitd};
 use rbuild::diag::Diagnostic;
 use rbuild::digest::{DiffId, Digest};
 use rbuild::explain::{self, BuildRecord, files::List};
@@ -113,11 +113,28 @@ pub fn usage_log(data: &[u8]) {
     assert_eq!(count(&Usage::parse(&longer)), count(&usage).saturating_add(1));
 }
 
-/// A configuration is read or refused with a place in the file; reading it again gives the same.
+/// A configuration is read or refused with a place in the file; reading it again gives the same, and so does reading what is printed of it.
 pub fn buildkitd_toml(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     match buildkitd(&text) {
-        Ok(settings) => assert_eq!(buildkitd(&text).ok(), Some(settings)),
+        Ok(configuration) => {
+            assert_eq!(buildkitd(&text).ok().as_ref(), Some(&configuration));
+            let environment = Environment::from_pairs([("HOME", "/home/a")], false);
+            let effective = |configuration: &Configuration| configuration.effective(&Flags::default(), &environment);
+            let printed = effective(&configuration);
+            let again = buildkitd(&printed.toml()).unwrap_or_else(|error| panic!("{error}\n{}", printed.toml()));
+            assert_eq!(
+                again.warnings.len(),
+                again.warnings.iter().filter(|line| line.contains("has no effect")).count()
+            );
+            let keys = |json: &Value| -> Vec<(String, String)> {
+                let settings = json["settings"].as_array().expect("list").iter();
+                settings.map(|entry| (entry["key"].to_string(), entry["value"].to_string())).collect()
+            };
+            assert_eq!(keys(&effective(&again).json()), keys(&printed.json()), "{}", printed.toml());
+            let policies = |configuration: &Configuration| configuration.settings.oci.gc.policies();
+            assert_eq!(policies(&again).len(), policies(&configuration).len());
+        }
         Err(error) => {
             if let ConfigError::Syntax { location, .. } = &error {
                 let last = text.matches('\n').count() as u32 + 1;
