@@ -32,10 +32,13 @@ pub mod fuzzing;
 mod helper;
 pub mod keyring;
 mod once;
+mod plan;
 mod precheck;
 mod push;
 mod realm;
 mod refusal;
+#[cfg(test)]
+mod refusal_tests;
 mod transport;
 mod upload;
 pub mod url;
