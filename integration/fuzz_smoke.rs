@@ -146,6 +146,7 @@ smoke!(
     explain_record,
     redact,
     reference,
+    registry_answer,
     resolve_in_root,
     seccomp_prog,
     shlex,

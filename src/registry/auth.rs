@@ -277,7 +277,7 @@ fn bearer(token: &Secret) -> Option<HeaderValue> {
 
 /// Reads a token, and how long to use it: nine tenths of what is left of its life, for requests that are on their way when it
 /// ends.
-fn parse_token(body: &[u8], now: OffsetDateTime) -> Option<(Secret, Duration)> {
+pub(super) fn parse_token(body: &[u8], now: OffsetDateTime) -> Option<(Secret, Duration)> {
     #[derive(serde::Deserialize)]
     struct Answer {
         token: Option<String>,

@@ -261,7 +261,7 @@ impl BlobStream {
 }
 
 /// Reads the start and the size of the whole, if said, out of `Content-Range: bytes 5-9/10`.
-fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
+pub(super) fn content_range(headers: &HeaderMap) -> Option<(u64, Option<u64>)> {
     let value = headers.get(header::CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?;
     let (range, total) = value.split_once('/').unwrap_or((value, "*"));
     Some((range.split_once('-')?.0.trim().parse().ok()?, total.trim().parse().ok()))

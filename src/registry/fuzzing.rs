@@ -2,12 +2,13 @@
 //! otherwise.
 
 use reqwest::Url;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION};
+use reqwest::header::{CONTENT_RANGE, HeaderMap, HeaderName, HeaderValue, LOCATION, RANGE};
 
 use super::challenge::{self, Challenge};
 use super::log;
 use super::realm::{self, Trust};
 use super::url::{self, Origin};
+use super::{auth, blob, transport, upload};
 
 /// Returns the realms of the `Bearer` challenges in a `WWW-Authenticate` value.
 pub fn realms(value: &str) -> Vec<String> {
@@ -39,6 +40,30 @@ pub fn location(base: &str, value: &[u8]) -> Option<Url> {
     let mut headers = HeaderMap::new();
     headers.insert(LOCATION, HeaderValue::from_bytes(value).ok()?);
     url::location(&Url::parse(base).ok()?, &headers)
+}
+
+fn headers(name: HeaderName, value: &[u8]) -> Option<HeaderMap> {
+    Some(HeaderMap::from_iter([(name, HeaderValue::from_bytes(value).ok()?)]))
+}
+
+/// Reads the `Range` of an upload: how many bytes came.
+pub fn upload_range(value: &[u8]) -> Option<u64> {
+    upload::received(&headers(RANGE, value)?)
+}
+
+/// Reads `Content-Range`: the start, and the size of the whole.
+pub fn content_range(value: &[u8]) -> Option<(u64, Option<u64>)> {
+    blob::content_range(&headers(CONTENT_RANGE, value)?)
+}
+
+/// Reads the answer of a token server, and returns for how many seconds the token is used.
+pub fn token_lifetime(body: &[u8]) -> Option<u64> {
+    auth::parse_token(body, time::OffsetDateTime::UNIX_EPOCH).map(|(_, lifetime)| lifetime.as_secs())
+}
+
+/// Takes the messages out of an error document.
+pub fn explanation(body: &[u8]) -> Option<String> {
+    transport::explanation(body)
 }
 
 /// Parses a URL.

@@ -41,10 +41,13 @@ mod limits;
 mod log;
 mod mirror;
 mod once;
+mod plan;
 mod precheck;
 mod push;
 mod realm;
 mod refusal;
+#[cfg(test)]
+mod refusal_tests;
 mod transport;
 mod trust;
 mod upload;

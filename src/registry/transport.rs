@@ -367,7 +367,7 @@ pub(crate) async fn failure(endpoint: &Endpoint, response: Response, wish: Wish<
 }
 
 /// Takes the messages out of an error document (OCI distribution-spec 1.1, error codes; token servers have their own).
-fn explanation(body: &[u8]) -> Option<String> {
+pub(super) fn explanation(body: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize, Default)]
     #[serde(default)]
     struct Errors {

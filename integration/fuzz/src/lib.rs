@@ -58,6 +58,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("explain_record", state::explain_record),
     ("redact", network::redact),
     ("reference", image::reference),
+    ("registry_answer", network::registry_answer),
     ("resolve_in_root", kernel::resolve_in_root),
     ("seccomp_prog", kernel::seccomp_prog),
     ("shlex", text::shlex),

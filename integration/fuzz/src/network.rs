@@ -2,8 +2,8 @@
 
 use rbuild::registry::auth_file::{AuthFile, HelperSearch};
 use rbuild::registry::fuzzing::{
-    foreign_text, location as resolve, logged_header, logged_url, next_link, parse_url, rate_window, realms,
-    sees_account,
+    content_range, explanation, foreign_text, location as resolve, logged_header, logged_url, next_link, parse_url,
+    rate_window, realms, sees_account, token_lifetime, upload_range,
 };
 use rbuild::registry::{Origin, RedactedUrl};
 
@@ -42,6 +42,15 @@ pub fn link_header(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Some(link) = next_link(&text) {
         assert!(text.contains(&format!("<{link}>")), "{link:?}");
+    }
+}
+
+/// Ranges, tokens and errors of registries are read or left; a token is used for a day at most, an error is shown in one line.
+pub fn registry_answer(data: &[u8]) {
+    let _ = (upload_range(data), content_range(data));
+    assert!(token_lifetime(data).is_none_or(|seconds| (1..=24 * 3600).contains(&seconds)));
+    if let Some(text) = explanation(data) {
+        assert!(text.chars().count() <= 300 && !text.contains(char::is_control), "{text:?}");
     }
 }
 
