@@ -19,9 +19,10 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Layers, oldest first.
+/// Layers, oldest first; the list of those that are on disk is a file beside them.
 fn layers(state: &Path) -> Vec<PathBuf> {
     let mut layers = entries(&state.join("snapshots"));
+    layers.retain(|path| path.is_dir());
     layers.sort_by_key(|path| path.file_name().unwrap().to_str().unwrap().parse::<u64>().unwrap());
     layers
 }
