@@ -150,8 +150,11 @@ struct Around {
     exclude: Vec<bool>,
 }
 
-/// What is included: the path as the selector spells it, where it is, whether no directory is around it.
-fn included(things: &Things, selector: &Selector) -> Result<Vec<(Vec<String>, Vec<String>, bool)>, Loop> {
+/// The path as the selector spells it, where it is, whether no directory is around it.
+type Included = (Vec<String>, Vec<String>, bool);
+
+/// What is included.
+fn included(things: &Things, selector: &Selector) -> Result<Vec<Included>, Loop> {
     let path = names(&selector.path);
     let wild = path.iter().position(|name| name.contains(['*', '?', '['])).filter(|_| selector.wildcard);
     let prefix = path[..wild.unwrap_or(path.len())].to_vec();

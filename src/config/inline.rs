@@ -44,7 +44,7 @@ pub(super) fn value(value: &DeValue<'_>) -> String {
         }
         DeValue::Table(table) => {
             let mut pairs: Vec<_> = table.iter().map(|(name, value)| (name.get_ref(), value.get_ref())).collect();
-            pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+            pairs.sort_by_key(|(name, _)| *name);
             let pair = |name: &str, value| format!("{} = {}", super::buildkitd::quoted(name), self::value(value));
             let pairs: Vec<String> = pairs.into_iter().map(|(name, value)| pair(name, value)).collect();
             if pairs.is_empty() { "{}".into() } else { format!("{{ {} }}", pairs.join(", ")) }

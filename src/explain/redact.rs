@@ -115,7 +115,7 @@ fn push_tokens(out: &mut String, mut text: &str) {
 fn is_token(text: &str) -> bool {
     let known = |prefix: &&str| text.strip_prefix(*prefix).is_some_and(|rest| rest.len() >= TOKEN);
     let is_jwt = text.starts_with("eyJ") && text.matches('.').count() == 2 && text.len() > 2 * TOKEN;
-    is_jwt || PREFIXES.iter().any(|prefix| known(&prefix))
+    is_jwt || PREFIXES.iter().any(known)
 }
 
 #[cfg(test)]

@@ -82,11 +82,11 @@ fn resolve<R>(request: &Request<R>) -> Result<Vec<(usize, usize)>, SolveError> {
     request.targets.iter().map(find).collect()
 }
 
+/// A cache, none where there is none to be had.
+type Slot<R> = Option<Arc<dyn CacheStore<R>>>;
+
 /// Prepares all stores at once; one that cannot be prepared is told of and left out. The local one keeps its number.
-async fn prepare<R>(
-    (local, imports): (Option<Arc<dyn CacheStore<R>>>, Vec<Arc<dyn CacheStore<R>>>),
-    observer: &dyn Observer,
-) -> Vec<Option<Arc<dyn CacheStore<R>>>> {
+async fn prepare<R>((local, imports): (Slot<R>, Vec<Arc<dyn CacheStore<R>>>), observer: &dyn Observer) -> Vec<Slot<R>> {
     let all = std::iter::once(local).chain(imports.into_iter().map(Some));
     let prepared = all.map(|store| async {
         let store = store?;

@@ -212,7 +212,7 @@ mod tests {
         };
         let bare = Source::Digest(digest());
         let at = |repository: &str| format!("{repository}@{}", digest());
-        assert_eq!(told(&[bare.clone()], &["r.io/a:1", "r.io/a:2"]).expect("placed"), [at("r.io/a")]);
+        assert_eq!(told(std::slice::from_ref(&bare), &["r.io/a:1", "r.io/a:2"]).expect("placed"), [at("r.io/a")]);
         let named = Source::Name(name("r.io/a:x"));
         let both = [named, bare.clone()];
         assert_eq!(told(&both, &[]).expect("placed"), ["r.io/a:x".to_owned(), at("r.io/a")]);
