@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::rootfs::Rootfs;
 use crate::support::rootless::{self, User};
+use crate::support::runtime;
 
 /// A step to be changed before it runs.
 struct Step {
@@ -42,6 +43,8 @@ impl Step {
             network: NetMode::Unset,
             security: SecurityMode::Sandbox,
             ulimits: Vec::new(),
+            cgroup_parent: String::new(),
+            resources: None,
             shm_size: 0,
             root: RootTree { tree: rootfs.tree(), readonly: false },
             mounts: Vec::new(),
@@ -96,7 +99,8 @@ fn executor() -> &'static Executor {
     EXECUTOR.get_or_init(|| {
         let entitlements = Entitlements { network_host: false, security_insecure: true };
         let program = crate::support::build::binary().into();
-        Executor::new(ExecOptions { program, entitlements, ..ExecOptions::default() }).expect("executor")
+        let runtime = runtime::option();
+        Executor::new(ExecOptions { program, entitlements, runtime, ..ExecOptions::default() }).expect("executor")
     })
 }
 

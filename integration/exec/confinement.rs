@@ -2,6 +2,7 @@
 
 use super::{Canary, Step};
 use crate::support::rootfs::Rootfs;
+use crate::support::runtime;
 use rbuild::exec::{ExecError, Stage};
 use rbuild::llb::ops::{NetMode, SecurityMode};
 
@@ -13,7 +14,9 @@ fn e1_the_first_program_cannot_be_written() {
     Step::new(&rootfs, "chmod 755 /bin/trap").output();
     // The trap makes the step start the first program again: it ends at once, or lacks its loader if it is not static.
     match Step::new(&rootfs, "").args(&["/bin/trap"]).try_run() {
-        Ok(ran) => assert_eq!(ran.output, ""),
+        Ok(ran) if runtime::is_built_in() => assert_eq!(ran.output, ""),
+        // Container runtimes say in the step's log that the loader is not there.
+        Ok(ran) => assert!(ran.output.is_empty() || ran.output.contains("/bin/trap"), "{}", ran.output),
         Err(ExecError::Setup { stage, .. }) => assert_eq!(stage, Stage::Program),
         Err(error) => panic!("{error:?}"),
     }
@@ -105,9 +108,12 @@ fn e13_the_kernel_answers_as_the_table_says() {
     let built = std::process::Command::new("cc").args(["-static", "-O1", "-o"]).args([&program, &source]).output();
     let built = built.expect("a C compiler is installed");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    // crun answers what is beyond the profile as what the profile refuses.
+    let beyond = if runtime::name().as_deref() == Some("crun") { -1 } else { -38 };
     let expected = "socket alg -1 -1\nsocket vsock -1 -1\nclone newuser -1\nclone3 -38\nunshare -1\nkeyctl -1\n\
                     io_uring_setup -1\nbpf -1\nx32 getpid -38\nbeyond -38\ngetpid 1\ni386 unshare -1\n\
                     i386 socket alg -1\ni386 mount -1\ni386 beyond -38\n";
+    let expected = expected.replace("beyond -38", &format!("beyond {beyond}"));
     assert_eq!(Step::new(&rootfs, "").args(&["/bin/probe"]).output(), expected);
 }
 

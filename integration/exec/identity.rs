@@ -1,8 +1,9 @@
 //! Users, groups, capabilities, environment, working directory.
 
-use super::{Canary, Step};
+use super::{Canary, Ran, Step};
 use crate::support::rootfs::Rootfs;
 use crate::support::rootless;
+use crate::support::runtime;
 use rbuild::exec::{ExecError, Stage};
 
 fn stage_of(step: Step) -> (Stage, String) {
@@ -87,7 +88,8 @@ fn e6_numbers_that_do_not_fit_are_errors() {
     match Step::new(&rootfs, "id -u").user(not_there).try_run() {
         Ok(ran) => assert_eq!(ran.output.trim(), not_there),
         Err(ExecError::Setup { stage, message }) => {
-            assert!(!rootless::is_real_root() && stage == Stage::Identity, "{message}");
+            let beyond_runc = !runtime::is_built_in() && stage == Stage::Runtime;
+            assert!(beyond_runc || (!rootless::is_real_root() && stage == Stage::Identity), "{message}");
         }
         Err(error) => panic!("{error:?}"),
     }
@@ -117,9 +119,9 @@ fn a_program_that_is_not_there_is_named() {
     let (stage, message) = stage_of(Step::new(&rootfs, "").args(&["nothing", "x"]));
     assert_eq!((stage, message.as_str()), (Stage::Program, "exec: \"nothing\": executable file not found in $PATH"));
     let (stage, message) = stage_of(Step::new(&rootfs, "").args(&["/nothing"]));
-    assert_eq!((stage, message.contains("No such file")), (Stage::Program, true), "{message}");
+    assert_eq!((stage, message.to_lowercase().contains("no such file")), (Stage::Program, true), "{message}");
     let (stage, message) = stage_of(Step::new(&rootfs, "").args(&["/tmp/data"]));
-    assert_eq!((stage, message.contains("Permission denied")), (Stage::Program, true), "{message}");
+    assert_eq!((stage, message.to_lowercase().contains("permission denied")), (Stage::Program, true), "{message}");
 }
 
 #[test]
@@ -131,8 +133,14 @@ fn e22_long_arguments_arrive_whole_or_are_refused() {
         assert_eq!(step.output().trim(), length.to_string());
     }
     let long = "x".repeat(4 << 20);
-    let (stage, message) = stage_of(Step::new(&rootfs, "").args(&["/bin/echo", &long]));
-    assert_eq!((stage, message.contains("Argument list too long")), (Stage::Program, true), "{}", message.len());
+    match Step::new(&rootfs, "").args(&["/bin/echo", &long]).try_run() {
+        Err(ExecError::Setup { stage: Stage::Program, message }) => assert!(message.contains("Argument list too long")),
+        // Container runtimes have started the step by then, and say it in its log.
+        Ok(Ran { code: 1, output, .. }) if !runtime::is_built_in() => {
+            assert!(output.to_lowercase().contains("argument list too long"), "{output}");
+        }
+        other => panic!("{other:?}"),
+    }
     assert!(matches!(Step::new(&rootfs, "").args(&["/bin/echo", "a\0b"]).try_run(), Err(ExecError::Spec { .. })));
 }
 

@@ -5,10 +5,10 @@ use std::process::Command;
 use crate::support::build::{BASE, BOTH, Project, binary, busybox, run};
 
 /// An overlay at the place of the project's state directory; unmounted when dropped.
-struct Overlay(std::path::PathBuf);
+pub(super) struct Overlay(std::path::PathBuf);
 
 impl Overlay {
-    fn mount(project: &Project) -> Self {
+    pub(super) fn mount(project: &Project) -> Self {
         let (disk, place) = (project.home().join("disk"), project.state());
         for part in ["lower", "upper", "work"] {
             std::fs::create_dir_all(disk.join(part)).unwrap();

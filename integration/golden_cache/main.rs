@@ -26,6 +26,7 @@ mod registry;
 mod support {
     pub(crate) mod build;
     pub(crate) mod registry;
+    pub(crate) mod runtime;
 }
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

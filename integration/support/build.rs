@@ -9,6 +9,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tempfile::TempDir;
 
+use super::runtime;
+
 /// Who runs the build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum User {
@@ -195,7 +197,17 @@ impl Project {
     pub(crate) fn rbuild_command(&self, args: &[&str]) -> Command {
         let mut command = self.command(binary());
         command.arg("--root").arg(self.state()).args(["--progress", "plain"]).args(args);
+        if let Some(name) = runtime::name().filter(|_| !args.contains(&"--config")) {
+            command.arg("--config").arg(self.config(&format!("[worker.oci]\nbinary = {name:?}\n")));
+        }
         command
+    }
+
+    /// Writes a configuration file and returns its path.
+    pub(crate) fn config(&self, text: &str) -> PathBuf {
+        let place = self.home().join("buildkitd.toml");
+        fs::write(&place, text).unwrap();
+        place
     }
 
     /// Runs rbuild with further arguments.

@@ -10,5 +10,6 @@ pub(crate) mod image;
 pub(crate) mod registry;
 pub(crate) mod rootfs;
 pub(crate) mod rootless;
+pub(crate) mod runtime;
 pub(crate) mod table;
 pub(crate) mod tree;

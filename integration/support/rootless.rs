@@ -10,6 +10,8 @@ use rbuild::rootless;
 use rbuild::sys::proc::{self, Ended, Forked};
 use rbuild::sys::{fds, idmap};
 
+use super::runtime;
+
 /// A user of the machine, made for the tests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum User {
@@ -94,8 +96,9 @@ pub(crate) fn rerun(user: User, arguments: &[&str]) -> (String, String) {
             let _failed = File::from(saying).write_all(enter(id).as_bytes());
             let mut args = vec![program.clone()];
             args.extend(arguments.iter().map(|argument| CString::new(*argument).expect("no NUL")));
-            let _failed =
-                proc::exec(&program, &args, &[CString::new("PATH=/usr/sbin:/usr/bin:/sbin:/bin").expect("no NUL")]);
+            let runtime = format!("{}={}", runtime::VARIABLE, runtime::name().unwrap_or_default());
+            let env = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", &runtime].map(|text| CString::new(text).expect("no NUL"));
+            let _failed = proc::exec(&program, &args, &env);
             proc::exit_now(126)
         }
         Forked::Parent(child) => {

@@ -4,9 +4,12 @@
 //!
 //! 1. reads the step and its descriptors;
 //! 2. finds the user in the image and makes the mount points that are missing, while nothing else runs in the tree;
-//! 3. forks pid 1 of a new pid namespace, which becomes the program ([`super::sandbox`], [`super::process`]);
-//! 4. waits for its end, or for the socket to close, upon which it kills the namespace;
-//! 5. removes the mount points it made, and reports.
+//! 3. makes the step's control group, if it has limits;
+//! 4. forks pid 1 of a new pid namespace, which becomes the program ([`super::sandbox`], [`super::process`]), or has a container
+//!    runtime start it ([`super::external`]);
+//! 5. waits for its end, or for the socket to close, upon which it kills the namespace, or, where the step shares the machine's
+//!    processes, all that the step has started;
+//! 6. removes the mount points it made and the control group, and reports.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -14,10 +17,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use super::error::Stage;
-use super::sandbox::{self, Plan, Source};
+use super::external;
+use super::groups::StepGroup;
+use super::sandbox::{self, KILL_ROUNDS, Plan, Source};
 use super::target::{self, Made, Want};
 use super::user::{self, Identity};
-use super::wire::{self, Confinement, During, Failure, Report, Step, StepMount, StepResult, StepSource};
+use super::wire::{self, Confinement, During, Failure, Processes, Report, Step, StepMount, StepResult, StepSource};
 use crate::sys::dir::{self, Dir, Kind};
 use crate::sys::proc::{Child, Ended, Forked};
 use crate::sys::{fds, idmap, ns, proc};
@@ -25,7 +30,7 @@ use crate::sys::{fds, idmap, ns, proc};
 /// The kernel picks a step before rbuild when memory runs out.
 const OOM_SCORE: i32 = 500;
 /// More than any message of ours.
-const MAX_FAILURE: u64 = 1 << 20;
+const MAX_TOLD: u64 = 1 << 20;
 
 /// Does what `argv[1] == "__init"` asks for; never returns.
 pub fn init_main() -> ! {
@@ -54,19 +59,30 @@ fn raise_oom_score() {
 
 fn run(step: Step, descriptors: Vec<OwnedFd>, socket: &UnixStream) -> Report {
     let (mut made, mut notices) = (Vec::new(), Vec::new());
-    let result = plan(step, descriptors, &mut made, &mut notices).and_then(|plan| supervise(&plan, socket));
+    let mut descriptors: Vec<Option<OwnedFd>> = descriptors.into_iter().map(Some).collect();
+    let ran = group(&step, &mut descriptors).and_then(|group| {
+        let door = group.as_ref().map(StepGroup::door).transpose()?;
+        let plan = plan(step, door, &mut descriptors, (&mut made, &mut notices))?;
+        let result = supervise(&plan, socket)?;
+        Ok((result, group.is_some_and(|group| group.ran_out_of_memory())))
+    });
     let stubs_left = target::remove(&made);
-    Report { result: result.unwrap_or_else(StepResult::Failed), stubs_left, notices }
+    let (result, out_of_memory) = ran.unwrap_or_else(|failure| (StepResult::Failed(failure), false));
+    Report { result, stubs_left, notices, out_of_memory }
+}
+
+fn group(step: &Step, descriptors: &mut [Option<OwnedFd>]) -> Result<Option<StepGroup>, Failure> {
+    let Some(wanted) = &step.group else { return Ok(None) };
+    StepGroup::make(take(descriptors, wanted.fd)?, &wanted.name, &wanted.settings).map(Some)
 }
 
 fn plan(
     step: Step,
-    descriptors: Vec<OwnedFd>,
-    made: &mut Vec<Made>,
-    notices: &mut Vec<String>,
+    group: Option<OwnedFd>,
+    descriptors: &mut [Option<OwnedFd>],
+    (made, notices): (&mut Vec<Made>, &mut Vec<String>),
 ) -> Result<Plan, Failure> {
-    let mut descriptors: Vec<Option<OwnedFd>> = descriptors.into_iter().map(Some).collect();
-    let tree = take(&mut descriptors, 0)?;
+    let tree = take(descriptors, 0)?;
     let root = Dir::from(tree.try_clone().during(Stage::Spec, "copy a descriptor")?);
     let identity = user::find(&root, &step.user)?;
     let set_groups = check_ids(&identity, notices)?;
@@ -82,7 +98,7 @@ fn plan(
     let sources = step
         .mounts
         .iter()
-        .map(|mount| open_source(mount, &mut descriptors).map(|source| (mount.dest.clone(), source)))
+        .map(|mount| open_source(mount, descriptors).map(|source| (mount.dest.clone(), source)))
         .collect::<Result<Vec<_>, _>>()?;
     make_stubs(&root, &sources, made)?;
     let supervisor = proc::own_pidfd().during(Stage::Spec, "open the supervisor")?;
@@ -93,6 +109,7 @@ fn plan(
         identity,
         set_groups,
         supervisor,
+        group,
     })
 }
 
@@ -178,22 +195,31 @@ fn is_below_another(dest: &str, sources: &[(String, Source)]) -> bool {
 
 /// Starts pid 1 and waits for its end.
 fn supervise(plan: &Plan, socket: &UnixStream) -> Result<StepResult, Failure> {
-    let (failure, failing) = fds::pipe().during(Stage::Namespaces, "make a pipe")?;
-    ns::unshare(&[ns::Namespace::Pid]).during(Stage::Namespaces, "make a pid namespace")?;
+    let (said, saying) = fds::pipe().during(Stage::Namespaces, "make a pipe")?;
+    match plan.step.processes {
+        Processes::Own => ns::unshare(&[ns::Namespace::Pid]).during(Stage::Namespaces, "make a pid namespace")?,
+        Processes::Shared => proc::adopt_orphans().during(Stage::Namespaces, "adopt what the step starts")?,
+    }
     match proc::fork().during(Stage::Namespaces, "start the first process")? {
-        Forked::Child => become_the_program(plan, failing),
+        Forked::Child => become_the_program(plan, saying),
         Forked::Parent(child) => {
-            drop(failing);
+            drop(saying);
             let ended = wait(&child, socket).during(Stage::Namespaces, "wait for the first process")?;
-            Ok(told_failure(failure).map_or(ended, StepResult::Failed))
+            if plan.step.processes == Processes::Shared {
+                proc::kill_children(KILL_ROUNDS).during(Stage::Namespaces, "end the step's processes")?;
+            }
+            Ok(told(said).unwrap_or(ended))
         }
     }
 }
 
-fn become_the_program(plan: &Plan, failing: OwnedFd) -> ! {
-    let failure = sandbox::enter_and_execute(plan);
+fn become_the_program(plan: &Plan, saying: OwnedFd) -> ! {
+    let result = match &plan.step.runtime {
+        Some(runtime) => external::run(plan, runtime),
+        None => StepResult::Failed(sandbox::enter_and_execute(plan)),
+    };
     // If the message cannot be sent, the exit code still tells that there was no program.
-    let _unsent = serde_json::to_writer(File::from(failing), &failure);
+    let _unsent = serde_json::to_writer(File::from(saying), &result);
     proc::exit_now(127)
 }
 
@@ -210,9 +236,9 @@ fn wait(child: &Child, socket: &UnixStream) -> io::Result<StepResult> {
     }
 }
 
-/// Nothing in the pipe means that the program was started, which closed it.
-fn told_failure(pipe: OwnedFd) -> Option<Failure> {
+/// Nothing in the pipe means that the first process became the program, which closed it, or was killed.
+fn told(pipe: OwnedFd) -> Option<StepResult> {
     let mut text = Vec::new();
-    File::from(pipe).take(MAX_FAILURE).read_to_end(&mut text).ok()?;
+    File::from(pipe).take(MAX_TOLD).read_to_end(&mut text).ok()?;
     serde_json::from_slice(&text).ok()
 }

@@ -3,20 +3,25 @@
 //! In: an [`ExecSpec`]. Out: its output through a callback, and an [`Outcome`]. Invariant: when [`Executor::run`] returns or
 //! is dropped the socket to the child is closed, which makes the child kill the step.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
-use super::wire::{self, Report, StepResult};
-use super::{ExecError, ExecOptions, ExecSpec, ExitStatusKind, Outcome, Stream, hostfiles, message};
+use super::external;
+use super::groups::Place;
+use super::wire::{self, External, Report, StepResult};
+use super::{ExecError, ExecOptions, ExecSpec, ExitStatusKind, Outcome, Runtime, Stream, hostfiles, message};
 use crate::llb::ops::{NetMode, SecurityMode};
 use crate::sys::{dir, fds, mount};
 
@@ -36,6 +41,12 @@ pub type Output<'a> = &'a (dyn Fn(Stream, &[u8]) + Send + Sync);
 #[derive(Debug)]
 pub struct Executor {
     init: OwnedFd,
+    /// The program that starts containers, where that is not this one.
+    runtime: Option<PathBuf>,
+    /// The same with its options, asked for when the first step starts.
+    external: OnceCell<External>,
+    /// The parents of control groups, by name, and the number of the next step that has one.
+    groups: Mutex<(BTreeMap<String, Place>, u64)>,
     pub(super) options: ExecOptions,
     pub(super) host_resolv_conf: String,
     pub(super) isolated_resolv_conf: String,
@@ -44,10 +55,22 @@ pub struct Executor {
 impl Executor {
     /// Makes the copy of this program that containers start from, and reads the host's resolver configuration.
     pub fn new(options: ExecOptions) -> Result<Self, ExecError> {
+        if options.unfiltered && !options.entitlements.security_insecure {
+            return Err(ExecError::Unfiltered);
+        }
+        let runtime = match &options.runtime {
+            Runtime::BuiltIn => None,
+            Runtime::Program(search) => Some(external::find(search)?),
+        };
         let init = protected_program(&options.program).map_err(|source| ExecError::Prepare { source })?;
         let host_resolv_conf = hostfiles::host_resolv_conf(&options);
         let isolated_resolv_conf = hostfiles::isolated_resolv_conf(&options);
-        Ok(Self { init, options, host_resolv_conf, isolated_resolv_conf })
+        let (external, groups) = (OnceCell::new(), Mutex::default());
+        let this = Self { init, runtime, external, groups, options, host_resolv_conf, isolated_resolv_conf };
+        if this.options.groups_wanted {
+            this.group(&this.options.group_parent)?;
+        }
+        Ok(this)
     }
 
     /// Tells whether the caller has granted what a step asks for.
@@ -66,7 +89,11 @@ impl Executor {
         output: Output<'_>,
         cancel: CancellationToken,
     ) -> Result<Outcome, ExecError> {
-        let (step, descriptors) = message::build(self, spec)?;
+        let runtime = tokio::select! {
+            runtime = self.external() => runtime?,
+            () = cancel.cancelled() => return Err(ExecError::Canceled),
+        };
+        let (step, descriptors) = message::build(self, runtime, spec)?;
         let count = descriptors.len();
         let (header, body) = wire::encode_step(&step, count).ok_or_else(|| ExecError::Spec {
             reason: format!("more than {} MiB, or more than {} mounts", wire::MAX_STEP >> 20, fds::MAX_PER_MESSAGE),
@@ -79,6 +106,26 @@ impl Executor {
         };
         running.stop().await.map_err(launch("stop the container's first process"))?;
         outcome(result?)
+    }
+
+    /// Returns the directory that a group is made in, and the name of the next one.
+    pub(super) fn group(&self, parent: &str) -> Result<(OwnedFd, String), ExecError> {
+        let failed = |reason: String| ExecError::NoGroups { reason };
+        let mut groups = self.groups.lock().map_err(|_| failed("poisoned lock".to_owned()))?;
+        let (places, next) = &mut *groups;
+        if !places.contains_key(parent) {
+            let place = Place::prepare(parent).map_err(failed)?;
+            tracing::debug!(path = place.path(), "steps have control groups");
+            places.insert(parent.to_owned(), place);
+        }
+        *next += 1;
+        let directory = places[parent].directory().map_err(|error| failed(error.to_string()))?;
+        Ok((directory, Place::name_of(*next)))
+    }
+
+    async fn external(&self) -> Result<Option<External>, ExecError> {
+        let Some(program) = &self.runtime else { return Ok(None) };
+        self.external.get_or_try_init(|| external::ask(program)).await.cloned().map(Some)
     }
 
     /// The step's header and descriptors are small enough for the socket's buffer, so they are there before the child is.
@@ -196,7 +243,8 @@ fn outcome(report: Report) -> Result<Outcome, ExecError> {
             return Err(ExecError::Setup { stage: failure.stage, message: failure.message });
         }
     };
-    Ok(Outcome { status, stubs_left: report.stubs_left, notices: report.notices })
+    let Report { stubs_left, notices, out_of_memory, .. } = report;
+    Ok(Outcome { status, stubs_left, notices, out_of_memory })
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::wire::{Confinement, Limit, Network, Step, StepMount, StepSource};
-use super::{DEFAULT_HOSTNAME, Entitlements, ExecError, ExecMount, ExecSpec, Executor, MountSource};
+use super::groups::{self, Setting};
+use super::wire::{Confinement, External, Filter, Group, Limit, Network, Processes, Step, StepMount, StepSource};
+use super::{DEFAULT_HOSTNAME, Entitlements, ExecError, ExecMount, ExecOptions, ExecSpec, Executor, MountSource};
 use super::{hostfiles, target};
 use crate::llb::ops::{NetMode, ProxyEnv, SecurityMode, Ulimit};
 use crate::sys::dir::Dir;
-use crate::sys::{fds, mount};
+use crate::sys::{apparmor, fds, mount};
 
 /// Size of `/dev/shm` when a step names none.
 const DEFAULT_SHM: u64 = 64 << 20;
@@ -27,11 +28,22 @@ pub fn proxy_variables(proxy: &ProxyEnv) -> Vec<String> {
 }
 
 /// Builds the message; descriptor 0 is the root's.
-pub(super) fn build(executor: &Executor, spec: ExecSpec) -> Result<(Step, Vec<OwnedFd>), ExecError> {
-    let network = network(spec.network, executor.options.entitlements)?;
-    let confinement = confinement(spec.security, executor.options.entitlements)?;
+pub(super) fn build(
+    executor: &Executor,
+    runtime: Option<External>,
+    spec: ExecSpec,
+) -> Result<(Step, Vec<OwnedFd>), ExecError> {
+    let options = &executor.options;
+    let network = network(spec.network, options.entitlements)?;
+    let confinement = confinement(spec.security, options.entitlements)?;
+    let apparmor = apparmor(options, confinement)?;
     check_text(&spec)?;
+    let group = group(executor, &spec)?;
     let mut descriptors = vec![spec.root.tree];
+    let group = group.map(|(directory, name, settings)| {
+        descriptors.push(directory);
+        Group { fd: descriptors.len() - 1, name, settings }
+    });
     let mut mounts = Vec::with_capacity(spec.mounts.len());
     for mount in spec.mounts {
         mounts.push(step_mount(mount, &mut descriptors)?);
@@ -61,6 +73,11 @@ pub(super) fn build(executor: &Executor, spec: ExecSpec) -> Result<(Step, Vec<Ow
         shm_size,
         readonly,
         mounts,
+        processes: if options.share_processes { Processes::Shared } else { Processes::Own },
+        filter: if options.unfiltered { Filter::None } else { Filter::Default },
+        apparmor,
+        runtime,
+        group,
     };
     Ok((step, descriptors))
 }
@@ -69,6 +86,35 @@ pub(super) fn build(executor: &Executor, spec: ExecSpec) -> Result<(Step, Vec<Ow
 pub(super) fn check_granted(mode: NetMode, security: SecurityMode, granted: Entitlements) -> Result<(), ExecError> {
     network(mode, granted)?;
     confinement(security, granted).map(drop)
+}
+
+/// Only what asks for a group has one.
+fn group(executor: &Executor, spec: &ExecSpec) -> Result<Option<(OwnedFd, String, Vec<Setting>)>, ExecError> {
+    let parent = if spec.cgroup_parent.is_empty() { &executor.options.group_parent } else { &spec.cgroup_parent };
+    let limits = spec.resources.as_ref().map_or(Ok(Vec::new()), groups::settings);
+    let settings = limits.map_err(|reason| ExecError::Spec { reason })?;
+    if parent.is_empty() && settings.is_empty() {
+        return Ok(None);
+    }
+    match executor.group(parent) {
+        Ok((directory, name)) => Ok(Some((directory, name, settings))),
+        // A parent that only the configuration names is about the machine that it was written for.
+        Err(error) if spec.cgroup_parent.is_empty() && settings.is_empty() => {
+            tracing::info!(error = %error, "the step gets no control group");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A profile that would not hold is worse than none.
+fn apparmor(options: &ExecOptions, confinement: Confinement) -> Result<Option<String>, ExecError> {
+    match &options.apparmor_profile {
+        Some(profile) if confinement == Confinement::Sandbox && !apparmor::is_enabled() => {
+            Err(ExecError::NoAppArmor { profile: profile.clone() })
+        }
+        profile => Ok(profile.clone()),
+    }
 }
 
 fn network(mode: NetMode, granted: Entitlements) -> Result<Network, ExecError> {

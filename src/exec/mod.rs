@@ -9,12 +9,16 @@
 //!   │◀── report ──────┘ when B has ended: exit status, or the stage that failed; mount points are removed again
 //! ```
 //!
+//! Another program may do the last steps of B, and another knob may leave out the pid namespace: see [`ExecOptions`].
+//!
 //! Invariants: nothing is attached to a path of the host; what a container executes first is a sealed copy of this program;
 //! when rbuild dies A kills B, and with it its pid namespace; the program's environment is the step's and nothing else.
 
 mod error;
+mod external;
 #[doc(hidden)]
 pub mod fuzzing;
+mod groups;
 mod hostfiles;
 pub mod init;
 mod launch;
@@ -29,10 +33,11 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 pub use error::{ExecError, Stage};
+pub use external::Search;
 pub use launch::{Executor, Output};
 pub use message::proxy_variables;
 
-use crate::llb::ops::{NetMode, SecurityMode, Ulimit};
+use crate::llb::ops::{LinuxResources, NetMode, SecurityMode, Ulimit};
 
 /// Host name of a step that names none.
 pub const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
@@ -48,6 +53,28 @@ pub struct ExecOptions {
     pub resolv_conf: PathBuf,
     /// What the host's resolver uses itself when it listens on 127.0.0.53.
     pub resolv_conf_upstream: PathBuf,
+    /// What starts the program of a step.
+    pub runtime: Runtime,
+    /// The parent of the control groups of steps that name none; with one, every step has a group of its own.
+    pub group_parent: String,
+    /// Whether limits were asked for, so that a machine where they cannot hold is told of before anything runs.
+    pub groups_wanted: bool,
+    /// Whether steps see the processes that rbuild sees, and `/proc` as it does.
+    pub share_processes: bool,
+    /// The AppArmor profile of steps in the sandbox.
+    pub apparmor_profile: Option<String>,
+    /// Whether steps in the sandbox may make all system calls; needs the entitlement `security.insecure`.
+    pub unfiltered: bool,
+}
+
+/// What starts the program of a step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Runtime {
+    /// rbuild itself.
+    #[default]
+    BuiltIn,
+    /// An OCI runtime of the machine, such as runc or crun.
+    Program(Search),
 }
 
 impl Default for ExecOptions {
@@ -57,6 +84,12 @@ impl Default for ExecOptions {
             entitlements: Entitlements::default(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             resolv_conf_upstream: PathBuf::from("/run/systemd/resolve/resolv.conf"),
+            runtime: Runtime::default(),
+            group_parent: String::new(),
+            groups_wanted: false,
+            share_processes: false,
+            apparmor_profile: None,
+            unfiltered: false,
         }
     }
 }
@@ -91,6 +124,10 @@ pub struct ExecSpec {
     pub security: SecurityMode,
     /// Resource limits.
     pub ulimits: Vec<Ulimit>,
+    /// Parent of the control group; empty for the default.
+    pub cgroup_parent: String,
+    /// Limits by a control group.
+    pub resources: Option<LinuxResources>,
     /// Size of `/dev/shm` in bytes; 0 for 64 MiB.
     pub shm_size: u64,
     /// The root file system.
@@ -239,4 +276,6 @@ pub struct Outcome {
     pub stubs_left: Vec<String>,
     /// What the caller should know, such as groups that could not be dropped.
     pub notices: Vec<String>,
+    /// Whether the kernel killed a process because the limit of memory was reached.
+    pub out_of_memory: bool,
 }

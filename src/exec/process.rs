@@ -13,9 +13,9 @@ use super::error::Stage;
 use super::sandbox::Plan;
 use super::target::{self, Want};
 use super::user::Identity;
-use super::wire::{Confinement, During, Failure, Step};
+use super::wire::{Confinement, During, Failure, Filter, Step};
 use crate::sys::dir::{self, Dir};
-use crate::sys::{caps, fds, keyring, proc, seccomp};
+use crate::sys::{apparmor, caps, fds, keyring, proc, seccomp};
 
 /// What BuildKit gives a program whose image sets none.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -28,7 +28,7 @@ pub(super) fn execute(plan: &Plan, root: &Dir) -> Result<Infallible, Failure> {
     let workdir = open_workdir(root, &step.cwd, &plan.identity)?;
     set_limits(step)?;
     keyring::join_new_session().during(Stage::Limits, "make a session keyring")?;
-    if step.confinement == Confinement::Sandbox {
+    if step.confinement == Confinement::Sandbox && step.filter == Filter::Default {
         seccomp::install(&seccomp::default_program()).during(Stage::Seccomp, "install the system call filter")?;
     }
     // A directory that only root may enter is fine as long as the program does not leave it.
@@ -37,9 +37,20 @@ pub(super) fn execute(plan: &Plan, root: &Dir) -> Result<Infallible, Failure> {
     entered.or_else(|_| proc::change_dir(&workdir)).during(Stage::Workdir, format!("enter {}", step.cwd))?;
     check_workdir(&step.cwd)?;
     stay_with(&plan.supervisor)?;
+    confine_by_apparmor(step)?;
     proc::reset_signals().during(Stage::Program, "reset signals")?;
     fds::close_all_on_exec().during(Stage::Program, "close descriptors")?;
     Err(start(step, &plan.identity.home))
+}
+
+/// Has the program confined by the step's profile, from its first instruction on.
+fn confine_by_apparmor(step: &Step) -> Result<(), Failure> {
+    match &step.apparmor {
+        Some(profile) if step.confinement == Confinement::Sandbox => {
+            apparmor::change_on_exec(profile).during(Stage::Identity, format!("set the AppArmor profile {profile:?}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Has this process killed when its supervisor ends; changing the user undoes that.
@@ -51,7 +62,8 @@ pub(super) fn stay_with(supervisor: &OwnedFd) -> Result<(), Failure> {
     Ok(())
 }
 
-fn open_workdir(root: &Dir, cwd: &str, identity: &Identity) -> Result<OwnedFd, Failure> {
+/// Opens the working directory, which is made for the step's user if it is not there.
+pub(super) fn open_workdir(root: &Dir, cwd: &str, identity: &Identity) -> Result<OwnedFd, Failure> {
     let mut made = Vec::new();
     let doing = || format!("open the working directory {cwd}");
     let found = target::reach(root, cwd, Want::Directory, &mut made).during(Stage::Workdir, doing())?;
@@ -73,10 +85,16 @@ fn check_workdir(cwd: &str) -> Result<(), Failure> {
     Err(Failure { stage: Stage::Workdir, message: format!("the working directory {cwd} is outside the container") })
 }
 
-fn set_limits(step: &Step) -> Result<(), Failure> {
+/// Returns how many files a step may have open that says nothing of it: soft and hard limit.
+pub(super) fn default_open_files() -> Result<(u64, u64), Failure> {
     let (_, hard) = proc::get_limit("nofile").during(Stage::Limits, "read the limit of open files")?;
     let hard = hard.min(OPEN_FILES.1);
-    proc::set_limit("nofile", OPEN_FILES.0.min(hard), hard).during(Stage::Limits, "limit open files")?;
+    Ok((OPEN_FILES.0.min(hard), hard))
+}
+
+fn set_limits(step: &Step) -> Result<(), Failure> {
+    let (soft, hard) = default_open_files()?;
+    proc::set_limit("nofile", soft, hard).during(Stage::Limits, "limit open files")?;
     for limit in &step.limits {
         proc::set_limit(&limit.name, limit.soft, limit.hard)
             .during(Stage::Limits, format!("set the limit {}", limit.name))?;
@@ -111,7 +129,8 @@ fn c_strings(texts: &[String]) -> Result<Vec<CString>, std::ffi::NulError> {
     texts.iter().map(|text| CString::new(text.as_str())).collect()
 }
 
-fn environment(env: &[String], home: &str) -> Vec<String> {
+/// Returns the step's variables, with a path and a home.
+pub(super) fn environment(env: &[String], home: &str) -> Vec<String> {
     let mut env = env.to_vec();
     for (name, value) in [("PATH", DEFAULT_PATH), ("HOME", home)] {
         if value_of(&env, name).is_none() {

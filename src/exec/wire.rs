@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
 
 use super::error::Stage;
+use super::groups::Setting;
 use crate::sys::fds;
 
 /// The most bytes a step may take.
@@ -39,6 +40,53 @@ pub(super) struct Step {
     pub(super) shm_size: u64,
     pub(super) readonly: bool,
     pub(super) mounts: Vec<StepMount>,
+    pub(super) processes: Processes,
+    pub(super) filter: Filter,
+    pub(super) apparmor: Option<String>,
+    pub(super) runtime: Option<External>,
+    pub(super) group: Option<Group>,
+}
+
+/// A control group of the step's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Group {
+    /// The directory it is made in.
+    pub(super) fd: usize,
+    /// Its name.
+    pub(super) name: String,
+    /// Its files and what is written to them.
+    pub(super) settings: Vec<Setting>,
+}
+
+/// Which processes the process sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Processes {
+    /// Its own.
+    Own,
+    /// All that rbuild sees.
+    Shared,
+}
+
+/// Which system calls a confined process may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Filter {
+    /// Those of the default profile.
+    Default,
+    /// All.
+    None,
+}
+
+/// A program that starts containers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct External {
+    /// Its path.
+    pub(super) program: String,
+    /// Options it takes before its command.
+    pub(super) options: Vec<String>,
+    /// Whether it leaves attributes of mounts as they are.
+    pub(super) keeps_attributes: bool,
 }
 
 /// Which network the process is in.
@@ -92,6 +140,8 @@ pub(super) struct Report {
     pub(super) result: StepResult,
     pub(super) stubs_left: Vec<String>,
     pub(super) notices: Vec<String>,
+    /// Whether the kernel killed a process of the step because its limit of memory was reached.
+    pub(super) out_of_memory: bool,
 }
 
 /// How the process ended, or why there was none.
@@ -177,12 +227,13 @@ pub(super) fn send_report(mut socket: &std::os::unix::net::UnixStream, report: &
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
-    fn step(value: &str) -> Step {
+    /// A step with this value in its environment.
+    pub(in crate::exec) fn step(value: &str) -> Step {
         Step {
             args: vec!["true".into()],
             env: vec![format!("V={value}")],
@@ -197,6 +248,11 @@ mod tests {
             shm_size: 0,
             readonly: false,
             mounts: Vec::new(),
+            processes: Processes::Own,
+            filter: Filter::Default,
+            apparmor: None,
+            runtime: None,
+            group: None,
         }
     }
 

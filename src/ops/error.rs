@@ -23,6 +23,14 @@ pub enum OpsError {
         /// `exit code: 2`, or the signal that ended it.
         status: String,
     },
+    /// The process of a RUN ended otherwise than well, after the kernel had killed a process of the step.
+    #[error("process {command:?} did not complete successfully: {status}; the step needed more memory than its limit")]
+    OutOfMemory {
+        /// Program and arguments, joined by spaces.
+        command: String,
+        /// `exit code: 2`, or the signal that ended it.
+        status: String,
+    },
     /// A secret that a step requires was not given.
     #[error("secret {id}: not found")]
     SecretMissing {
@@ -114,7 +122,11 @@ impl Diagnose for OpsError {
             OpsError::SecretMissing { .. } | OpsError::SshMissing { .. } => Kind::Usage,
             OpsError::Copy { .. } | OpsError::SshSocket { .. } | OpsError::DeviceFile { .. } => Kind::Machine,
             OpsError::DiskFull { .. } => Kind::DiskFull,
-            OpsError::Failed { .. } | OpsError::NotFetched | OpsError::Thread(_) | OpsError::Canceled => Kind::Build,
+            OpsError::Failed { .. }
+            | OpsError::OutOfMemory { .. }
+            | OpsError::NotFetched
+            | OpsError::Thread(_)
+            | OpsError::Canceled => Kind::Build,
         }
     }
 
@@ -131,6 +143,7 @@ impl Diagnose for OpsError {
             OpsError::NoUsers { .. } => {
                 vec!["with `--link` give numbers, `--chown=1000:1000`, or leave `--link` out".into()]
             }
+            OpsError::OutOfMemory { .. } => vec!["give it more with `--memory`, or run less of it at once".into()],
             OpsError::Failed { status, .. } => failure_hint(status).into_iter().map(str::to_owned).collect(),
             OpsError::Http(error) => error.hints(),
             OpsError::Git(error) => error.hints(),

@@ -10,6 +10,8 @@
 //! stage/N         trees of which only a part is mounted
 //! ```
 //!
+//! A step that shares the machine's processes is no pid 1, and its `/proc` is a copy of the machine's.
+//!
 //! Invariant: after the pivot nothing of the host's tree or the stage can be reached by a path.
 
 mod dev;
@@ -21,6 +23,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use super::error::Stage as At;
+use super::groups;
 use super::process;
 use super::target::Want;
 use super::user::Identity;
@@ -29,7 +32,12 @@ use crate::sys::dir::Dir;
 use crate::sys::mount::{self, MountAttrFlags, Recursive};
 use crate::sys::ns::{self, Namespace};
 use crate::sys::proc;
-use stage::Stage;
+
+pub(super) use procfs::{MASKED, READONLY, hide_cgroups};
+pub(super) use stage::Stage;
+
+/// How many of the processes that a step left running are killed before that is given up.
+pub(super) const KILL_ROUNDS: usize = 1 << 16;
 
 /// All that pid 1 needs, made before it exists.
 #[derive(Debug)]
@@ -40,6 +48,8 @@ pub(super) struct Plan {
     pub(super) identity: Identity,
     pub(super) set_groups: bool,
     pub(super) supervisor: OwnedFd,
+    /// The way into the step's control group.
+    pub(super) group: Option<OwnedFd>,
 }
 
 /// What is mounted, opened.
@@ -81,22 +91,39 @@ pub(super) fn enter_and_execute(plan: &Plan) -> Failure {
 }
 
 fn enter(plan: &Plan) -> Result<Dir, Failure> {
+    let Assembled { root, .. } = assemble(plan)?;
+    ns::pivot(&root).during(At::Pivot, "make the image's tree the root")?;
+    Ok(root)
+}
+
+/// The step's tree, put together.
+#[derive(Debug)]
+pub(super) struct Assembled {
+    pub(super) root: Dir,
+    pub(super) dev: Dir,
+    pub(super) proc: Dir,
+    pub(super) stage: Stage,
+}
+
+/// Enters namespaces and puts the tree together in them.
+pub(super) fn assemble(plan: &Plan) -> Result<Assembled, Failure> {
     isolate(plan)?;
     let stage = Stage::new(&plan.step)?;
     let root = attach_root(plan, &stage)?;
     let dev = dev::attach(&root, plan.step.shm_size, plan.step.confinement)?;
-    procfs::attach(&root, &stage, plan.step.confinement)?;
+    let proc = procfs::attach(&root, &stage, &plan.step)?;
     procfs::attach_sys(&root, &stage, &plan.step)?;
     stage.bind_files(&root)?;
     user_mounts::attach(plan, &stage, &root, &dev)?;
-    ns::pivot(&root).during(At::Pivot, "make the image's tree the root")?;
     ns::set_names(&plan.step.hostname).during(At::Namespaces, "set the host name")?;
-    Ok(root)
+    Ok(Assembled { root, dev, proc, stage })
 }
 
 fn isolate(plan: &Plan) -> Result<(), Failure> {
     process::stay_with(&plan.supervisor)?;
     proc::new_session().during(At::Namespaces, "start a session")?;
+    // Before the namespace is made that takes it for the top.
+    plan.group.as_ref().map_or(Ok(()), groups::join)?;
     let mut namespaces = vec![Namespace::Mount, Namespace::Ipc, Namespace::Uts, Namespace::Cgroup];
     if plan.step.network == Network::Own {
         namespaces.push(Namespace::Net);

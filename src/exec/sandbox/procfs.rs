@@ -1,6 +1,7 @@
 //! `/proc` and `/sys` of a step.
 //!
-//! Invariants: `/proc` is always a fresh one of the step's own pid namespace; what is hidden or read-only in it is so in the
+//! Invariants: `/proc` is a fresh one of the step's own pid namespace, or, for a step that shares the machine's processes, a copy of the
+//! one that rbuild sees; what is hidden or read-only in it is so in the
 //! mount made here, found through its descriptor; a path that the kernel does not have is skipped, any other error ends it.
 
 use std::ffi::OsStr;
@@ -11,11 +12,12 @@ use std::path::Path;
 use super::stage::{self, Stage};
 use super::{INERT, INERT_READONLY, MountAttrFlags, Recursive};
 use crate::exec::error::Stage as At;
-use crate::exec::wire::{Confinement, During, Failure, Step};
+use crate::exec::wire::{Confinement, During, Failure, Processes, Step};
 use crate::sys::dir::{Dir, OFlags};
 use crate::sys::{fds, mount};
 
-const MASKED: [&str; 10] = [
+/// What is hidden in `/proc`.
+pub(in crate::exec) const MASKED: [&str; 10] = [
     "acpi",
     "asound",
     "interrupts",
@@ -27,22 +29,37 @@ const MASKED: [&str; 10] = [
     "timer_list",
     "timer_stats",
 ];
-const READONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+/// What is read-only in `/proc`.
+pub(in crate::exec) const READONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 const MASKED_SYS: [&str; 2] = ["firmware", "devices/virtual/powercap"];
 const CPUS: &str = "devices/system/cpu";
 
-/// Attaches a fresh procfs.
-pub(super) fn attach(root: &Dir, stage: &Stage, confinement: Confinement) -> Result<(), Failure> {
-    let proc = mount::new_filesystem("proc", &[], INERT).during(At::Proc, "mount a fresh /proc")?;
+/// Attaches a procfs. A container runtime mounts the step's own itself: until then this one tells targets that belong to it.
+pub(super) fn attach(root: &Dir, stage: &Stage, step: &Step) -> Result<Dir, Failure> {
+    let proc = match step.processes {
+        Processes::Own => mount::new_filesystem("proc", &[], INERT).during(At::Proc, "mount a fresh /proc")?,
+        Processes::Shared => shared_procfs().during(At::Proc, "copy the mount of /proc")?,
+    };
     let proc = attach_at(root, "proc", proc).during(At::Proc, "attach /proc")?;
-    if confinement == Confinement::Insecure {
-        return Ok(());
+    let masked_by_runtime = step.runtime.is_some() && step.processes == Processes::Own;
+    if step.confinement == Confinement::Sandbox && !masked_by_runtime {
+        hide(&proc, stage)?;
     }
+    Ok(proc)
+}
+
+fn shared_procfs() -> io::Result<OwnedFd> {
+    let copy = mount::clone_tree(fds::open_path(Path::new("/proc"))?, Recursive::Yes)?;
+    mount::set_attributes(&copy, INERT, Recursive::Yes)?;
+    Ok(copy)
+}
+
+fn hide(proc: &Dir, stage: &Stage) -> Result<(), Failure> {
     for path in MASKED {
-        mask(&proc, stage, path).during(At::Proc, format!("hide /proc/{path}"))?;
+        mask(proc, stage, path).during(At::Proc, format!("hide /proc/{path}"))?;
     }
     for path in READONLY {
-        protect(&proc, path).during(At::Proc, format!("make /proc/{path} read-only"))?;
+        protect(proc, path).during(At::Proc, format!("make /proc/{path} read-only"))?;
     }
     Ok(())
 }
@@ -115,6 +132,14 @@ fn replace_cgroups(sys: &Dir, step: &Step) -> io::Result<()> {
         Some(point) => mount::attach(cgroups, point),
         None => Ok(()),
     }
+}
+
+/// Covers the machine's control groups with ones that cannot be written, for a program that would make some. Where that cannot be had
+/// the program finds out itself.
+pub(in crate::exec) fn hide_cgroups() {
+    let covered = mount::new_filesystem("cgroup2", &[], INERT_READONLY)
+        .and_then(|cgroups| mount::attach(cgroups, fds::open_path(Path::new("/sys/fs/cgroup"))?));
+    drop(covered);
 }
 
 fn mask_thermal(sys: &Dir, stage: &Stage) -> io::Result<()> {

@@ -20,7 +20,8 @@ const NULL: (u32, u32) = (1, 3);
 
 /// The staging tmpfs, attached.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(in crate::exec) struct Stage {
+    path: &'static Path,
     top: Dir,
     root_point: OwnedFd,
     null: OwnedFd,
@@ -36,8 +37,13 @@ impl Stage {
         let null = open_node("null", NULL)?;
         let options = [FsOption::Value("mode", OsStr::new("700"))];
         let tmpfs = mount::new_filesystem("tmpfs", &options, INERT)?;
-        let covered = COVERED.iter().find_map(|path| fds::open_path(Path::new(path)).ok());
-        mount::attach(&tmpfs, covered.ok_or(io::ErrorKind::NotFound)?)?;
+        // A container runtime has to stay in sight.
+        let hides =
+            |path: &Path| step.runtime.as_ref().is_some_and(|runtime| Path::new(&runtime.program).starts_with(path));
+        let mut candidates = COVERED.iter().map(Path::new).filter(|path| !hides(path));
+        let covered = candidates.find_map(|path| Some((path, fds::open_path(path).ok()?)));
+        let (path, point) = covered.ok_or(io::ErrorKind::NotFound)?;
+        mount::attach(&tmpfs, point)?;
         let top = Dir::from(tmpfs);
         for name in ["root", "empty"] {
             top.make_dir(OsStr::new(name), 0o755)?;
@@ -46,7 +52,17 @@ impl Stage {
             top.create_file(OsStr::new(name), 0o644)?.write_all(text.as_bytes())?;
         }
         let root_point = top.resolve(OsStr::new("root"), OFlags::PATH)?;
-        Ok(Self { top, root_point, null })
+        Ok(Self { path, top, root_point, null })
+    }
+
+    /// Where it is.
+    pub(in crate::exec) fn path(&self) -> &'static Path {
+        self.path
+    }
+
+    /// Its top directory.
+    pub(in crate::exec) fn top(&self) -> &Dir {
+        &self.top
     }
 
     /// Where the root file system goes.

@@ -16,6 +16,7 @@ use super::devices::StepDevices;
 use crate::checksum::Selector;
 use crate::digest::Digest;
 use crate::exec::{ExecMount, ExecSpec, ExitStatusKind, MountSource, RootTree, SecretData, Stream, proxy_variables};
+use crate::llb::ops::LinuxResources;
 use crate::llb::{ExecOp, FileOpt, Mount, MountType};
 use crate::ops::caches::CacheUse;
 use crate::ops::keys::OpKey;
@@ -38,6 +39,8 @@ pub(super) struct ExecVertex {
     pub(super) name: String,
     pub(super) op: ExecOp,
     pub(super) key: OpKey,
+    /// Limits of the process.
+    pub(super) resources: Option<LinuxResources>,
     /// Names of optional devices that are not there.
     pub(super) missing: Vec<String>,
 }
@@ -93,11 +96,12 @@ impl Op<Tree> for ExecVertex {
 impl ExecVertex {
     async fn run(&self, inputs: Vec<Tree>, cancel: CancellationToken) -> Result<Vec<Tree>, OpError> {
         let caches = self.wait_for_caches(&inputs, &cancel).await?;
-        let (worker, op) = (Arc::clone(&self.worker), self.op.clone());
+        let (worker, op, resources) = (Arc::clone(&self.worker), self.op.clone(), self.resources.clone());
         let (prepared, mut notices, missing) = blocking(move || {
             let mut devices = StepDevices::open(&worker.devices, &op.cdi_devices)?;
             let (notices, missing) = (std::mem::take(&mut devices.notices), std::mem::take(&mut devices.missing));
-            let preparation = Preparation { worker: &worker, op: &op, inputs: &inputs, kept: Kept::default() };
+            let preparation =
+                Preparation { worker: &worker, op: &op, resources, inputs: &inputs, kept: Kept::default() };
             let mut prepared = preparation.prepare(caches)?;
             devices.give(&mut prepared.spec);
             Ok((prepared, notices, missing))
@@ -120,7 +124,11 @@ impl ExecVertex {
             self.log(Stream::Stderr, format!("{notice}\n").as_bytes());
         }
         if !self.is_success(outcome.status) {
-            return Err(self.failed(command, status_text(outcome.status), said_full.into_inner()).into());
+            let status = status_text(outcome.status);
+            if outcome.out_of_memory {
+                return Err(OpsError::OutOfMemory { command, status }.into());
+            }
+            return Err(self.failed(command, status, said_full.into_inner()).into());
         }
         let (worker, vertex, name) = (Arc::clone(&self.worker), self.digest.clone(), self.name.clone());
         let outputs = blocking(move || commit(&worker, &vertex, kept, &name)).await?;
@@ -215,6 +223,7 @@ fn collect(mut outputs: Vec<(usize, Tree)>) -> Result<Vec<Tree>, OpError> {
 struct Preparation<'a> {
     worker: &'a Arc<Worker>,
     op: &'a ExecOp,
+    resources: Option<LinuxResources>,
     inputs: &'a [Tree],
     kept: Kept,
 }
@@ -255,6 +264,8 @@ impl Preparation<'_> {
             network: self.op.network,
             security: self.op.security,
             ulimits: meta.ulimit.clone(),
+            cgroup_parent: meta.cgroup_parent.clone(),
+            resources: self.resources.clone(),
             shm_size: 0,
             root,
             mounts,

@@ -42,7 +42,8 @@ pub fn op_of(
             let granted = worker.devices.granted(&op.cdi_devices)?;
             op.cdi_devices = granted.devices;
             let key = keys::exec(&op, &platform, inputs);
-            Arc::new(exec::ExecVertex { worker, digest, name, op, key, missing: granted.missing })
+            let resources = vertex.metadata.resources.clone();
+            Arc::new(exec::ExecVertex { worker, digest, name, op, key, resources, missing: granted.missing })
         }
         Some(OpKind::File(op)) => Arc::new(file::FileVertex::new(worker, digest, name, op.clone(), inputs)),
         Some(OpKind::Source(op)) => source::op_of(worker, digest, op, platform)?,
