@@ -29,6 +29,7 @@ mod running;
 mod sources;
 mod ssh;
 mod syntax;
+mod worker;
 
 use std::io::Write;
 use std::path::Path;

@@ -16,6 +16,7 @@ mod notice;
 pub mod prune;
 mod request;
 mod signals;
+mod worker;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ use crate::progress::{Commands, Sink, sanitize};
 use crate::registry::{HostOptions, Proxies};
 use crate::remotecache::{ExportTarget, ImportSpec};
 use crate::rootless;
+use crate::snapshot::SnapshotKind;
 use args::{BuildArgs, Cli, Command, DebugCommand};
 use display::Screen;
 
@@ -111,18 +113,19 @@ fn prepare(args: &BuildArgs, environment: &Environment) -> Result<Prepared, Diag
 }
 
 fn build(args: &BuildArgs, environment: &Environment) -> Result<(), Diagnostic> {
-    request::refuse_limits(args)?;
     let prepared = prepare(args, environment)?;
+    let snapshotter = worker::snapshotter(&prepared.settings.oci)?;
     let entered = rootless::enter().map_err(|error| Diagnostic::from_error(&error))?;
     for notice in &entered.notices {
         notice::tell(args, environment, notice);
     }
+    worker::tell(args, environment, &prepared.settings.oci);
     if prepared.exports.is_empty() {
         notice::tell(args, environment, notice::NO_OUTPUT);
     }
     let (screen, sink) = Screen::start(args, environment);
     let squash = entered.mode == rootless::Mode::SingleId;
-    let setup = setup(args, environment, &prepared, squash);
+    let setup = Setup { snapshotter, ..setup(args, environment, &prepared, squash) };
     let explained = setup.explained.clone();
     let result = on_runtime(sink, |sink, cancel| driver::build(setup, prepared.request, sink, cancel));
     screen.finish();
@@ -175,7 +178,12 @@ fn setup(args: &BuildArgs, environment: &Environment, prepared: &Prepared, squas
         registries: settings.registries.iter().map(|(host, o)| (host.clone(), host_options(o))).collect(),
         auth_files: environment.auth_files(),
         search_path: environment.search_path(),
+        worker: worker::exec_options(
+            &settings.oci,
+            (environment.search_path(), workspaces(&prepared.request, environment)),
+        ),
         workspaces: workspaces(&prepared.request, environment),
+        snapshotter: SnapshotKind::Auto,
         proxies: proxies(environment),
         parallelism: settings.oci.max_parallelism,
         squash_ids,

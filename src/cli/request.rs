@@ -204,14 +204,6 @@ fn limits(args: &BuildArgs) -> Result<Vec<Limit<'_>>, Diagnostic> {
     })
 }
 
-/// Until steps run in control groups of their own, a limit that would not hold is refused by name.
-pub(super) fn refuse_limits(args: &BuildArgs) -> Result<(), Diagnostic> {
-    let given = limits(args)?;
-    let Some((flag, ..)) = given.first() else { return Ok(()) };
-    Err(usage(format!("`{flag}` is refused: steps get no control group of their own in this version"))
-        .hinted("limit rbuild as a whole: `systemd-run --user --scope -p MemoryMax=2G rbuild …`"))
-}
-
 const ENTITLEMENTS: &[&str] = &["network.host", "security.insecure", "device"];
 
 fn entitlements(args: &BuildArgs) -> Result<Vec<String>, Diagnostic> {

@@ -4,7 +4,7 @@ use super::gc;
 use super::key::{Checked, Key, List, Named, Part, Read, Unread};
 use super::settings::{
     CdiSettings, DnsSettings, FrontendSettings, HistorySettings, KeyPair, LogFormat, LogLevel, LogSettings,
-    NetworkMode, OciSettings, RegistryHost, Settings, Snapshotter, SystemSettings,
+    NetworkMode, OciSettings, RegistryHost, Seccomp, Settings, Snapshotter, SystemSettings,
 };
 use crate::diag::suggest;
 
@@ -200,6 +200,8 @@ static OCI: &[Key<OciSettings>] = &[
     Key::new("defaultCgroupParent", Read::Text(|oci, text| oci.cgroup_parent = some(text))),
     Key::quiet("stargzSnapshotter", Read::Anything, "layers are kept by rbuild itself"),
     Key::new("apparmor-profile", Read::Text(|oci, text| oci.apparmor_profile = some(text))),
+    // BuildKit has no such key: it filters where the kernel can.
+    Key::new("seccomp", Read::Word(|oci, word| one_of(word, FILTERS).map(|filter| oci.seccomp = filter))),
     Key::new("selinux", Read::Bool(|oci, on| oci.selinux = on)),
     Key::new(
         "max-parallelism",
@@ -210,6 +212,9 @@ static OCI: &[Key<OciSettings>] = &[
         }),
     ),
 ];
+
+const FILTERS: &[(&str, Seccomp)] =
+    &[("default", Seccomp::Default), ("unconfined", Seccomp::Unconfined), ("", Seccomp::Default)];
 
 const NETWORKS: &[(&str, NetworkMode)] = &[
     ("auto", NetworkMode::Auto),

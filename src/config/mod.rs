@@ -24,7 +24,7 @@ pub use environment::Environment;
 pub use gc::{GcPolicy, GcSettings, Limits};
 pub use settings::{
     CdiSettings, DnsSettings, FrontendSettings, HistorySettings, KeyPair, LogFormat, LogLevel, LogSettings,
-    NetworkMode, NetworkSettings, OciSettings, RegistryHost, Settings, Snapshotter, SystemSettings,
+    NetworkMode, NetworkSettings, OciSettings, RegistryHost, Seccomp, Settings, Snapshotter, SystemSettings,
 };
 
 /// A configuration file, read.

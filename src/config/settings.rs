@@ -195,6 +195,16 @@ pub enum Snapshotter {
     Native,
 }
 
+/// `seccomp`, a key of rbuild's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Seccomp {
+    /// The default profile of Docker and BuildKit.
+    #[default]
+    Default,
+    /// No filter; only together with `--allow security.insecure`.
+    Unconfined,
+}
+
 /// `[worker.oci]`: how steps run.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OciSettings {
@@ -220,6 +230,8 @@ pub struct OciSettings {
     pub cgroup_parent: Option<String>,
     /// `apparmor-profile`.
     pub apparmor_profile: Option<String>,
+    /// `seccomp`: the filter of system calls.
+    pub seccomp: Seccomp,
     /// `selinux`: whether processes and files of steps are labelled.
     pub selinux: bool,
     /// `max-parallelism`: steps that may run at once; none for as many as there are processors.

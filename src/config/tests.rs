@@ -114,6 +114,7 @@ fn every_value_goes_where_it_belongs() {
         binary: name("crun"),
         cgroup_parent: name("builds"),
         apparmor_profile: name("builds"),
+        seccomp: Seccomp::Unconfined,
         selinux: true,
         max_parallelism: Some(4),
     };

@@ -141,7 +141,7 @@ async fn run(
 ) -> Result<Outcome, Diagnostic> {
     // Copying this program takes milliseconds, in which the rest can be made ready.
     let executor = tokio::task::spawn_blocking({
-        let options = exec_options(&request);
+        let options = exec_options(&setup, &request);
         move || Executor::new(options)
     });
     let (build, lowered, bridge, imports) = tokio::select! {
@@ -332,11 +332,16 @@ impl Work<'_> {
     }
 }
 
-fn exec_options(request: &Request) -> ExecOptions {
+/// Options of the frontend that come to limits of steps.
+const LIMITS: [&str; 8] =
+    ["cgroup-parent", "memory", "memswap", "cpushares", "cpuperiod", "cpuquota", "cpusetcpus", "cpusetmems"];
+
+fn exec_options(setup: &Setup, request: &Request) -> ExecOptions {
     let granted = |name: &str| request.allow.iter().any(|allowed| allowed == name);
     let entitlements =
         Entitlements { network_host: granted("network.host"), security_insecure: granted("security.insecure") };
-    ExecOptions { entitlements, ..ExecOptions::default() }
+    let groups_wanted = LIMITS.iter().any(|option| request.options.contains_key(*option));
+    ExecOptions { entitlements, groups_wanted, ..setup.worker.clone() }
 }
 
 fn canceled() -> Diagnostic {

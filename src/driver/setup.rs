@@ -7,12 +7,13 @@ use std::sync::Arc;
 use super::explain::Explained;
 use crate::cdi::DeviceOptions;
 use crate::diag::{Diagnostic, Kind, chain};
+use crate::exec::ExecOptions;
 use crate::export::ExportSpec;
 use crate::layer::apply::Unmapped;
 use crate::registry::auth_file::{AuthFile, HelperSearch};
 use crate::registry::{Client, ClientOptions, HostOptions, Proxies};
 use crate::remotecache::{ExportTarget, ImportSpec, spec};
-use crate::snapshot::{SnapshotOptions, Snapshots};
+use crate::snapshot::{SnapshotKind, SnapshotOptions, Snapshots};
 use crate::source::ImageSource;
 use crate::store::Store;
 use crate::store::prune::Policy;
@@ -33,6 +34,10 @@ pub struct Setup {
     pub workspaces: Vec<PathBuf>,
     /// HTTP proxies.
     pub proxies: Proxies,
+    /// How steps are run.
+    pub worker: ExecOptions,
+    /// How trees are made of layers.
+    pub snapshotter: SnapshotKind,
     /// Steps that may run at once; none for as many as there are processors.
     pub parallelism: Option<usize>,
     /// Whether files of layers all get the one user id there is.
@@ -122,7 +127,7 @@ impl Stations {
         let store = Store::open(&setup.root).map_err(|e| failed(&e))?;
         let lock = store.lock_shared().map_err(|e| failed(&e))?;
         let unmapped = if setup.squash_ids { Unmapped::Squash } else { Unmapped::Refuse };
-        let options = SnapshotOptions { unmapped, ..SnapshotOptions::default() };
+        let options = SnapshotOptions { unmapped, kind: setup.snapshotter, ..SnapshotOptions::default() };
         let snapshots = Snapshots::with_store(Arc::clone(&store), options).map_err(|e| failed(&e))?;
         Ok(Self { store, snapshots, client: setup.client()?, _lock: lock })
     }

@@ -111,7 +111,7 @@ impl Build {
             ignore_cache: false,
         };
         let lowered = Lowered { results: vec![result], multi_platform: false, warnings: Vec::new() };
-        let executor = Executor::new(super::exec_options(&self.request));
+        let executor = Executor::new(super::exec_options(&self.setup, &self.request));
         let executor = executor.map_err(|error| Diagnostic::from_error(&error))?;
         let worker = Arc::new(self.worker(self.empty_bridge(), executor, Arc::new(Unobserved))?);
         let problem = Problem { lowered: &lowered, worker: &worker, stores: &[], need: Need::Bytes, kept: false };

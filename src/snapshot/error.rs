@@ -104,7 +104,11 @@ impl Diagnose for SnapshotError {
             Self::Store(error) => error.hints(),
             Self::Layer(error) => error.hints(),
             Self::Overlay { .. } => {
-                vec!["keep the state on a local disk (ext4, xfs, btrfs or tmpfs): `--root DIR`".into()]
+                vec![
+                    "keep the state on a local disk (ext4, xfs, btrfs or tmpfs): `--root DIR`; or write `snapshotter = \"auto\"` in \
+                     [worker.oci], which copies trees where it has to"
+                        .into(),
+                ]
             }
             _ => Vec::new(),
         }
