@@ -205,13 +205,6 @@ fn an_apparmor_profile_holds_or_is_an_error() {
     }
 }
 
-#[test]
-fn selinux_is_said_not_to_be_there() {
-    let project = with_base(User::Root, "RUN true\n");
-    let _ = build(&project, "selinux = true", &[]).success().says("`selinux = true` of [worker.oci] is not supported");
-    let _ = build(&project, "selinux = false", &[]).success().silent_about("selinux");
-}
-
 /// Returns whether root can give steps limits of memory and processors here.
 fn has_groups() -> bool {
     let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();

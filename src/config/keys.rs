@@ -183,11 +183,7 @@ static OCI: &[Key<OciSettings>] = &[
     Key::new("platforms", Read::Words(platforms)),
     Key::new("snapshotter", Read::Word(|oci, word| one_of(word, SNAPSHOTTERS).map(|kind| oci.snapshotter = kind))),
     Key::quiet("rootless", Read::Bool(|oci, on| oci.rootless = on), "who starts rbuild decides"),
-    Key::quiet(
-        "noProcessSandbox",
-        Read::Bool(|oci, on| oci.no_process_sandbox = on),
-        "steps have process ids of their own everywhere",
-    ),
+    Key::new("noProcessSandbox", Read::Bool(|oci, on| oci.no_process_sandbox = on)),
     Key::new("gc", Read::Bool(|oci, on| oci.gc.off = !on)),
     Key::new("gckeepstorage", Read::Space(|oci, space| oci.gc.keep_storage = space)),
     Key::new("reservedSpace", Read::Space(|oci, space| oci.gc.limits.reserved = space)),

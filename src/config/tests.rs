@@ -59,7 +59,6 @@ fn the_file_with_every_key_has_every_key_and_nothing_to_warn_of() {
         "system.platformsCacheMaxAge",
         "worker.oci.labels",
         "worker.oci.rootless",
-        "worker.oci.noProcessSandbox",
         "worker.oci.userRemapUnsupported",
         "worker.oci.proxySnapshotterPath",
         "worker.oci.stargzSnapshotter",
