@@ -102,29 +102,34 @@ fn a_client_certificate_that_is_wanted() {
     }
 }
 
+/// Writes a file beside the authority's.
+fn file(authority: &Authority, name: &str, text: &str) -> std::path::PathBuf {
+    let place = authority.dir().join(name);
+    fs::write(&place, text).unwrap();
+    place
+}
+
+/// Settings with a certificate of the client and any key.
+fn keypair(authority: &Authority, host: &str, certificate: &std::path::Path, key: &std::path::Path) -> String {
+    let (ca, key, certificate) = (ca(authority), key.display(), certificate.display());
+    format!("{ca}[[registry.\"{host}\".keypair]]\n  key = \"{key}\"\n  cert = \"{certificate}\"")
+}
+
 #[test]
 fn files_that_cannot_be_used_are_named() {
     let authority = Authority::new();
     let registry = Registry::configured(&Form { http: tls(&authority.server(), None), ..Form::default() });
     let host = &registry.host;
     let (pair, other) = (authority.client(), authority.issue("other", "", Kind::Ec, "2"));
-    let file = |name: &str, text: &str| {
-        let place = authority.dir().join(name);
-        fs::write(&place, text).unwrap();
-        place
-    };
     let (empty, locked) = (
-        file("empty.pem", "nothing"),
-        file("locked.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n"),
+        file(&authority, "empty.pem", "nothing"),
+        file(
+            &authority,
+            "locked.key",
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAA==\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        ),
     );
-    let keypair = |key: &std::path::Path| {
-        format!(
-            "{}[[registry.\"{host}\".keypair]]\n  key = \"{}\"\n  cert = \"{}\"",
-            ca(&authority),
-            key.display(),
-            pair.certificate.display()
-        )
-    };
+    let keypair = |key: &std::path::Path| keypair(&authority, host, &pair.certificate, key);
     let nowhere = authority.dir().join("nowhere.pem");
     for user in BOTH {
         for (lines, message, hint) in [
@@ -154,10 +159,18 @@ fn files_that_cannot_be_used_are_named() {
             let _ = output.says(&format!("a certificate for {host} is not to be had")).says(hint);
         }
     }
-    // What root keeps to itself.
-    let secret = file("secret.key", &fs::read_to_string(&pair.key).unwrap());
+}
+
+#[test]
+fn keys_that_only_root_may_read() {
+    let authority = Authority::new();
+    let registry = Registry::configured(&Form { http: tls(&authority.server(), None), ..Form::default() });
+    let (host, pair) = (&registry.host, authority.client());
+    let secret = file(&authority, "secret.key", &fs::read_to_string(&pair.key).unwrap());
     fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-    let output = Settings::of(host, &keypair(&secret)).pull(User::Rootless, &format!("{host}/lib/base:1")).failure(4);
+    let output = Settings::of(host, &keypair(&authority, host, &pair.certificate, &secret))
+        .pull(User::Rootless, &format!("{host}/lib/base:1"))
+        .failure(4);
     let _ = output.says(&format!("{} cannot be used: Permission denied", secret.display())).says("chmod a+r");
     // In a directory that nobody named it is passed over, for the registry may not want it.
     let _ = Settings::of(host, &ca(&authority)).push(User::Root, &format!("{host}/lib/base:1")).success();

@@ -100,7 +100,7 @@ pub fn redact(data: &[u8]) {
         assert!(shown.chars().count() <= 300 && !shown.contains(char::is_control), "{shown:?}");
         let logged = logged_header("x-cache", text.as_bytes()).unwrap_or_default();
         shows_no_secret(&logged, data);
-        assert!(!logged.contains(char::is_control) && logged.matches('"').count() % 2 == 0, "{logged:?}");
+        assert!(!logged.contains(char::is_control) && logged.matches('"').count().is_multiple_of(2), "{logged:?}");
     }
     // No name that starts with an x is among those whose values are shown.
     if let Some(url) = parse_url(&format!("{scheme}://{user}:{SECRET}@h{host}/{name}?x{name}={SECRET}&x&=#{SECRET}")) {
