@@ -155,10 +155,11 @@ fn a_base_a_mount_and_a_record_in_a_file_are_compared() {
         project.own(&kept);
         push("two");
         let _ = explained(&project, &[]).says("base image sha256:").says("COPY a /a ran: an earlier step changed");
+        let against = || asked(&project, &["--against", text(&kept)]).success().stdout;
+        assert!(against().contains("base image sha256:"), "{}", against());
         project.file("Dockerfile", on("type=tmpfs,target=/y"));
         let _ = explained(&project, &[]).says("RUN --mount=type=tmpfs,target=/y true ran: mount 2 /x");
-        let against = asked(&project, &["--against", text(&kept)]).success().stdout;
-        assert!(against.contains("base image sha256:") && against.contains("mount 2 /x"), "{against}");
+        assert!(against().contains("mount 2 /x"), "{}", against());
     }
 }
 

@@ -37,8 +37,10 @@ fn ids(items: &[serde_json::Value]) -> Vec<&str> {
 }
 
 fn layers(project: &Project) -> Vec<u64> {
-    let names = fs::read_dir(project.state().join("snapshots")).unwrap();
-    names.map(|name| name.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect()
+    let entries = fs::read_dir(project.state().join("snapshots")).unwrap().map(|entry| entry.unwrap());
+    // The list of the layers that are on disk is a file beside them.
+    let layers = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+    layers.map(|layer| layer.file_name().to_str().unwrap().parse().unwrap()).collect()
 }
 
 /// Bytes of files below a directory.

@@ -392,35 +392,39 @@ pub struct AbsentArgs {
 
 impl AbsentArgs {
     /// Returns the first flag that asks for something this version cannot do, with the reason.
-    pub fn refused(&self) -> Option<String> {
+    pub fn refused(&self) -> Option<(String, &'static str)> {
         let off = |value: &Option<String>| value.as_deref().is_none_or(|v| v == "false");
-        let attestation = "attestations are not made by this version; leave it out or say `false`";
+        let (attestation, without, unless) =
+            ("attestations are not made by this version", "leave it out", "leave it out or say `false`");
         let table = [
-            ("attest", self.attest.is_empty(), "attestations are not made by this version"),
-            ("provenance", off(&self.provenance), attestation),
-            ("sbom", off(&self.sbom), attestation),
-            ("builder", self.builder.is_none(), "rbuild is its own builder, leave it out"),
+            ("attest", self.attest.is_empty(), attestation, without),
+            ("provenance", off(&self.provenance), attestation, unless),
+            ("sbom", off(&self.sbom), attestation, unless),
+            ("builder", self.builder.is_none(), "rbuild is its own builder", without),
             (
                 "device",
                 self.device.is_empty(),
-                "a step names its devices with `RUN --device`; `--allow device=NAME` lets it have them",
+                "a step names its devices with `RUN --device`",
+                "write `--allow device=NAME` to let it have them",
             ),
-            ("policy", self.policy.is_empty(), "policies are not read by this version"),
+            ("policy", self.policy.is_empty(), "policies are not read by this version", without),
             (
                 "security-opt",
                 self.security_opt.is_empty(),
-                "a step's profile is fixed; `RUN --security=insecure` and `--allow security.insecure` widen it",
+                "a step's profile is fixed",
+                "`RUN --security=insecure` and `--allow security.insecure` widen it",
             ),
             (
                 "isolation",
                 self.isolation.as_deref().is_none_or(|kind| matches!(kind, "" | "default" | "process")),
-                "steps run in namespaces, which is `default`",
+                "steps run in namespaces",
+                "leave it out or say `default`",
             ),
-            ("squash", off(&self.squash), "layers are kept; end with `FROM scratch` and `COPY --from` for one layer"),
-            ("rm", !off(&self.rm) || self.rm.is_none(), "no container is left that could be kept"),
+            ("squash", off(&self.squash), "layers are kept", "end with `FROM scratch` and `COPY --from` for one layer"),
+            ("rm", !off(&self.rm) || self.rm.is_none(), "no container is left that could be kept", without),
         ];
-        let refuse = |(name, _, why): &(&str, bool, &str)| format!("`--{name}` is refused: {why}");
-        table.iter().find(|(_, fine, _)| !fine).map(refuse)
+        let (name, _, why, remedy) = table.into_iter().find(|(_, fine, ..)| !fine)?;
+        Some((format!("`--{name}` is refused: {why}"), remedy))
     }
 }
 

@@ -77,7 +77,7 @@ impl StateArgs {
     /// Returns the state directory, and becomes the user it belongs to.
     pub(super) fn enter(&self, environment: &Environment) -> Result<PathBuf, Diagnostic> {
         if self.builder.is_some() {
-            return Err(wrong("`--builder` is refused: rbuild is its own builder, leave it out".to_owned()));
+            return Err(wrong("`--builder` is refused: rbuild is its own builder".to_owned()).hinted("leave it out"));
         }
         let loaded =
             Configuration::load(self.config.as_deref(), environment).map_err(|e| Diagnostic::from_error(&e))?;

@@ -35,8 +35,8 @@ pub(super) fn build_request(
     environment: &Environment,
     stdin: &mut dyn Read,
 ) -> Result<Request, Diagnostic> {
-    if let Some(refusal) = args.absent.refused() {
-        return Err(Diagnostic::new(Kind::Usage, refusal));
+    if let Some((refusal, remedy)) = args.absent.refused() {
+        return Err(usage(refusal).hinted(remedy));
     }
     let mut request = Request { allow: entitlements(args)?, ..Request::default() };
     let (context, dockerfile) = sources(args, stdin)?;
@@ -173,7 +173,8 @@ pub(super) fn annotations(texts: &[String]) -> Result<Vec<Annotation>, Diagnosti
     let mut found = Vec::new();
     for text in texts {
         let wrong = |why: &str| usage(format!("invalid value of --annotation: {text:?}: {why}"));
-        let (key, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
+        let (key, value) =
+            text.split_once('=').ok_or_else(|| wrong("it has no `=`").hinted("write `--annotation NAME=VALUE`"))?;
         let attributes = match key.split_once(':') {
             Some((levels, name)) if !levels.contains('.') => {
                 levels.split(',').map(|level| format!("annotation-{level}.{name}")).collect()
@@ -366,7 +367,9 @@ fn options(args: &BuildArgs, environment: &Environment) -> Result<BTreeMap<Strin
     for label in &args.labels {
         let (name, value) = label.split_once('=').unwrap_or((label, ""));
         if name.is_empty() {
-            return Err(usage(format!("invalid value of --label: {label:?}: expected NAME=VALUE")));
+            return Err(
+                usage(format!("invalid value of --label: {label:?} has no name")).hinted("write `--label NAME=VALUE`")
+            );
         }
         set(&format!("label:{name}"), value.to_owned());
     }
@@ -478,31 +481,36 @@ fn build_arg(arg: &str, environment: &Environment) -> Result<Option<(String, Str
 
 /// `name:ip` or `name=ip`, the address possibly in brackets; `host-gateway` needs a network of its own.
 fn add_host(text: &str) -> Result<String, Diagnostic> {
+    let wrong = |why: &str| usage(format!("invalid value of --add-host: {text:?}: {why}"));
     let split = text.split_once('=').or_else(|| text.split_once(':'));
-    let (name, ip) = split.ok_or_else(|| usage(format!("invalid value of --add-host: {text:?}: expected NAME:IP")))?;
+    let (name, ip) = split.ok_or_else(|| wrong("it has no address").hinted("write `--add-host NAME:IP`"))?;
     let ip = ip.trim_start_matches('[').trim_end_matches(']');
     if name.is_empty() || ip.parse::<std::net::IpAddr>().is_err() {
-        let told = usage(format!("invalid value of --add-host: {text:?}: expected NAME:IP, {ip:?} is no address"));
+        let told = wrong(&format!("{ip:?} is no address"));
         return Err(match ip {
             "host-gateway" => {
                 told.hinted(format!("steps share the machine's network: write `--add-host {name}:127.0.0.1`"))
             }
-            _ => told,
+            _ => told.hinted("write `--add-host NAME:IP`"),
         });
     }
     Ok(format!("{name}={ip}"))
 }
 
+/// What a named context may be.
+const CONTEXT_FORMS: &str = "write `--build-context NAME=VALUE`, the value being a directory, the URL of an archive or a git repository, \
+    `docker-image://IMAGE` or `oci-layout://DIR`";
+
 /// `name=value`, the value being a directory, an OCI layout, an image, a URL or a git repository.
 fn named_context(text: &str, request: &mut Request) -> Result<(), Diagnostic> {
     let wrong = |why: &str| usage(format!("invalid value of --build-context: {:?}: {why}", redacted(text)));
-    let (name, value) = text.split_once('=').ok_or_else(|| wrong("expected NAME=VALUE"))?;
+    let (name, value) = text.split_once('=').ok_or_else(|| wrong("it has no `=`").hinted(CONTEXT_FORMS))?;
     let normalized = name.parse::<crate::image::Reference>().map_err(|e| wrong(&e.to_string()))?;
     let familiar = normalized.familiar();
     let name = familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned();
     let key = format!("context:{name}");
     if let Some(image) = value.strip_prefix("docker-image://") {
-        image.parse::<Reference>().map_err(|e| wrong(&e.to_string()))?;
+        image.parse::<Reference>().map_err(|e| wrong(&e.to_string()).hinted(CONTEXT_FORMS))?;
         request.options.insert(key, value.to_owned());
     } else if let Some(layout) = value.strip_prefix("oci-layout://") {
         request.layouts.insert(name, oci_layout(layout).map_err(|why| wrong(&why))?);
@@ -511,11 +519,12 @@ fn named_context(text: &str, request: &mut Request) -> Result<(), Diagnostic> {
     } else if !std::path::Path::new(value).is_dir() && is_remote(value)? {
         request.options.insert(key, value.to_owned());
     } else if value.contains("://") {
-        return Err(wrong("write a directory, a URL, a git repository, docker-image:// or oci-layout://"));
+        return Err(wrong("it is of no known kind").hinted(CONTEXT_FORMS));
     } else {
-        let meta = std::fs::metadata(value).map_err(|e| wrong(&format!("failed to open {value:?}: {}", chain(&e))))?;
+        let failed = |e| wrong(&format!("failed to open {value:?}: {}", chain(&e))).hinted(CONTEXT_FORMS);
+        let meta = std::fs::metadata(value).map_err(failed)?;
         if !meta.is_dir() {
-            return Err(wrong(&format!("{value:?} is not a directory")));
+            return Err(wrong(&format!("{value:?} is not a directory")).hinted(CONTEXT_FORMS));
         }
         request.options.insert(key, format!("local:{name}"));
         request.locals.insert(name, value.into());

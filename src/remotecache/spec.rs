@@ -261,7 +261,9 @@ impl Attributes {
 
     fn reference(&mut self) -> Result<Reference, RemoteCacheError> {
         let text = self.need("ref", "add ref=REGISTRY/REPOSITORY:TAG")?;
-        text.parse::<Reference>().map(Reference::with_default_tag).map_err(|error| self.wrong(error.to_string()))
+        let hint = "write ref=HOST/NAME:TAG, the name in lower case";
+        let parsed = text.parse::<Reference>().map(Reference::with_default_tag);
+        parsed.map_err(|error| self.hinted(error.to_string(), hint.into()))
     }
 
     fn form(&mut self) -> Result<Form, RemoteCacheError> {

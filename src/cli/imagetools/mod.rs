@@ -52,7 +52,7 @@ impl ClientArgs {
     /// Reads the configuration.
     fn setup(&self, environment: &Environment) -> Result<Setup, Diagnostic> {
         if self.builder.is_some() {
-            return Err(wrong("`--builder` is refused: rbuild is its own builder, leave it out"));
+            return Err(wrong("`--builder` is refused: rbuild is its own builder").hinted("leave it out"));
         }
         let loaded = Configuration::load(self.config.as_deref(), environment);
         let Configuration { settings, warnings, notes, .. } = loaded.map_err(|e| Diagnostic::from_error(&e))?;
