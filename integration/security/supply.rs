@@ -119,14 +119,20 @@ fn p1_the_lock_file_is_what_ci_and_the_readme_build() {
     assert!(cargo.iter().all(|line| line.contains("--locked")), "{cargo:?}");
 }
 
-/// Files that may start programs: the step itself, docker or podman for `--load`, credential helpers, `newuidmap`.
-const STARTERS: [&str; 8] = [
+/// Files that may start programs: the step itself, the runtime that the configuration names for it, the smallest program of a
+/// platform, CNI plugins of the configuration's directories, docker or podman for `--load`, credential helpers, `newuidmap`.
+const STARTERS: [&str; 13] = [
+    "cni/plugin.rs",
+    "exec/external/run.rs",
+    "exec/external/search.rs",
     "exec/launch.rs",
+    "exec/platforms/probe.rs",
     "exec/process.rs",
     "export/load.rs",
     "registry/helper.rs",
     "rootless/helper.rs",
     "source/git/command.rs",
+    "sys/child.rs",
     "sys/proc.rs",
     "sys/ns.rs",
 ];
