@@ -458,7 +458,9 @@ mod tests {
     #[test]
     fn absent_flags_are_refused_by_name() {
         let refused = |words: &[&str]| Cli::try_parse_from(words).expect("known flag").build.absent.refused();
-        assert!(refused(&["rbuild", "--sbom"]).is_some_and(|why| why.contains("--sbom")));
+        assert!(
+            refused(&["rbuild", "--sbom"]).is_some_and(|(why, remedy)| why.contains("--sbom") && !remedy.is_empty())
+        );
         assert_eq!(refused(&["rbuild", "--provenance=false"]), None);
         assert!(refused(&["rbuild", "--builder", "x"]).is_some());
     }
