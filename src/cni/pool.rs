@@ -48,6 +48,8 @@ struct State {
     idle: Vec<Idle>,
     /// Namespaces there are or will be, wherever they are.
     count: usize,
+    /// Whether steps are mostly over.
+    drained: bool,
     filled: bool,
     trimmed: bool,
     closed: bool,
@@ -157,9 +159,13 @@ impl Pool {
         made.await.map_err(|_| CniError::Canceled)?
     }
 
-    /// Releases what is idle while the build goes on with other things.
+    /// Releases what is idle while the build goes on with other things; from now on none are made ahead.
     pub fn drain(&self) {
-        let idle = std::mem::take(&mut self.state().idle);
+        let idle = {
+            let mut state = self.state();
+            state.drained = true;
+            std::mem::take(&mut state.idle)
+        };
         for idle in idle {
             self.release_later(idle.namespace);
         }
@@ -233,7 +239,7 @@ impl Pool {
 
     fn wants_one_more(&self) -> bool {
         let mut state = self.state();
-        let wants = !state.closed && state.count < self.0.target;
+        let wants = !state.closed && !state.drained && state.count < self.0.target;
         state.count += usize::from(wants);
         wants
     }
