@@ -24,8 +24,11 @@ use crate::store::prune::{Disk, Item, ItemKind, Policy, choose, due};
 use crate::store::usage::{Scan, Usage};
 use crate::store::{LockedFolder, Store};
 
-/// Time between two attempts to be alone in the state directory.
+/// Time between two attempts to be alone in the state directory, where there is much time.
 const RETRY: Duration = Duration::from_millis(50);
+/// How long a program that was just started may hold what this process has given up: the kernel lets its parent go on before it closes
+/// what the program is not to have.
+const HANDOVER: Duration = Duration::from_millis(50);
 
 /// Where an item lies.
 enum Place {
@@ -129,7 +132,7 @@ pub(super) fn collect(root: &Path, policies: &[Policy]) {
 fn try_collect(root: &Path, policies: &[Policy]) -> Result<usize, Diagnostic> {
     let heap = Heap::open(root)?;
     let sizes = heap.measure();
-    let Some(lock) = alone(&heap.store)? else { return Ok(0) };
+    let Some(lock) = wait_until_alone(&heap.store, HANDOVER)? else { return Ok(0) };
     let failed = |error: io::Error| unreadable(root, &error);
     let (mut count, mut taken) = (0, Vec::new());
     let mut inventory = heap.list(&sizes, false).map_err(failed)?;
@@ -164,7 +167,7 @@ fn wait_until_alone(store: &Store, patience: Duration) -> Result<Option<crate::s
         if lock.is_some() || start.elapsed() >= patience {
             return Ok(lock);
         }
-        std::thread::sleep(RETRY);
+        std::thread::sleep(RETRY.min(patience / 10));
     }
 }
 
