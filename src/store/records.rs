@@ -580,6 +580,6 @@ mod tests {
         let again = open(dir.path());
         let opened = begin.elapsed();
         assert_eq!(load(&again, &parent), Ok("9999".into()));
-        assert!(opened.as_secs() < 60, "saved in {saved:?}, opened in {opened:?}");
+        assert!(opened.as_secs() < 2, "saved in {saved:?}, opened in {opened:?}");
     }
 }
