@@ -13,6 +13,7 @@ use super::caches::{self, Caches};
 use super::held::Extent;
 use super::packer::{Packer, Packing};
 use super::steps::{Shown, Step};
+use super::uploader::Whom;
 use super::{Build, Outcome, Setup};
 use crate::diag::{Diagnostic, Kind};
 use crate::digest::Digest;
@@ -422,7 +423,7 @@ impl Exporter<'_> {
         let shown = names.iter().map(Reference::to_string).collect::<Vec<_>>().join(", ");
         let part = format!("pushing {shown}");
         let push = async {
-            self.packer.uploader().settle().await;
+            self.packer.uploader().settle(Whom::Image).await;
             pusher.push(&image, names, naming).await
         };
         step.part(&part, push).await.map_err(|error| Diagnostic::from_error(&error))
