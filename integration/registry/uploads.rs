@@ -258,6 +258,34 @@ async fn layers_are_asked_for_before_the_first_is_sent() {
     assert_eq!(first, ["HEAD"; 20], "{methods}");
 }
 
+#[tokio::test]
+async fn a_repository_that_is_new_is_asked_for_one_blob_and_gets_the_others_linked() {
+    let registry = Registry::start();
+    let direct = client(Account::Anonymous);
+    let contents: Vec<Bytes> = (0..6).map(|i| noise(1000 + i)).collect();
+    let send = async |client: &Client, name: &Reference, from: &[Reference]| {
+        let mut how = Vec::new();
+        for content in &contents {
+            let (layer, open) = (layer(content), opener(content));
+            how.push(
+                client
+                    .push_blob(name, &layer, &*open, Whereabouts::Repositories(from), silent())
+                    .await
+                    .expect("pushed"),
+            );
+        }
+        how
+    };
+    assert_eq!(send(&direct, &reference(&registry.host, "lib"), &[]).await, [Pushed::Uploaded; 6]);
+    for (round, how, asked, linked) in [(1, Pushed::Mounted, 1, 6), (2, Pushed::Existed, 6, 0)] {
+        let proxy = FaultProxy::start(&registry.host, |_, _| Fault::Pass).await;
+        let (client, lib) = (client(Account::Anonymous), reference(&proxy.host, "lib"));
+        assert_eq!(send(&client, &reference(&proxy.host, "app"), &[lib]).await, [how; 6]);
+        let count = |method: &str| proxy.passed().iter().filter(|passed| passed.line.starts_with(method)).count();
+        assert_eq!((count("HEAD"), count("POST")), (asked, linked), "round {round}");
+    }
+}
+
 /// A blob that is made piece by piece: what has come of it is read from the start by each reader.
 struct Made {
     pieces: tokio::sync::watch::Sender<usize>,

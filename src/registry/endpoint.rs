@@ -61,6 +61,8 @@ pub(crate) struct Endpoint {
     pub(crate) accounts: Accounts,
     /// Blobs this client found in or put into repositories: repository, digest.
     present: Mutex<BTreeSet<(String, Digest)>>,
+    /// Repositories that lacked a blob they were asked for.
+    lacking: Mutex<BTreeSet<String>>,
     /// Why the account was not sent to the token server, if it was not.
     withheld: Mutex<Option<String>>,
     base: Url,
@@ -112,6 +114,7 @@ impl Endpoint {
             challenge: Mutex::default(),
             accounts: Accounts::default(),
             present: Mutex::default(),
+            lacking: Mutex::default(),
             withheld: Mutex::default(),
             origin,
             base,
@@ -190,6 +193,16 @@ impl Endpoint {
     pub(crate) fn has(&self, repository: &str, digest: &Digest) -> bool {
         let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
         present.contains(&(repository.to_owned(), digest.clone()))
+    }
+
+    /// Returns whether a repository was asked for a blob that it lacked.
+    pub(crate) fn lacks_some(&self, repository: &str) -> bool {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).contains(repository)
+    }
+
+    /// Remembers that a repository lacked a blob.
+    pub(crate) fn note_lack(&self, repository: &str) {
+        self.lacking.lock().unwrap_or_else(PoisonError::into_inner).insert(repository.to_owned());
     }
 
     /// Remembers that a repository has a blob.

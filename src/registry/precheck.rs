@@ -46,7 +46,7 @@ impl Client {
         let session = location(response.url(), response.headers());
         let wish = Wish { repository, access: Access::Push, action: "begin an upload" };
         transport::expect(&endpoint, response, wish, &[StatusCode::ACCEPTED, StatusCode::CREATED]).await?;
-        if let Some(session) = session.filter(|session| endpoint.owns(session)) {
+        if let Some(session) = session {
             take_back(&endpoint, repository, session).await;
         }
         Ok(())
@@ -55,6 +55,9 @@ impl Client {
 
 /// Ends a session that is not to be closed. Registries end it by themselves after a while, and some let nobody else.
 pub(crate) async fn take_back(endpoint: &Endpoint, repository: &str, session: reqwest::Url) {
+    if !endpoint.owns(&session) {
+        return;
+    }
     let call = Call::new(Method::DELETE, session, vec![Scope::push(repository)]);
     match endpoint.send_once(&call).await {
         Ok(response) => tracing::debug!(%repository, status = %response.status(), "took the upload back"),

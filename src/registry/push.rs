@@ -18,6 +18,7 @@ use super::client::Client;
 use super::credentials::Access;
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
+use super::precheck::take_back;
 use super::transport::{self, Call, Scope, Wish};
 use super::upload::{Session, Target, Upload};
 use crate::image::{Descriptor, Reference};
@@ -119,22 +120,47 @@ enum Found {
     Nowhere(Option<Session>),
 }
 
-/// Looks for a blob in the repository, and links it from `other`.
+/// Looks for a blob in the repository, and links it from `other`. To link finds what is there too: so that comes first where the
+/// repository lacked something before, as one that is new lacks all.
 async fn look(upload: &Upload<'_>, other: Option<&Reference>) -> Result<Found, RegistryError> {
-    let Upload { to: Target { endpoint, repository }, descriptor, .. } = *upload;
-    let _place = endpoint.limits.place_for(&descriptor.media_type).await;
-    match exists(endpoint, repository, descriptor, Scope::push(repository)).await {
-        Ok(true) => return Ok(Found::Here(Pushed::Existed)),
-        Ok(false) => {}
+    let Target { endpoint, repository } = upload.to;
+    let _place = endpoint.limits.place_for(&upload.descriptor.media_type).await;
+    let mut session = None;
+    let mut other = other;
+    if let Some(first) = other.take_if(|_| endpoint.lacks_some(repository)) {
+        match mount(upload, &first.repository).await? {
+            Found::Nowhere(begun) => session = begun,
+            found => return Ok(found),
+        }
+    }
+    match (is_there(upload).await?, other) {
+        (true, _) => {
+            if let Some(session) = session {
+                take_back(endpoint, repository, session.url).await;
+            }
+            Ok(Found::Here(Pushed::Existed))
+        }
+        (false, None) => Ok(Found::Nowhere(session)),
+        (false, Some(other)) => mount(upload, &other.repository).await,
+    }
+}
+
+/// Asks for the blob; a registry that does not say counts as one that lacks it.
+async fn is_there(upload: &Upload<'_>) -> Result<bool, RegistryError> {
+    let Target { endpoint, repository } = upload.to;
+    match exists(endpoint, repository, upload.descriptor, Scope::push(repository)).await {
+        Ok(there) => {
+            if !there {
+                endpoint.note_lack(repository);
+            }
+            Ok(there)
+        }
         // The answer to HEAD says no reason; that to the upload will.
         Err(error @ (RegistryError::Denied { .. } | RegistryError::Status { .. })) => {
-            tracing::debug!(blob = %descriptor.digest, %error, "not known whether it is there");
+            tracing::debug!(blob = %upload.descriptor.digest, %error, "not known whether it is there");
+            Ok(false)
         }
-        Err(error) => return Err(error),
-    }
-    match other {
-        None => Ok(Found::Nowhere(None)),
-        Some(other) => mount(upload, &other.repository).await,
+        Err(error) => Err(error),
     }
 }
 
