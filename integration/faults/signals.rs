@@ -184,7 +184,7 @@ fn in_a_file_that_takes_long_to_read() {
         File::options().write(true).open(project.context().join("big")).unwrap().set_len(64 << 30).unwrap();
         for (signal, code) in BOTH_SIGNALS {
             let mut running = Running::start(&project, &[]);
-            running.until("load build context\n#2 DONE");
+            running.until("transferring context: 68.72GB");
             sleep(Duration::from_millis(300));
             let begin = Instant::now();
             running.interrupt(signal, code);
