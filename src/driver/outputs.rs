@@ -446,11 +446,11 @@ impl Exporter<'_> {
     async fn load(&self, image: Arc<Image>, target: &ImageTarget, step: Step) -> Result<(), Diagnostic> {
         let loader = Loader::find(&self.build.setup.search_path, &self.build.setup.workspaces)
             .map_err(|error| Diagnostic::from_error(&error))?;
-        let (names, blobs) = (target.names.clone(), Arc::clone(&self.blobs));
+        let (names, blobs, stop) = (target.names.clone(), Arc::clone(&self.blobs), self.stop.clone());
         let part = format!("importing to {}", loader.name);
         let work = move || {
             let archive = Archive { image: &image, names: &names, format: ArchiveFormat::Docker };
-            loader.load(&archive, &*blobs).map(|said| tracing::debug!(%said, "loaded"))
+            loader.load(&archive, &*blobs, &stop).map(|said| tracing::debug!(%said, "loaded"))
         };
         step.part(&part, async { blocking(work).await.map_err(Shown) }).await.map_err(|Shown(d)| d)
     }
