@@ -446,6 +446,7 @@ impl Exporter<'_> {
     async fn load(&self, image: Arc<Image>, target: &ImageTarget, step: Step) -> Result<(), Diagnostic> {
         let loader = Loader::find(&self.build.setup.search_path, &self.build.setup.workspaces)
             .map_err(|error| Diagnostic::from_error(&error))?;
+        let loader = if self.build.setup.own_namespace { loader.in_own_namespace() } else { loader };
         let (names, blobs, stop) = (target.names.clone(), Arc::clone(&self.blobs), self.stop.clone());
         let part = format!("importing to {}", loader.name);
         let work = move || {

@@ -4,7 +4,7 @@
 //! Nothing is left on disk. The image chooses neither the program nor its arguments. When the build is stopped the program is
 //! ended, whatever it waits for.
 
-use std::io::{BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +16,7 @@ use super::archive::{self, Archive};
 use super::stop::Stop;
 use super::{Blobs, ExportError};
 use crate::sys::child::{self, ChildLimits, Group};
+use crate::sys::idmap::{self, Extent};
 use crate::sys::programs;
 
 /// The programs, in the order in which they are looked for.
@@ -34,6 +35,8 @@ pub struct Loader {
     pub name: &'static str,
     /// Where it is.
     pub path: PathBuf,
+    /// What it gets to know besides the environment.
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Loader {
@@ -41,14 +44,32 @@ impl Loader {
     pub fn find(directories: &[PathBuf], workspaces: &[PathBuf]) -> Result<Self, ExportError> {
         let find = |name: &&'static str| {
             let path = programs::find(name, directories, workspaces, is_program)?;
-            Some(Self { name: *name, path })
+            Some(Self { name: *name, path, variables: Vec::new() })
         };
         PROGRAMS.iter().find_map(find).ok_or(ExportError::NoLoader)
+    }
+
+    /// Says that this process is root of a user namespace that was made for it alone. Podman would take itself for the machine's
+    /// root there, and write to the machine's store; so it is told what `podman unshare` tells it. Docker asks its daemon.
+    #[must_use]
+    pub fn in_own_namespace(self) -> Self {
+        let outside = |map: io::Result<Vec<Extent>>| {
+            let root = map.ok()?.into_iter().find(|extent| extent.inside == 0)?;
+            Some(root.outside.to_string())
+        };
+        let ids = [
+            ("_CONTAINERS_ROOTLESS_UID", outside(idmap::users())),
+            ("_CONTAINERS_ROOTLESS_GID", outside(idmap::groups())),
+        ];
+        let ids = ids.into_iter().filter_map(|(name, id)| Some((name, id?)));
+        let variables = std::iter::once(("_CONTAINERS_USERNS_CONFIGURED", "done".to_owned())).chain(ids).collect();
+        Self { variables, ..self }
     }
 
     /// Streams the archive into the program and waits for it; returns what it said.
     pub fn load(&self, archive: &Archive<'_>, blobs: &dyn Blobs, stop: &Stop) -> Result<String, ExportError> {
         let mut command = Command::new(&self.path);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.arg("load").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // This thread waits for it, so that it ends with this program; an interrupt of the terminal comes from here alone.
         child::confine(&mut command, ChildLimits::default());
