@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -30,33 +29,95 @@ fn answer(listener: &TcpListener) {
     stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
 }
 
+/// Builds a Dockerfile whose last step, which is appended to `steps`, waits until the repository has `count` layers.
+fn sent_while_a_step_waits(
+    user: User,
+    registry: &Registry,
+    steps: &str,
+    more: &[&str],
+    (repository, count): (&str, usize),
+) {
+    // The port is free until the listener below takes it again; until then the step is refused and asks once more.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let ask = format!(
+        "i=0; until wget -q -O /dev/null http://127.0.0.1:{port}/; do i=$((i+1)); [ $i -lt 600 ]; sleep 0.1; done"
+    );
+    let project = with_base(user, &format!("{steps}RUN set -e; {ask}\n"));
+    let context = project.context();
+    let args = [&busybox()[..], more, &[context.to_str().unwrap()]].concat();
+    let mut build = project.rbuild_command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while layers(registry, repository) < count {
+        assert!(Instant::now() < deadline, "{} layers came before the step ended", layers(registry, repository));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(build.try_wait().unwrap().is_none(), "the last step waits for this test");
+    assert!(tags(registry, repository).is_empty(), "no name before all is there");
+    answer(&TcpListener::bind(("127.0.0.1", port)).unwrap());
+    assert!(build.wait().unwrap().success());
+}
+
+/// The names in a repository of a registry.
+fn tags(registry: &Registry, repository: &str) -> Vec<String> {
+    let place =
+        registry.directory().join("data/docker/registry/v2/repositories").join(repository).join("_manifests/tags");
+    let names = std::fs::read_dir(place).into_iter().flatten();
+    names.map(|name| name.unwrap().file_name().into_string().unwrap()).collect()
+}
+
 #[test]
 fn layers_are_sent_while_later_steps_run() {
     for user in BOTH {
         let registry = Registry::start();
-        // The port is free until the listener below takes it again; until then the step is refused and asks once more.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let ask = format!(
-            "i=0; until wget -q -O /dev/null http://127.0.0.1:{port}/; do i=$((i+1)); [ $i -lt 600 ]; sleep 0.1; done"
-        );
-        let project = with_base(user, &format!("RUN echo first > /first\nRUN set -e; {ask}\n"));
         let name = format!("{}/early:1", registry.host);
-        let mut args = busybox().to_vec();
-        let context = project.context();
-        args.extend(["-t", &name, "--push", context.to_str().unwrap()]);
-        let mut build = project.rbuild_command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let deadline = Instant::now() + PATIENCE;
-        while layers(&registry, "early") < 3 {
-            assert!(Instant::now() < deadline, "{} layers came before the last step ended", layers(&registry, "early"));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        assert!(build.try_wait().unwrap().is_none(), "the last step waits for this test");
-        let manifests = registry.directory().join("data/docker/registry/v2/repositories/early/_manifests/tags");
-        assert!(!Path::new(&manifests).exists(), "no name before all is there");
-        answer(&TcpListener::bind(("127.0.0.1", port)).unwrap());
-        assert!(build.wait().unwrap().success());
-        assert!(manifests.join("1").exists());
+        let steps = "RUN echo first > /first\n";
+        sent_while_a_step_waits(user, &registry, steps, &["-t", &name, "--push"], ("early", 3));
+        assert_eq!(tags(&registry, "early"), ["1"]);
     }
+}
+
+/// Steps of two stages; the last one is the second stage's, and needs the first.
+const STAGES: &str =
+    "FROM base AS one\nRUN echo first > /first\nRUN echo second > /second\nFROM base\nCOPY --from=one /first /copy\n";
+
+#[test]
+fn layers_of_a_cache_are_sent_while_later_steps_run() {
+    for user in BOTH {
+        let registry = Registry::start();
+        let cache = format!("type=registry,ref={}/cache:c,mode=max", registry.host);
+        // Those of the base, of the two steps and of the copy.
+        sent_while_a_step_waits(user, &registry, STAGES, &["--cache-to", &cache], ("cache", 5));
+        assert_eq!(tags(&registry, "cache"), ["c"]);
+    }
+}
+
+#[test]
+fn what_an_image_of_the_registry_gets_is_linked_into_the_cache_and_not_sent_twice() {
+    let registry = Registry::with_access_log();
+    let cache = format!("type=registry,ref={}/cache:c,mode=max", registry.host);
+    let name = format!("{}/app:1", registry.host);
+    // The base's two and the copy go into the image; only the two steps of the first stage are the cache's alone.
+    let more = ["-t", &name, "--push", "--cache-to", &cache];
+    sent_while_a_step_waits(User::Root, &registry, STAGES, &more, ("cache", 2));
+    assert_eq!(layers(&registry, "app"), 5, "with the last step and the configuration");
+    let sent = registry.requests().iter().filter(|line| line.contains("PUT /v2/cache/blobs/uploads/")).count();
+    assert_eq!(sent, 3, "two layers and the configuration");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cache_whose_registry_refuses_layers_early_breaks_no_build() {
+    let server = FakeRegistry::start(|asked| match asked.line.split(' ').next().unwrap() {
+        "POST" => Answer::new(403, r#"{"errors":[{"code":"DENIED","message":"no"}]}"#),
+        _ => Answer::new(404, ""),
+    })
+    .await;
+    let cache = format!("type=registry,ref={}/team/cache:c,mode=max", server.host);
+    let build = move || {
+        let project = with_base(User::Rootless, "RUN echo first > /first\n");
+        project.build(&[&busybox()[..], &["--cache-to", &cache]].concat())
+    };
+    let output = tokio::task::spawn_blocking(build).await.unwrap();
+    let _ = output.success().says("the cache was not exported");
 }
 
 #[test]

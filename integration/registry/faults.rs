@@ -1,6 +1,8 @@
 //! A bad network between the client and docker-registry: what is pulled and pushed is whole in the end, or it is an error in bounded
 //! time and nothing is there.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::support::fault_proxy::{Fault, FaultProxy, kind};
 
@@ -174,6 +176,30 @@ async fn refusals_without_end_are_told_and_nothing_is_pushed() {
         assert!(matches!(there, RegistryError::NotFound { .. }), "{there:?}");
         assert!(!direct.has_blob(&reference(&registry.host, "endless"), &layer(&noise(1000))).await.expect("asked"));
     }
+}
+
+#[tokio::test]
+async fn the_patience_with_a_registry_that_is_down_is_spent_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let name = reference(&listener.local_addr().unwrap().to_string(), "a:1");
+    let (calls, counted) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counting = Arc::clone(&calls);
+    let server = tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            counting.fetch_add(1, Ordering::Relaxed);
+            drop(connection);
+        }
+    });
+    let client = client(Account::Anonymous);
+    let mut made = Vec::new();
+    for _ in 0..3 {
+        let error = in_time(client.manifest(&name)).await.expect_err("nobody answers");
+        assert!(matches!(error, RegistryError::Unreachable { .. }), "{error:?}");
+        let so_far = calls.load(Ordering::Relaxed);
+        made.push(so_far - counted.swap(so_far, Ordering::Relaxed));
+    }
+    assert_eq!(made, [usize::try_from(patience().attempts).unwrap(), 1, 1]);
+    server.abort();
 }
 
 #[tokio::test]

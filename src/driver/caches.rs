@@ -12,6 +12,7 @@ use super::blobs::BuildBlobs;
 use super::held::{Extent, Held, Others};
 use super::packer::{Packer, Packing};
 use super::steps::{Shown, Step};
+use super::uploader::Whom;
 use super::{Build, Setup};
 use crate::diag::{Diagnostic, Kind};
 use crate::digest::Digest;
@@ -373,6 +374,7 @@ impl Caches<'_> {
     }
 
     async fn push(&self, image: Arc<Image>, reference: &Reference) -> Result<(), Diagnostic> {
+        self.packer.uploader().settle(Whom::Cache).await;
         let client = Arc::clone(&self.build.stations.client);
         let pusher = Pusher { client, blobs: self.readable(), observer: Arc::new(|_| ()) };
         let pushed = pusher.push(&image, std::slice::from_ref(reference), Naming::Tags).await;

@@ -161,7 +161,7 @@ async fn run(
     outputs::check_platforms(&build.setup, &lowered)?;
     let Stations { client, store, snapshots, .. } = &*build.stations;
     build.warn_of_copies();
-    let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup.exports);
+    let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup);
     let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
     let ahead = (build.wanted(&lowered), outputs::packings(&build.setup));
     let packer = Packer::new(Arc::clone(snapshots), ahead, bases, uploader);
@@ -570,7 +570,7 @@ impl Build {
             true => steps(),
             false => BTreeSet::new(),
         };
-        Wanted { packed, pushed: if images { steps() } else { BTreeSet::new() } }
+        Wanted { packed, of_results: steps() }
     }
 
     /// Solves all platforms in one graph; the records are there even if a step failed.

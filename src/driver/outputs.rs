@@ -14,6 +14,7 @@ use super::caches::{self, Caches};
 use super::held::Extent;
 use super::packer::{Packer, Packing};
 use super::steps::{Shown, Step};
+use super::uploader::Whom;
 use super::{Build, Outcome, Setup};
 use crate::diag::{Diagnostic, Kind};
 use crate::digest::Digest;
@@ -419,7 +420,7 @@ impl Exporter<'_> {
         let names = &target.image.names;
         // What was sent ahead is part of it.
         step.status(LAYERS, SystemTime::now(), None);
-        self.packer.uploader().settle().await;
+        self.packer.uploader().settle(Whom::Image).await;
         pusher.push(&image, names, naming).await.map_err(|error| Diagnostic::from_error(&error))
     }
 

@@ -69,8 +69,8 @@ impl Packing {
 pub(super) struct Wanted {
     /// Those that an output or a cache needs.
     pub(super) packed: BTreeSet<Digest>,
-    /// Those that the outputs' registries get.
-    pub(super) pushed: BTreeSet<Digest>,
+    /// Those of the results, which an image holds.
+    pub(super) of_results: BTreeSet<Digest>,
 }
 
 /// Packs layers.
@@ -86,8 +86,8 @@ struct Shared {
     runtime: Handle,
     slots: Semaphore,
     cells: Mutex<BTreeMap<(LayerId, Packing), Cell>>,
-    /// Layers that steps of this build made, which no registry can have yet.
-    fresh: Mutex<BTreeSet<LayerId>>,
+    /// Layers that steps of this build made, which no registry can have yet, and whether they are those of a result.
+    fresh: Mutex<BTreeMap<LayerId, bool>>,
 }
 
 impl fmt::Debug for Packer {
@@ -97,7 +97,7 @@ impl fmt::Debug for Packer {
 }
 
 impl Packer {
-    /// Makes a packer that packs what is wanted, in all `packings`, as soon as it is there, and hands what is pushed to `uploader`.
+    /// Makes a packer that packs what is wanted, in all `packings`, as soon as it is there, and hands what is new to `uploader`.
     pub(super) fn new(
         snapshots: Arc<Snapshots>,
         (wanted, packings): (Wanted, BTreeSet<Packing>),
@@ -145,7 +145,12 @@ impl Packer {
     }
 
     fn is_fresh(&self, layer: LayerId) -> bool {
-        self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).contains(&layer)
+        self.is_of_result(layer).is_some()
+    }
+
+    /// Returns whether a new layer is that of a result; none if it is not new.
+    fn is_of_result(&self, layer: LayerId) -> Option<bool> {
+        self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).get(&layer).copied()
     }
 
     async fn make(&self, layer: LayerId, packing: Packing) -> Result<BlobInfo, Diagnostic> {
@@ -153,8 +158,8 @@ impl Packer {
         let options = packing.options();
         let Some(pulled) = self.pulled(layer).await? else {
             let blob = self.on_a_thread(layer, move |snapshots| snapshots.pack(layer, options)).await?;
-            if self.is_fresh(layer) {
-                self.0.uploader.send(&blob, packing);
+            if let Some(is_of_result) = self.is_of_result(layer) {
+                self.0.uploader.send(&blob, packing, is_of_result);
             }
             return Ok(blob);
         };
@@ -233,12 +238,11 @@ fn lost(blob: &Digest) -> Diagnostic {
 
 impl LayerObserver for Packer {
     fn layer(&self, vertex: &Digest, layer: LayerId) {
-        if self.0.wanted.pushed.contains(vertex) {
-            self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(layer);
-        }
-        if !self.0.wanted.packed.contains(vertex) {
+        let Wanted { packed, of_results } = &self.0.wanted;
+        if !packed.contains(vertex) {
             return;
         }
+        self.0.fresh.lock().unwrap_or_else(PoisonError::into_inner).insert(layer, of_results.contains(vertex));
         for packing in self.0.packings.clone() {
             let packer = self.clone();
             self.0.runtime.spawn(async move {

@@ -1,8 +1,9 @@
 //! Sends the blobs of new layers to the registries they are for while later steps still run.
 //!
-//! In: blobs as they are packed. Out: the same in the repositories that the outputs name, best effort: the push at the end finds
-//! them there, and sends and reports what is missing. After a first failure nothing more is tried here. A build that fails
-//! leaves blobs that no manifest names, which registries collect.
+//! In: blobs as they are packed. Out: the same in the repositories that the outputs and caches name, best effort: the push at the end
+//! finds them there, and sends and reports what is missing. After a first failure nothing more is tried in that repository. A
+//! build that fails leaves blobs that no manifest names, which registries collect. Invariant: what only a cache wants never takes all
+//! places that there are for transfers to a registry, so that an image need not wait for it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,8 +11,10 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
+use super::Setup;
 use super::packer::Packing;
 use crate::digest::Digest;
 use crate::export::push::Pusher;
@@ -19,7 +22,11 @@ use crate::export::{Blobs, ExportSpec};
 use crate::image::{Descriptor, Reference};
 use crate::layer::BlobInfo;
 use crate::registry::Client;
+use crate::remotecache::{Mode, spec};
 use crate::store::Store;
+
+/// Uploads to caches at once, fewer than a registry is asked to take.
+const CACHES_AT_ONCE: usize = 2;
 
 /// Uploads ahead of the push.
 #[derive(Clone)]
@@ -27,9 +34,28 @@ pub(super) struct Uploader(Arc<Shared>);
 
 struct Shared {
     pusher: Pusher,
-    places: BTreeMap<Packing, Vec<Reference>>,
+    places: BTreeMap<Packing, Vec<Arc<Place>>>,
+    for_caches: Semaphore,
+    running: Mutex<Vec<(Arc<Place>, JoinHandle<()>)>>,
+}
+
+/// A repository that gets layers.
+#[derive(Debug)]
+struct Place {
+    repository: Reference,
+    whom: Whom,
+    /// Whether that is more than the layers of results.
+    takes_all: bool,
     given_up: AtomicBool,
-    running: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// For whom layers are sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whom {
+    /// An image.
+    Image,
+    /// A cache.
+    Cache,
 }
 
 impl fmt::Debug for Uploader {
@@ -51,52 +77,96 @@ impl Blobs for Packed {
 }
 
 impl Uploader {
-    /// Makes an uploader to the repositories that `exports` push to.
-    pub(super) fn new(client: Arc<Client>, store: Arc<Store>, exports: &[ExportSpec]) -> Self {
-        let bare = |name: &Reference| Reference { tag: None, digest: None, ..name.clone() };
-        let mut by_name: BTreeMap<Packing, BTreeMap<String, Reference>> = BTreeMap::new();
-        for export in exports {
-            if let ExportSpec::Image(target) = export
-                && target.push
-            {
-                let packing = Packing::from(target.image.options.compression).of_new();
-                let places = target.image.names.iter().map(|name| (name.name(), bare(name)));
-                by_name.entry(packing).or_default().extend(places);
-            }
-        }
+    /// Makes an uploader to the repositories that images and caches are pushed to.
+    pub(super) fn new(client: Arc<Client>, store: Arc<Store>, setup: &Setup) -> Self {
         let pusher = Pusher { client, blobs: Arc::new(Packed(store)), observer: Arc::new(|_| ()) };
-        let places = by_name.into_iter().map(|(packing, places)| (packing, places.into_values().collect())).collect();
-        Self(Arc::new(Shared { pusher, places, given_up: AtomicBool::new(false), running: Mutex::default() }))
+        let for_caches = Semaphore::new(CACHES_AT_ONCE);
+        Self(Arc::new(Shared { pusher, places: places(setup), for_caches, running: Mutex::default() }))
     }
 
     /// Starts to send a blob of a new layer to every repository that wants it so.
-    pub(super) fn send(&self, blob: &BlobInfo, packing: Packing) {
-        if !self.0.places.contains_key(&packing) || self.0.given_up.load(Ordering::Relaxed) {
-            return;
-        }
+    pub(super) fn send(&self, blob: &BlobInfo, packing: Packing, is_of_result: bool) {
+        let places = self.0.places.get(&packing).into_iter().flatten();
+        let places: Vec<&Arc<Place>> = places.filter(|place| place.takes(is_of_result)).collect();
         let layer = Descriptor::new(blob.compression.oci_layer(), blob.digest.clone(), blob.size);
-        let shared = Arc::clone(&self.0);
-        let task = tokio::spawn(async move {
-            for place in shared.places.get(&packing).into_iter().flatten() {
-                if let Err(error) = shared.pusher.new_layer(place, &layer).await {
-                    shared.given_up.store(true, Ordering::Relaxed);
-                    tracing::debug!("no uploads ahead of the push: {}", crate::diag::chain(&error));
-                    return;
-                }
+        for place in &places {
+            // What goes into an image of the same registry is linked from there.
+            let is_linked = |other: &&Arc<Place>| {
+                other.whom == Whom::Image && other.repository.registry == place.repository.registry
+            };
+            if place.whom == Whom::Image || !places.iter().any(is_linked) {
+                self.start(Arc::clone(place), layer.clone());
             }
-        });
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        }
     }
 
-    /// Waits for what is under way, so that the push sends nothing twice; leaves it be once something failed.
-    pub(super) async fn settle(&self) {
-        let running = std::mem::take(&mut *self.0.running.lock().unwrap_or_else(PoisonError::into_inner));
-        for task in running {
-            if self.0.given_up.load(Ordering::Relaxed) {
+    fn start(&self, place: Arc<Place>, layer: Descriptor) {
+        let task = tokio::spawn(Arc::clone(&self.0).upload(Arc::clone(&place), layer));
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner).push((place, task));
+    }
+
+    /// Waits for what is under way, so that the push sends nothing twice; leaves it be where something failed.
+    pub(super) async fn settle(&self, whom: Whom) {
+        for (place, task) in self.0.take_running(whom) {
+            if place.given_up.load(Ordering::Relaxed) {
                 task.abort();
             }
             // A task that was aborted or panicked has sent nothing that the push would miss.
             let _ = task.await;
         }
     }
+}
+
+impl Shared {
+    async fn upload(self: Arc<Self>, place: Arc<Place>, layer: Descriptor) {
+        let _turn = match place.whom {
+            Whom::Image => None,
+            Whom::Cache => self.for_caches.acquire().await.ok(),
+        };
+        if place.given_up.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = self.pusher.new_layer(&place.repository, &layer).await {
+            place.given_up.store(true, Ordering::Relaxed);
+            tracing::debug!("no uploads ahead of the push: {}", crate::diag::chain(&error));
+        }
+    }
+
+    fn take_running(&self, whom: Whom) -> Vec<(Arc<Place>, JoinHandle<()>)> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let (taken, left) = std::mem::take(&mut *running).into_iter().partition(|(place, _)| place.whom == whom);
+        *running = left;
+        taken
+    }
+}
+
+impl Place {
+    fn takes(&self, is_of_result: bool) -> bool {
+        (is_of_result || self.takes_all) && !self.given_up.load(Ordering::Relaxed)
+    }
+}
+
+/// Lists the repositories that get layers, by the form they get them in, each once.
+fn places(setup: &Setup) -> BTreeMap<Packing, Vec<Arc<Place>>> {
+    let mut by_name: BTreeMap<Packing, BTreeMap<String, Place>> = BTreeMap::new();
+    let mut add = |packing: Packing, name: &Reference, whom, takes_all| {
+        let repository = Reference { tag: None, digest: None, ..name.clone() };
+        let place = Place { repository, whom, takes_all, given_up: AtomicBool::new(false) };
+        by_name.entry(packing.of_new()).or_default().entry(name.name()).or_insert(place).takes_all |= takes_all;
+    };
+    for export in &setup.exports {
+        if let ExportSpec::Image(target) = export
+            && target.push
+        {
+            let packing = Packing::from(target.image.options.compression);
+            target.image.names.iter().for_each(|name| add(packing, name, Whom::Image, false));
+        }
+    }
+    for cache in &setup.caches_to {
+        if let spec::Store::Registry { reference, .. } = &cache.store {
+            add(cache.layers.into(), reference, Whom::Cache, cache.mode == Mode::Max);
+        }
+    }
+    let places = |by_name: BTreeMap<String, Place>| by_name.into_values().map(Arc::new).collect();
+    by_name.into_iter().map(|(packing, by_name)| (packing, places(by_name))).collect()
 }

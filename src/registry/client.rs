@@ -74,6 +74,18 @@ pub struct Patience {
     pub slowest: u64,
 }
 
+impl Patience {
+    /// Returns how long to wait after that attempt failed, counted from 1.
+    pub(crate) fn wait_after(&self, attempt: u32) -> Duration {
+        self.backoff.saturating_mul(1 << (attempt - 1).min(6)).min(self.longest_wait)
+    }
+
+    /// Returns how long a request waits in all before it gives a registry up that refuses each attempt at once.
+    pub(crate) fn of_a_request(&self) -> Duration {
+        (1..self.attempts).map(|attempt| self.wait_after(attempt)).sum()
+    }
+}
+
 impl Default for Patience {
     fn default() -> Self {
         Self {

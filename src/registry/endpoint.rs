@@ -15,6 +15,7 @@ use super::client::{ClientOptions, HostOptions, Patience, Proxies};
 use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::limits::Limits;
+use super::outage::Outage;
 use super::trust::{self, Material, SystemRoots, Trust};
 use super::url::{Origin, RedactedUrl, literal_address};
 use crate::digest::Digest;
@@ -52,6 +53,7 @@ pub(crate) struct Endpoint {
     pub(crate) credentials: Arc<dyn Credentials>,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) limits: Limits,
+    pub(crate) outage: Outage,
     /// Its authorities and our certificates for it.
     pub(crate) material: Material,
     /// The challenge the registry gave last, so that later requests need not be refused first.
@@ -105,6 +107,7 @@ impl Endpoint {
             credentials: Arc::clone(&options.credentials),
             tokens: Arc::clone(&shared.tokens),
             limits: Limits::new(options.blobs_at_once),
+            outage: Outage::default(),
             material,
             challenge: Mutex::default(),
             accounts: Accounts::default(),

@@ -41,6 +41,7 @@ mod limits;
 mod log;
 mod mirror;
 mod once;
+mod outage;
 mod plan;
 mod precheck;
 mod push;

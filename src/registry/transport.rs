@@ -95,7 +95,10 @@ impl Endpoint {
         loop {
             let result = self.authorized(call).await;
             let wait = match &result {
-                Ok(response) => self.wait_after(response, attempt),
+                Ok(response) => {
+                    self.outage.ended();
+                    self.wait_after(response, attempt)
+                }
                 Err(error) => self.wait_after_error(error, attempt),
             };
             match wait {
@@ -116,7 +119,7 @@ impl Endpoint {
     }
 
     pub(crate) fn backoff(&self, attempt: u32) -> Duration {
-        self.patience.backoff.saturating_mul(1 << (attempt - 1).min(6)).min(self.patience.longest_wait)
+        self.patience.wait_after(attempt)
     }
 
     /// Returns how long to wait before trying again what failed so, or none if that is no use.
@@ -126,6 +129,7 @@ impl Endpoint {
                 Some(Duration::from_secs(*seconds)).filter(|wait| *wait <= self.patience.longest_wait)
             }
             RegistryError::RateLimited { window, .. } => window.is_empty().then(|| self.backoff(attempt)),
+            RegistryError::Unreachable { .. } if self.outage.goes_on(self.patience.of_a_request()) => None,
             error => error.is_transient().then(|| self.backoff(attempt)),
         }
     }
