@@ -54,7 +54,9 @@ impl Whole {
         let (name, other) = (format!("{}/app:1", self.registry.host), self.project.home().join("other"));
         let dest = self.project.home().join("copied");
         let other = format!("other={}", text(&other));
-        ["-t", &name, "--build-context", &other, "--push", "-o", text(&dest)].map(str::to_owned).to_vec()
+        let cache = format!("type=local,mode=max,dest={}", self.project.home().join("cache").display());
+        let args = ["-t", &name, "--build-context", &other, "--push", "-o", text(&dest), "--cache-to", &cache];
+        args.map(str::to_owned).to_vec()
     }
 
     /// Steps and, below each, its parts with how much they moved; `*` stands for a digest.
@@ -86,6 +88,16 @@ impl Whole {
                 ],
             ),
             step("exporting to client directory", &["copying files"]),
+            step(
+                "exporting cache to client directory",
+                &[
+                    "preparing build cache for export",
+                    "sending cache export",
+                    "writing layer *",
+                    "writing config *",
+                    "writing cache image manifest *",
+                ],
+            ),
         ]
     }
 }
