@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use super::with_base;
+use super::{tool, with_base};
 use crate::support::build::{BOTH, Output, Project, User, busybox, run};
 use crate::support::fake_registry::{Answer, FakeRegistry};
 use crate::support::fault_proxy::{Fault, FaultProxy, kind};
@@ -118,6 +118,46 @@ async fn a_cache_whose_registry_refuses_layers_early_breaks_no_build() {
     };
     let output = tokio::task::spawn_blocking(build).await.unwrap();
     let _ = output.success().says("the cache was not exported");
+}
+
+/// A step whose layer is large and does not compress.
+const LARGE: &str = "RUN head -c 40m /dev/urandom > /large\n";
+
+#[test]
+fn a_large_layer_is_sent_while_it_is_packed() {
+    for user in BOTH {
+        let registry = Registry::with_access_log();
+        let project = with_base(user, LARGE);
+        let name = format!("{}/app:1", registry.host);
+        let _ = project.build(&[&busybox()[..], &["-t", &name, "--push"]].concat()).success();
+        let sent = |method: &str| {
+            registry.requests().iter().filter(|r| r.contains(&format!("{method} /v2/app/blobs/uploads/"))).count()
+        };
+        assert_eq!((sent("PATCH"), sent("PUT")), (1, 4), "{:#?}", registry.requests());
+        // Reads all layers and compares their digests.
+        let target = format!("dir:{}", project.home().join("image").display());
+        let _ = tool("skopeo", &["copy", "--quiet", "--src-tls-verify=false", &format!("docker://{name}"), &target]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_sent_while_it_was_packed_is_sent_when_it_is_whole() {
+    let registry = Registry::start();
+    let rule = |line: &str, count: usize| match (kind(line).as_str(), count) {
+        ("PATCH upload", 0) => Fault::CutRequest(1 << 20),
+        _ => Fault::Pass,
+    };
+    let proxy = FaultProxy::start(&registry.host, rule).await;
+    let name = format!("{}/app:1", proxy.host);
+    let build = move || with_base(User::Rootless, LARGE).build(&[&busybox()[..], &["-t", &name, "--push"]].concat());
+    let _ = tokio::task::spawn_blocking(build).await.unwrap().success();
+    assert_eq!(proxy.of_kind("PATCH upload").len(), 1);
+    let target = tempfile::tempdir().unwrap();
+    let copied = format!("dir:{}", target.path().join("image").display());
+    let _ = tool(
+        "skopeo",
+        &["copy", "--quiet", "--src-tls-verify=false", &format!("docker://{}/app:1", registry.host), &copied],
+    );
 }
 
 #[test]

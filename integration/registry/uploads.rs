@@ -257,3 +257,118 @@ async fn layers_are_asked_for_before_the_first_is_sent() {
     let first: Vec<&str> = methods.split(' ').take(20).collect();
     assert_eq!(first, ["HEAD"; 20], "{methods}");
 }
+
+/// A blob that is made piece by piece: what has come of it is read from the start by each reader.
+struct Made {
+    pieces: tokio::sync::watch::Sender<usize>,
+    became: tokio::sync::oneshot::Sender<Option<Descriptor>>,
+}
+
+/// Begins to push a blob whose pieces, of 64 KiB, come when the test says so.
+fn growing(host: &str, content: &Bytes) -> (Made, tokio::task::JoinHandle<Result<bool, RegistryError>>) {
+    let (pieces, seen) = tokio::sync::watch::channel(0);
+    let (became, ended) = tokio::sync::oneshot::channel();
+    let (name, content) = (reference(host, "a"), content.clone());
+    let open = move || -> BoxFuture<'static, std::io::Result<ByteReader>> {
+        let state = (seen.clone(), content.clone(), 0);
+        let stream = futures_util::stream::unfold(state, |(mut seen, content, at)| async move {
+            let end = seen.wait_for(|pieces| pieces << 16 > at || at >= content.len()).await.map(|p| *p << 16);
+            let end = end.ok()?.min(content.len());
+            (end > at).then(|| (Ok::<_, std::io::Error>(content.slice(at..end)), (seen, content, end)))
+        });
+        Box::pin(async move { Ok(Box::pin(tokio_util::io::StreamReader::new(stream)) as ByteReader) })
+    };
+    let task = tokio::spawn(async move {
+        let became = Box::pin(async move { ended.await.ok().flatten() });
+        let push = client(Account::Anonymous);
+        let push = push.push_growing(&name, &open, became);
+        tokio::time::timeout(Duration::from_secs(60), push).await.expect("nothing hangs")
+    });
+    (Made { pieces, became }, task)
+}
+
+impl Made {
+    fn all(self, content: &Bytes) {
+        self.pieces.send_replace(content.len());
+        self.became.send(Some(layer(content))).expect("it is waited for");
+        // The readers look at it once more.
+        self.pieces.send_replace(content.len() + 1);
+    }
+}
+
+async fn until(what: impl Fn() -> bool) {
+    for _ in 0..3_000 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it does not come to that");
+}
+
+#[tokio::test]
+async fn a_blob_is_sent_while_it_is_made() {
+    let registry = Registry::start();
+    let proxy = FaultProxy::start(&registry.host, |_, _| Fault::Pass).await;
+    let content = noise(3 << 20);
+    let (made, push) = growing(&proxy.host, &content);
+    made.pieces.send_replace(2);
+    until(|| !proxy.of_kind("PATCH upload").is_empty()).await;
+    assert!(proxy.of_kind("PUT upload").is_empty() && !push.is_finished());
+    made.all(&content);
+    assert!(push.await.unwrap().expect("pushed"));
+    let direct = client(Account::Anonymous);
+    let there = fetch(&direct, &reference(&registry.host, "a"), &layer(&content)).await.expect("fetched");
+    assert!(there == content);
+}
+
+#[tokio::test]
+async fn a_blob_that_turns_out_to_be_there_is_not_sent_to_its_end() {
+    let registry = Registry::start();
+    let content = noise(3 << 20);
+    push(&registry.host, &content, &[]).await.expect("pushed");
+    let proxy = FaultProxy::start(&registry.host, |_, _| Fault::Pass).await;
+    let (made, push) = growing(&proxy.host, &content);
+    made.pieces.send_replace(2);
+    until(|| !proxy.of_kind("PATCH upload").is_empty()).await;
+    // The rest never comes: only that it is there can end this.
+    made.became.send(Some(layer(&content))).expect("it is waited for");
+    assert!(push.await.unwrap().expect("there"));
+    assert_eq!(proxy.of_kind("DELETE upload").len(), 1);
+    assert!(proxy.of_kind("PUT upload").is_empty());
+}
+
+#[tokio::test]
+async fn a_blob_that_is_given_up_leaves_nothing() {
+    let registry = Registry::start();
+    let proxy = FaultProxy::start(&registry.host, |_, _| Fault::Pass).await;
+    let (made, push) = growing(&proxy.host, &noise(3 << 20));
+    made.pieces.send_replace(2);
+    until(|| !proxy.of_kind("PATCH upload").is_empty()).await;
+    made.became.send(None).expect("it is waited for");
+    assert!(!push.await.unwrap().expect("no fault"));
+    assert_eq!(proxy.of_kind("DELETE upload").len(), 1);
+}
+
+#[tokio::test]
+async fn a_blob_that_cannot_be_sent_while_it_is_made_is_an_error_and_not_stored() {
+    let registry = Registry::start();
+    let content = noise(3 << 20);
+    for fault in [
+        Fault::CutRequest(100_000),
+        Fault::LoseResponse,
+        Fault::Answer(404, String::new()),
+        Fault::Answer(500, String::new()),
+    ] {
+        let at = fault.clone();
+        let rule = move |line: &str, _: usize| if kind(line) == "PATCH upload" { at.clone() } else { Fault::Pass };
+        let proxy = FaultProxy::start(&registry.host, rule).await;
+        let (made, push) = growing(&proxy.host, &content);
+        made.all(&content);
+        push.await.unwrap().expect_err("it was not sent");
+        assert!(proxy.of_kind("PUT upload").is_empty(), "{fault:?}");
+        let direct = client(Account::Anonymous);
+        let there = direct.has_blob(&reference(&registry.host, "a"), &layer(&content)).await;
+        assert!(!there.expect("asked"), "{fault:?}");
+    }
+}

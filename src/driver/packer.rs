@@ -49,6 +49,11 @@ impl Packing {
         Self { kind, level, force }
     }
 
+    /// Returns what new layers are compressed with.
+    pub(super) fn compression(self) -> Compression {
+        self.kind
+    }
+
     fn options(self) -> PackOptions {
         PackOptions { level: Some(self.level), ..PackOptions::new(self.kind) }
     }
@@ -157,11 +162,7 @@ impl Packer {
         let _slot = self.0.slots.acquire().await;
         let options = packing.options();
         let Some(pulled) = self.pulled(layer).await? else {
-            let blob = self.on_a_thread(layer, move |snapshots| snapshots.pack(layer, options)).await?;
-            if let Some(is_of_result) = self.is_of_result(layer) {
-                self.0.uploader.send(&blob, packing, is_of_result);
-            }
-            return Ok(blob);
+            return self.make_new(layer, packing, options).await;
         };
         if !packing.force || pulled.compression == packing.kind {
             return Ok(pulled);
@@ -175,6 +176,22 @@ impl Packer {
                 None => Err(error),
             },
         }
+    }
+
+    async fn make_new(&self, layer: LayerId, packing: Packing, options: PackOptions) -> Result<BlobInfo, Diagnostic> {
+        let Some(is_of_result) = self.is_of_result(layer) else {
+            return self.on_a_thread(layer, move |snapshots| snapshots.pack(layer, options)).await;
+        };
+        let (uploader, stream) = (self.0.uploader.clone(), Arc::new(Mutex::new(None)));
+        let streaming = Arc::clone(&stream);
+        let follow = move |blob| {
+            *streaming.lock().unwrap_or_else(PoisonError::into_inner) = uploader.follow(blob, packing, is_of_result);
+        };
+        let pack = move |snapshots: &Snapshots| snapshots.pack_followed(layer, options, Some(&follow));
+        let blob = self.on_a_thread(layer, pack).await?;
+        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0.uploader.send(&blob, packing, is_of_result, stream);
+        Ok(blob)
     }
 
     /// Returns the blob that a layer was pulled as, fetched again if it is gone; none of a layer that was made here.

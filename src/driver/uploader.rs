@@ -19,14 +19,18 @@ use super::packer::Packing;
 use crate::digest::Digest;
 use crate::export::push::Pusher;
 use crate::export::{Blobs, ExportSpec};
+use crate::image::media::Compression;
 use crate::image::{Descriptor, Reference};
 use crate::layer::BlobInfo;
 use crate::registry::Client;
 use crate::remotecache::{Mode, spec};
-use crate::store::Store;
+use crate::store::{Follower, Store};
 
 /// Uploads to caches at once, fewer than a registry is asked to take.
 const CACHES_AT_ONCE: usize = 2;
+
+/// Blobs up to this size are sent once they are whole: to ask for one before costs less than to send it in vain.
+const LARGE: u64 = 8 << 20;
 
 /// Uploads ahead of the push.
 #[derive(Clone)]
@@ -47,6 +51,13 @@ struct Place {
     /// Whether that is more than the layers of results.
     takes_all: bool,
     given_up: AtomicBool,
+}
+
+/// A layer that is sent while it is made.
+#[derive(Debug)]
+pub(super) struct Stream {
+    place: Arc<Place>,
+    task: JoinHandle<()>,
 }
 
 /// For whom layers are sent.
@@ -84,24 +95,49 @@ impl Uploader {
         Self(Arc::new(Shared { pusher, places: places(setup), for_caches, running: Mutex::default() }))
     }
 
-    /// Starts to send a blob of a new layer to every repository that wants it so.
-    pub(super) fn send(&self, blob: &BlobInfo, packing: Packing, is_of_result: bool) {
+    /// Starts to send a blob that is being made to the first repository whose image will have it, once it has grown large.
+    pub(super) fn follow(&self, blob: Follower, packing: Packing, is_of_result: bool) -> Option<Stream> {
+        let places = self.0.places.get(&packing).into_iter().flatten();
+        let place =
+            places.filter(|place| place.whom == Whom::Image && place.takes(is_of_result)).map(Arc::clone).next()?;
+        let task = tokio::spawn(Arc::clone(&self.0).stream(Arc::clone(&place), blob, packing.compression()));
+        Some(Stream { place, task })
+    }
+
+    /// Starts to send a blob of a new layer to every repository that wants it so; `stream` is what was begun for it while it was
+    /// made.
+    pub(super) fn send(&self, blob: &BlobInfo, packing: Packing, is_of_result: bool, stream: Option<Stream>) {
         let places = self.0.places.get(&packing).into_iter().flatten();
         let places: Vec<&Arc<Place>> = places.filter(|place| place.takes(is_of_result)).collect();
         let layer = Descriptor::new(blob.compression.oci_layer(), blob.digest.clone(), blob.size);
+        let (mut streamed, mut stream) = match stream {
+            Some(Stream { place, task }) => (Some(place), Some(task)),
+            None => (None, None),
+        };
         for place in &places {
             // What goes into an image of the same registry is linked from there.
             let is_linked = |other: &&Arc<Place>| {
                 other.whom == Whom::Image && other.repository.registry == place.repository.registry
             };
             if place.whom == Whom::Image || !places.iter().any(is_linked) {
-                self.start(Arc::clone(place), layer.clone());
+                let before = streamed.take_if(|streamed| Arc::ptr_eq(streamed, place)).and_then(|_| stream.take());
+                self.start(Arc::clone(place), layer.clone(), before);
             }
         }
     }
 
-    fn start(&self, place: Arc<Place>, layer: Descriptor) {
-        let task = tokio::spawn(Arc::clone(&self.0).upload(Arc::clone(&place), layer));
+    fn start(&self, place: Arc<Place>, layer: Descriptor, before: Option<JoinHandle<()>>) {
+        let shared = Arc::clone(&self.0);
+        let task = tokio::spawn({
+            let place = Arc::clone(&place);
+            async move {
+                if let Some(before) = before {
+                    // What it did not send is sent now.
+                    let _ = before.await;
+                }
+                shared.upload(place, layer).await;
+            }
+        });
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner).push((place, task));
     }
 
@@ -129,6 +165,24 @@ impl Shared {
         if let Err(error) = self.pusher.new_layer(&place.repository, &layer).await {
             place.given_up.store(true, Ordering::Relaxed);
             tracing::debug!("no uploads ahead of the push: {}", crate::diag::chain(&error));
+        }
+    }
+
+    async fn stream(self: Arc<Self>, place: Arc<Place>, blob: Follower, compression: Compression) {
+        let growing = blob.clone();
+        let grows = tokio::task::spawn_blocking(move || growing.grows_beyond(LARGE)).await;
+        if !grows.is_ok_and(|grows| grows) || place.given_up.load(Ordering::Relaxed) {
+            return;
+        }
+        let ending = blob.clone();
+        let became = async move {
+            let (digest, size) = tokio::task::spawn_blocking(move || ending.stored()).await.ok()??;
+            Some(Descriptor::new(compression.oci_layer(), digest, size))
+        };
+        let read = move || -> Box<dyn Read + Send> { Box::new(blob.reader()) };
+        match self.pusher.growing_layer(&place.repository, read, Box::pin(became)).await {
+            Ok(is_there) => tracing::debug!(is_there, "sent a layer while it was made"),
+            Err(error) => tracing::debug!("a layer was not sent while it was made: {}", crate::diag::chain(&error)),
         }
     }
 

@@ -21,7 +21,7 @@ use super::image::Image;
 use super::{Blobs, ExportError};
 use crate::digest::Digest;
 use crate::image::{Descriptor, Reference};
-use crate::registry::{ByteReader, Client, OnSent, Pushed, Whereabouts};
+use crate::registry::{Became, ByteReader, Client, OnSent, Pushed, Whereabouts};
 
 /// Blobs worked on at once; the client bounds the transfers to one registry further.
 const PARALLEL: usize = 16;
@@ -149,6 +149,22 @@ impl Pusher {
     pub async fn new_layer(&self, place: &Reference, layer: &Descriptor) -> Result<(), ExportError> {
         let (descriptor, content) = (layer.clone(), Content::Layer(layer.clone()));
         self.blob(place, Item { descriptor, content, origins: Vec::new(), new: true }).await
+    }
+
+    /// Pushes one layer that is still being made to the repository of `place`, as far as that goes; what it becomes is not checked
+    /// but by the registry. Returns whether it is there.
+    pub async fn growing_layer(
+        &self,
+        place: &Reference,
+        read: impl Fn() -> Box<dyn Read + Send> + Send + Sync + 'static,
+        became: Became,
+    ) -> Result<bool, ExportError> {
+        let open = move || -> BoxFuture<'static, io::Result<ByteReader>> {
+            let reader = read();
+            Box::pin(async move { Ok(piped(reader)) })
+        };
+        let pushed = self.client.push_growing(place, &open, became).await;
+        pushed.map_err(|source| ExportError::Push { name: place.to_string(), source: Box::new(source) })
     }
 
     async fn blobs(&self, image: &Image, place: &Reference, done: &[Reference]) -> Result<(), ExportError> {

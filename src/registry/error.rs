@@ -211,6 +211,13 @@ pub enum RegistryError {
         #[source]
         source: io::Error,
     },
+    /// Content that is still being made cannot be read.
+    #[error("failed to read a blob while it is made")]
+    Unfinished {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// No credentials to be had though they are configured.
     #[error("failed to get credentials for {host}")]
     Credentials {

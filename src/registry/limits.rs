@@ -35,11 +35,14 @@ impl Limits {
     pub(crate) async fn place_for(&self, media_type: &str) -> Place {
         match media_type.ends_with("+json") {
             true => self.document().await,
-            false => {
-                let blob = take(&self.blobs).await;
-                Place { _blob: Some(blob), _any: take(&self.all).await }
-            }
+            false => self.blob().await,
         }
+    }
+
+    /// Waits for a place for a blob.
+    pub(crate) async fn blob(&self) -> Place {
+        let blob = take(&self.blobs).await;
+        Place { _blob: Some(blob), _any: take(&self.all).await }
     }
 
     /// Waits for a place for a document.

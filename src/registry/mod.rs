@@ -34,6 +34,7 @@ mod endpoint;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod growing;
 mod handshake;
 mod helper;
 pub mod keyring;
@@ -62,6 +63,7 @@ pub use document::{CONFIG_LIMIT, Document, DocumentError, MANIFEST_LIMIT};
 pub(crate) use endpoint::Maker;
 pub(crate) use error::reason;
 pub use error::{CredentialsError, RegistryError};
+pub use growing::Became;
 pub use precheck::Permission;
 pub use push::{ByteReader, OnSent, Open, Pushed, Whereabouts};
 pub(crate) use trust::{Material, SystemRoots, Trust};

@@ -53,8 +53,8 @@ impl Client {
     }
 }
 
-/// Ends a session that nothing was sent to. Registries end it by themselves after a while, and some let nobody else.
-async fn take_back(endpoint: &Endpoint, repository: &str, session: reqwest::Url) {
+/// Ends a session that is not to be closed. Registries end it by themselves after a while, and some let nobody else.
+pub(crate) async fn take_back(endpoint: &Endpoint, repository: &str, session: reqwest::Url) {
     let call = Call::new(Method::DELETE, session, vec![Scope::push(repository)]);
     match endpoint.send_once(&call).await {
         Ok(response) => tracing::debug!(%repository, status = %response.status(), "took the upload back"),

@@ -19,7 +19,7 @@ use super::credentials::Access;
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::transport::{self, Call, Scope, Wish};
-use super::upload::{Session, Upload};
+use super::upload::{Session, Target, Upload};
 use crate::image::{Descriptor, Reference};
 
 /// Content being read.
@@ -73,7 +73,7 @@ impl Client {
         if endpoint.has(repository, &descriptor.digest) {
             return Ok(Pushed::Existed);
         }
-        let upload = Upload { endpoint: &endpoint, repository, descriptor, open, sent };
+        let upload = Upload { to: Target { endpoint: &endpoint, repository }, descriptor, open, sent };
         let found = match whereabouts {
             Whereabouts::Nowhere if descriptor.size <= SMALL => Found::Nowhere(None),
             Whereabouts::Nowhere => look(&upload, None).await?,
@@ -121,7 +121,7 @@ enum Found {
 
 /// Looks for a blob in the repository, and links it from `other`.
 async fn look(upload: &Upload<'_>, other: Option<&Reference>) -> Result<Found, RegistryError> {
-    let Upload { endpoint, repository, descriptor, .. } = *upload;
+    let Upload { to: Target { endpoint, repository }, descriptor, .. } = *upload;
     let _place = endpoint.limits.place_for(&descriptor.media_type).await;
     match exists(endpoint, repository, descriptor, Scope::push(repository)).await {
         Ok(true) => return Ok(Found::Here(Pushed::Existed)),
@@ -140,9 +140,10 @@ async fn look(upload: &Upload<'_>, other: Option<&Reference>) -> Result<Found, R
 
 /// Tries to link the blob from another repository; being refused that is no error, it only costs the upload.
 async fn mount(upload: &Upload<'_>, from: &str) -> Result<Found, RegistryError> {
-    let path = format!("{}/blobs/uploads/?mount={}&from={from}", upload.repository, upload.descriptor.digest);
-    let scopes = vec![Scope::push(upload.repository), Scope::pull(from)];
-    let response = match upload.endpoint.send(&Call::new(Method::POST, upload.endpoint.url(&path)?, scopes)).await {
+    let path = format!("{}/blobs/uploads/?mount={}&from={from}", upload.to.repository, upload.descriptor.digest);
+    let scopes = vec![Scope::push(upload.to.repository), Scope::pull(from)];
+    let response = match upload.to.endpoint.send(&Call::new(Method::POST, upload.to.endpoint.url(&path)?, scopes)).await
+    {
         // A token server may refuse the second scope outright, and a registry not know what is asked.
         Err(error @ (RegistryError::Denied { .. } | RegistryError::Status { .. })) => {
             tracing::debug!(blob = %upload.descriptor.digest, %from, %error, "not linked");
@@ -152,7 +153,7 @@ async fn mount(upload: &Upload<'_>, from: &str) -> Result<Found, RegistryError> 
     };
     match response.status() {
         StatusCode::CREATED => Ok(Found::Here(Pushed::Mounted)),
-        StatusCode::ACCEPTED => Ok(Found::Nowhere(Some(upload.session(&response)?))),
+        StatusCode::ACCEPTED => Ok(Found::Nowhere(Some(upload.to.session(&response)?))),
         _ => Ok(Found::Nowhere(None)),
     }
 }

@@ -45,10 +45,10 @@ pub(crate) type MakeBody<'a> = &'a (dyn Fn() -> BoxFuture<'static, Result<reqwes
 pub(crate) enum Body<'a> {
     Empty,
     Bytes(Bytes),
-    /// A body of known length; `moved` counts the bytes handed to the network.
+    /// A body, of known length or not; `moved` counts the bytes handed to the network.
     Stream {
         make: MakeBody<'a>,
-        length: u64,
+        length: Option<u64>,
         moved: &'a AtomicU64,
     },
 }
@@ -231,9 +231,12 @@ impl Endpoint {
             Body::Empty => {}
             Body::Bytes(bytes) => request = request.body(bytes.clone()),
             Body::Stream { make, length, moved } => {
-                let request = request.header(header::CONTENT_LENGTH, *length).body(make().await?);
-                let upload = self.while_moving(url, *length, moved, request.send());
-                return self.within(self.transfer_limit(*length), url, upload).await?;
+                request =
+                    length.iter().fold(request, |request, length| request.header(header::CONTENT_LENGTH, *length));
+                // What takes long to be made takes long to be sent.
+                let length = length.unwrap_or(u64::MAX);
+                let upload = self.while_moving(url, length, moved, request.body(make().await?).send());
+                return self.within(self.transfer_limit(length), url, upload).await?;
             }
         }
         self.within(self.patience.idle, url, request.send()).await

@@ -37,10 +37,16 @@ use crate::image::Descriptor;
 /// Largest size of pieces that a registry may ask for.
 const LARGEST_PIECE: u64 = 128 << 20;
 
-/// One blob on its way to one repository.
-pub(crate) struct Upload<'a> {
+/// A repository that takes blobs.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) repository: &'a str,
+}
+
+/// One blob on its way to one repository.
+pub(crate) struct Upload<'a> {
+    pub(crate) to: Target<'a>,
     pub(crate) descriptor: &'a Descriptor,
     pub(crate) open: &'a Open,
     pub(crate) sent: OnSent,
@@ -49,49 +55,16 @@ pub(crate) struct Upload<'a> {
 /// Where an upload goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Session {
-    url: Url,
+    pub(crate) url: Url,
     /// Bytes the registry has.
     offset: u64,
     /// Smallest piece it takes (OCI distribution-spec 1.1, `OCI-Chunk-Min-Length`).
     least: u64,
 }
 
-impl Upload<'_> {
-    /// Sends the blob; `session` is one that was begun for it.
-    pub(crate) async fn run(&self, session: Option<Session>) -> Result<(), RegistryError> {
-        let deadline = Instant::now() + self.endpoint.transfer_limit(self.descriptor.size);
-        let (mut plan, mut session) = (Plan::new(), session);
-        loop {
-            let mut current = match session.take() {
-                Some(session) => session,
-                None => self.start().await?,
-            };
-            let Err(error) = self.attempt(&mut plan, &mut current).await else { return Ok(()) };
-            let passing = self.endpoint.wait_after_error(&error, plan.failures + 1);
-            let wait = match plan.after(&error, passing, self.endpoint.patience.attempts) {
-                Next::After(wait) if Instant::now() + wait < deadline => wait,
-                _ => return Err(error),
-            };
-            tracing::debug!(blob = %self.descriptor.digest, ?plan, %error, "upload failed, trying again");
-            tokio::time::sleep(wait).await;
-            // A cut upload cannot be told from a finished one whose answer was lost.
-            let known = exists(self.endpoint, self.repository, self.descriptor, Scope::push(self.repository)).await;
-            if known.is_ok_and(|there| there) {
-                return Ok(());
-            }
-            session = self.resumed(current, &mut plan).await;
-        }
-    }
-
-    /// Tries once; `current` becomes the session that may be taken up again.
-    async fn attempt(&self, plan: &mut Plan, current: &mut Session) -> Result<(), RegistryError> {
-        match plan.way {
-            Way::Whole => self.whole(current).await,
-            Way::Pieces => self.pieces(plan, current).await,
-        }
-    }
-
-    async fn start(&self) -> Result<Session, RegistryError> {
+impl Target<'_> {
+    /// Begins a session.
+    pub(crate) async fn start(&self) -> Result<Session, RegistryError> {
         let url = self.endpoint.url(&format!("{}/blobs/uploads/", self.repository))?;
         let response = self.endpoint.send(&Call::new(Method::POST, url, vec![Scope::push(self.repository)])).await?;
         match response.status() {
@@ -100,124 +73,14 @@ impl Upload<'_> {
         }
     }
 
-    async fn failure(&self, response: Response) -> RegistryError {
+    /// Reads out of an answer why a blob was not taken.
+    pub(crate) async fn failure(&self, response: Response) -> RegistryError {
         let wish = Wish { repository: self.repository, access: Access::Push, action: "take a blob" };
         transport::failure(self.endpoint, response, wish).await
     }
 
-    /// Sends all in one request.
-    async fn whole(&self, session: &Session) -> Result<(), RegistryError> {
-        let (moved, broken) = (Arc::new(AtomicU64::new(0)), Broken::default());
-        let make = || -> BoxFuture<'static, Result<reqwest::Body, RegistryError>> {
-            let (opening, digest) = ((self.open)(), self.descriptor.digest.clone());
-            let watch = Watch { sent: Arc::clone(&self.sent), moved: Arc::clone(&moved), broken: broken.clone() };
-            Box::pin(async move {
-                let reader = opening.await.map_err(|source| RegistryError::Content { digest, source })?;
-                Ok(watched(reader, 0, watch))
-            })
-        };
-        let body = Body::Stream { make: &make, length: self.descriptor.size, moved: &moved };
-        let answer = self.put(Method::PUT, self.finished(&session.url), body, None).await;
-        if let Some(source) = broken.take() {
-            return Err(RegistryError::Content { digest: self.descriptor.digest.clone(), source });
-        }
-        self.stored(answer?).await
-    }
-
-    /// Sends what the registry does not have yet in pieces, each to where the answer to the one before says.
-    async fn pieces(&self, plan: &mut Plan, session: &mut Session) -> Result<(), RegistryError> {
-        let content = |source| RegistryError::Content { digest: self.descriptor.digest.clone(), source };
-        let mut reader = (self.open)().await.map_err(content)?;
-        skip(&mut reader, session.offset).await.map_err(content)?;
-        while session.offset < self.descriptor.size {
-            let mut piece = Vec::new();
-            let length = plan.piece.max(session.least.min(LARGEST_PIECE));
-            (&mut reader).take(length).read_to_end(&mut piece).await.map_err(content)?;
-            if piece.is_empty() {
-                return Err(content(io::ErrorKind::UnexpectedEof.into()));
-            }
-            let end = session.offset + piece.len() as u64;
-            let response = self.piece(session, piece.into()).await?;
-            session.url = self.place(&response)?;
-            session.offset = received(response.headers()).unwrap_or(end);
-            plan.reached(session.offset);
-            if session.offset != end {
-                return Err(self.out_of_step(session.offset, end));
-            }
-            plan.taken = true;
-        }
-        let response = self.put(Method::PUT, self.finished(&session.url), Body::Empty, None).await?;
-        self.stored(response).await
-    }
-
-    fn out_of_step(&self, has: u64, sent: u64) -> RegistryError {
-        RegistryError::Status {
-            host: self.endpoint.host.clone(),
-            repository: self.repository.to_owned(),
-            action: "take a piece of a blob",
-            status: StatusCode::RANGE_NOT_SATISFIABLE.as_u16(),
-            detail: format!(": it has {has} bytes where {sent} were sent"),
-            access: Access::Push,
-            logged_in: false,
-        }
-    }
-
-    async fn piece(&self, session: &Session, piece: Bytes) -> Result<Response, RegistryError> {
-        let (start, length) = (session.offset, piece.len() as u64);
-        let moved = Arc::new(AtomicU64::new(0));
-        let make = || -> BoxFuture<'static, Result<reqwest::Body, RegistryError>> {
-            let watch = Watch { sent: Arc::clone(&self.sent), moved: Arc::clone(&moved), broken: Broken::default() };
-            let reader = io::Cursor::new(piece.clone());
-            Box::pin(async move { Ok(watched(reader, start, watch)) })
-        };
-        let body = Body::Stream { make: &make, length, moved: &moved };
-        let range = format!("{start}-{}", start + length - 1);
-        let response = self.put(Method::PATCH, session.url.clone(), body, Some(range)).await?;
-        match response.status() {
-            StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::OK | StatusCode::CREATED => Ok(response),
-            _ => Err(self.failure(response).await),
-        }
-    }
-
-    /// Asks how much of a session's content came, none where it is to be begun anew.
-    async fn resumed(&self, session: Session, plan: &mut Plan) -> Option<Session> {
-        if plan.way == Way::Whole && plan.only {
-            return None;
-        }
-        let call = Call::new(Method::GET, session.url.clone(), vec![Scope::push(self.repository)]);
-        let response = match self.endpoint.send_once(&call).await {
-            Ok(response) => response,
-            Err(error) => {
-                tracing::debug!(blob = %self.descriptor.digest, %error, "the upload cannot be taken up again");
-                return None;
-            }
-        };
-        let answered = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::ACCEPTED | StatusCode::OK);
-        let offset = received(response.headers()).filter(|offset| answered && *offset <= self.descriptor.size)?;
-        let url =
-            if response.headers().contains_key(header::LOCATION) { self.place(&response).ok()? } else { session.url };
-        plan.reached(offset);
-        if offset > 0 {
-            plan.way = Way::Pieces;
-            tracing::debug!(blob = %self.descriptor.digest, offset, "taking the upload up again");
-        }
-        Some(Session { url, offset, least: session.least })
-    }
-
-    /// Passes on that the registry has stored the blob, under the digest that is meant.
-    async fn stored(&self, response: Response) -> Result<(), RegistryError> {
-        if !matches!(response.status(), StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK) {
-            return Err(self.failure(response).await);
-        }
-        let stated = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
-        let stated: Option<Digest> = stated.and_then(|text| text.parse().ok());
-        match stated.filter(|d| d.algorithm() == self.descriptor.digest.algorithm() && *d != self.descriptor.digest) {
-            Some(actual) => Err(RegistryError::Mismatch { expected: self.descriptor.digest.clone(), actual }),
-            None => Ok(()),
-        }
-    }
-
-    async fn put(
+    /// Sends something to a session, once.
+    pub(crate) async fn put(
         &self,
         method: Method,
         url: Url,
@@ -242,7 +105,8 @@ impl Upload<'_> {
         Ok(Session { url: self.place(response)?, offset: 0, least: least.unwrap_or(0) })
     }
 
-    fn place(&self, response: &Response) -> Result<Url, RegistryError> {
+    /// Reads out of an answer where a session goes on.
+    pub(crate) fn place(&self, response: &Response) -> Result<Url, RegistryError> {
         let url = location(response.url(), response.headers())
             .ok_or_else(|| self.endpoint.protocol("an upload without a location"))?;
         if self.endpoint.owns(&url) || url.scheme() == "https" {
@@ -250,12 +114,169 @@ impl Upload<'_> {
         }
         Err(self.endpoint.refuse(&url, "it is another host, without TLS"))
     }
+}
+
+impl Upload<'_> {
+    /// Sends the blob; `session` is one that was begun for it.
+    pub(crate) async fn run(&self, session: Option<Session>) -> Result<(), RegistryError> {
+        let deadline = Instant::now() + self.to.endpoint.transfer_limit(self.descriptor.size);
+        let (mut plan, mut session) = (Plan::new(), session);
+        loop {
+            let mut current = match session.take() {
+                Some(session) => session,
+                None => self.to.start().await?,
+            };
+            let Err(error) = self.attempt(&mut plan, &mut current).await else { return Ok(()) };
+            let passing = self.to.endpoint.wait_after_error(&error, plan.failures + 1);
+            let wait = match plan.after(&error, passing, self.to.endpoint.patience.attempts) {
+                Next::After(wait) if Instant::now() + wait < deadline => wait,
+                _ => return Err(error),
+            };
+            tracing::debug!(blob = %self.descriptor.digest, ?plan, %error, "upload failed, trying again");
+            tokio::time::sleep(wait).await;
+            // A cut upload cannot be told from a finished one whose answer was lost.
+            let known =
+                exists(self.to.endpoint, self.to.repository, self.descriptor, Scope::push(self.to.repository)).await;
+            if known.is_ok_and(|there| there) {
+                return Ok(());
+            }
+            session = self.resumed(current, &mut plan).await;
+        }
+    }
+
+    /// Tries once; `current` becomes the session that may be taken up again.
+    async fn attempt(&self, plan: &mut Plan, current: &mut Session) -> Result<(), RegistryError> {
+        match plan.way {
+            Way::Whole => self.whole(current).await,
+            Way::Pieces => self.pieces(plan, current).await,
+        }
+    }
+
+    /// Sends all in one request.
+    async fn whole(&self, session: &Session) -> Result<(), RegistryError> {
+        let (moved, broken) = (Arc::new(AtomicU64::new(0)), Broken::default());
+        let make = || -> BoxFuture<'static, Result<reqwest::Body, RegistryError>> {
+            let (opening, digest) = ((self.open)(), self.descriptor.digest.clone());
+            let watch = Watch { sent: Arc::clone(&self.sent), moved: Arc::clone(&moved), broken: broken.clone() };
+            Box::pin(async move {
+                let reader = opening.await.map_err(|source| RegistryError::Content { digest, source })?;
+                Ok(watched(reader, 0, watch))
+            })
+        };
+        let body = Body::Stream { make: &make, length: Some(self.descriptor.size), moved: &moved };
+        let answer = self.to.put(Method::PUT, self.finished(&session.url), body, None).await;
+        if let Some(source) = broken.take() {
+            return Err(RegistryError::Content { digest: self.descriptor.digest.clone(), source });
+        }
+        self.stored(answer?).await
+    }
+
+    /// Sends what the registry does not have yet in pieces, each to where the answer to the one before says.
+    async fn pieces(&self, plan: &mut Plan, session: &mut Session) -> Result<(), RegistryError> {
+        let content = |source| RegistryError::Content { digest: self.descriptor.digest.clone(), source };
+        let mut reader = (self.open)().await.map_err(content)?;
+        skip(&mut reader, session.offset).await.map_err(content)?;
+        while session.offset < self.descriptor.size {
+            let mut piece = Vec::new();
+            let length = plan.piece.max(session.least.min(LARGEST_PIECE));
+            (&mut reader).take(length).read_to_end(&mut piece).await.map_err(content)?;
+            if piece.is_empty() {
+                return Err(content(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let end = session.offset + piece.len() as u64;
+            let response = self.piece(session, piece.into()).await?;
+            session.url = self.to.place(&response)?;
+            session.offset = received(response.headers()).unwrap_or(end);
+            plan.reached(session.offset);
+            if session.offset != end {
+                return Err(self.out_of_step(session.offset, end));
+            }
+            plan.taken = true;
+        }
+        let response = self.to.put(Method::PUT, self.finished(&session.url), Body::Empty, None).await?;
+        self.stored(response).await
+    }
+
+    fn out_of_step(&self, has: u64, sent: u64) -> RegistryError {
+        RegistryError::Status {
+            host: self.to.endpoint.host.clone(),
+            repository: self.to.repository.to_owned(),
+            action: "take a piece of a blob",
+            status: StatusCode::RANGE_NOT_SATISFIABLE.as_u16(),
+            detail: format!(": it has {has} bytes where {sent} were sent"),
+            access: Access::Push,
+            logged_in: false,
+        }
+    }
+
+    async fn piece(&self, session: &Session, piece: Bytes) -> Result<Response, RegistryError> {
+        let (start, length) = (session.offset, piece.len() as u64);
+        let moved = Arc::new(AtomicU64::new(0));
+        let make = || -> BoxFuture<'static, Result<reqwest::Body, RegistryError>> {
+            let watch = Watch { sent: Arc::clone(&self.sent), moved: Arc::clone(&moved), broken: Broken::default() };
+            let reader = io::Cursor::new(piece.clone());
+            Box::pin(async move { Ok(watched(reader, start, watch)) })
+        };
+        let body = Body::Stream { make: &make, length: Some(length), moved: &moved };
+        let range = format!("{start}-{}", start + length - 1);
+        let response = self.to.put(Method::PATCH, session.url.clone(), body, Some(range)).await?;
+        match response.status() {
+            StatusCode::ACCEPTED | StatusCode::NO_CONTENT | StatusCode::OK | StatusCode::CREATED => Ok(response),
+            _ => Err(self.to.failure(response).await),
+        }
+    }
+
+    /// Asks how much of a session's content came, none where it is to be begun anew.
+    async fn resumed(&self, session: Session, plan: &mut Plan) -> Option<Session> {
+        if plan.way == Way::Whole && plan.only {
+            return None;
+        }
+        let call = Call::new(Method::GET, session.url.clone(), vec![Scope::push(self.to.repository)]);
+        let response = match self.to.endpoint.send_once(&call).await {
+            Ok(response) => response,
+            Err(error) => {
+                tracing::debug!(blob = %self.descriptor.digest, %error, "the upload cannot be taken up again");
+                return None;
+            }
+        };
+        let answered = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::ACCEPTED | StatusCode::OK);
+        let offset = received(response.headers()).filter(|offset| answered && *offset <= self.descriptor.size)?;
+        let url = if response.headers().contains_key(header::LOCATION) {
+            self.to.place(&response).ok()?
+        } else {
+            session.url
+        };
+        plan.reached(offset);
+        if offset > 0 {
+            plan.way = Way::Pieces;
+            tracing::debug!(blob = %self.descriptor.digest, offset, "taking the upload up again");
+        }
+        Some(Session { url, offset, least: session.least })
+    }
+
+    /// Passes on that the registry has stored the blob, under the digest that is meant.
+    pub(crate) async fn stored(&self, response: Response) -> Result<(), RegistryError> {
+        if !matches!(response.status(), StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK) {
+            return Err(self.to.failure(response).await);
+        }
+        let stated = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+        let stated: Option<Digest> = stated.and_then(|text| text.parse().ok());
+        match stated.filter(|d| d.algorithm() == self.descriptor.digest.algorithm() && *d != self.descriptor.digest) {
+            Some(actual) => Err(RegistryError::Mismatch { expected: self.descriptor.digest.clone(), actual }),
+            None => Ok(()),
+        }
+    }
 
     fn finished(&self, session: &Url) -> Url {
-        let mut url = session.clone();
-        url.query_pairs_mut().append_pair("digest", self.descriptor.digest.as_str());
-        url
+        finished(session, &self.descriptor.digest)
     }
+}
+
+/// Returns where a session is closed.
+pub(crate) fn finished(session: &Url, digest: &Digest) -> Url {
+    let mut url = session.clone();
+    url.query_pairs_mut().append_pair("digest", digest.as_str());
+    url
 }
 
 /// Reads how many bytes a session has: `Range: 0-N`, N being the last of them. Nothing and one byte look the same, and count as
@@ -288,14 +309,21 @@ impl Broken {
 }
 
 /// Who is told how a body goes.
-struct Watch {
+pub(crate) struct Watch {
     sent: OnSent,
     moved: Arc<AtomicU64>,
     broken: Broken,
 }
 
+impl Watch {
+    /// Counts what is sent, and tells nobody.
+    pub(crate) fn of(moved: Arc<AtomicU64>) -> Self {
+        Self { sent: Arc::new(|_| ()), moved, broken: Broken::default() }
+    }
+}
+
 /// Turns a reader into a body that reports its progress, which begins at `start`.
-fn watched(reader: impl AsyncRead + Send + 'static, start: u64, watch: Watch) -> reqwest::Body {
+pub(crate) fn watched(reader: impl AsyncRead + Send + 'static, start: u64, watch: Watch) -> reqwest::Body {
     let mut total = 0;
     let stream = tokio_util::io::ReaderStream::with_capacity(reader, 64 << 10).map(move |chunk| {
         match &chunk {

@@ -50,7 +50,7 @@ use crate::layer::ahead::read_ahead;
 use crate::layer::apply::{ApplyOptions, Unmapped, apply};
 use crate::layer::compare::{Found, copy_diff, extract_diff, normalize, prune};
 use crate::layer::{BlobInfo, PackOptions, Packed, pack};
-use crate::store::Store;
+use crate::store::{Follower, Store};
 use crate::sys::dir::Dir;
 use durable::Durable;
 use manner::Trial;
@@ -321,10 +321,24 @@ impl Snapshots {
 
     /// Packs a layer into a blob of the store, or returns the one it was packed into or came from before.
     pub fn pack(&self, layer: LayerId, options: PackOptions) -> Result<BlobInfo, SnapshotError> {
+        self.pack_followed(layer, options, None)
+    }
+
+    /// Does the same, and where a blob is made, hands what reads it meanwhile to `follow`.
+    pub fn pack_followed(
+        &self,
+        layer: LayerId,
+        options: PackOptions,
+        follow: Option<&dyn Fn(Follower)>,
+    ) -> Result<BlobInfo, SnapshotError> {
         if let Some(known) = self.known_blob(layer, options)? {
             return Ok(known);
         }
-        let Packed { out, diff_id, toc } = pack(&self.fs(layer)?, options, self.store.writer()?)?;
+        let mut writer = self.store.writer()?;
+        if let Some(follow) = follow {
+            follow(writer.follow()?);
+        }
+        let Packed { out, diff_id, toc } = pack(&self.fs(layer)?, options, writer)?;
         let (digest, size) = out.commit(None)?;
         let blob = BlobInfo { diff_id, digest, size, compression: options.compression, toc };
         if options.latest.is_none() {

@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use super::{Scratch, StoreError};
+use super::growth::Growth;
+use super::{Follower, Scratch, StoreError};
 use crate::digest::{Digest, Hasher};
 use crate::sys::dir::Dir;
 
@@ -46,11 +47,19 @@ impl Drop for Draft {
 pub struct BlobWriter {
     draft: Draft,
     hasher: Hasher,
+    growth: Option<Growth>,
 }
 
 impl BlobWriter {
     pub(super) fn new(blobs: Dir, scratch: &Arc<Scratch>) -> Result<Self, StoreError> {
-        Ok(Self { draft: Draft::new(blobs, scratch)?, hasher: Hasher::new() })
+        Ok(Self { draft: Draft::new(blobs, scratch)?, hasher: Hasher::new(), growth: None })
+    }
+
+    /// Returns what reads the blob while it is written; to be called once, before anything is.
+    pub fn follow(&mut self) -> Result<Follower, StoreError> {
+        let opened = self.draft.scratch.dir().open_file(&self.draft.name);
+        let file = opened.map_err(|source| StoreError::Write { source })?;
+        Ok(self.growth.insert(Growth::default()).follower(file))
     }
 
     /// Verifies digest and size where given and stores the blob; returns its digest and size.
@@ -62,6 +71,9 @@ impl BlobWriter {
             return Err(StoreError::Mismatch { expected: expected.clone(), expected_size, found, found_size });
         }
         self.draft.publish(&found)?;
+        if let Some(growth) = &self.growth {
+            growth.stored(&found);
+        }
         Ok((found, found_size))
     }
 }
@@ -70,6 +82,9 @@ impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.draft.file.write(bytes)?;
         self.hasher.update(&bytes[..count]);
+        if let Some(growth) = &self.growth {
+            growth.grew(count);
+        }
         Ok(count)
     }
 

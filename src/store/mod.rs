@@ -18,6 +18,7 @@ mod blob;
 mod error;
 pub mod explain;
 mod folder;
+mod growth;
 pub mod prune;
 pub mod records;
 mod root;
@@ -34,6 +35,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use blob::{BlobWriter, VerifiedBlobWriter};
 pub use error::StoreError;
 pub use folder::LockedFolder;
+pub use growth::Follower;
 pub use scratch::Scratch;
 
 use crate::digest::Digest;

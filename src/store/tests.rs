@@ -79,3 +79,45 @@ fn scratch_of_the_dead_is_swept_and_that_of_the_living_kept() {
     assert_eq!(scratch_names(&temp), 1);
     store.writer().expect("the first one still works").commit(None).expect("commit");
 }
+
+#[test]
+fn a_blob_can_be_read_while_it_is_written() {
+    let (_temp, store) = store();
+    let content: Vec<u8> = (0..300_000u32).flat_map(u32::to_le_bytes).collect();
+    let mut writer = store.writer().expect("writer");
+    let follower = writer.follow().expect("follow");
+    let readers: Vec<_> = (0..2).map(|_| (follower.clone(), follower.reader())).collect();
+    let threads = readers.into_iter().map(|(follower, mut reader)| {
+        std::thread::spawn(move || {
+            let mut read = Vec::new();
+            reader.read_to_end(&mut read).expect("read");
+            (read, follower.stored())
+        })
+    });
+    let threads: Vec<_> = threads.collect();
+    content.chunks(7_001).for_each(|chunk| writer.write_all(chunk).expect("write"));
+    assert!(follower.grows_beyond(1_000_000));
+    let stored = writer.commit(None).expect("commit");
+    assert!(!follower.grows_beyond(1_000_000), "it grows no more");
+    for thread in threads {
+        assert!(thread.join().expect("reader") == (content.clone(), Some(stored.clone())));
+    }
+    let mut late = Vec::new();
+    follower.reader().read_to_end(&mut late).expect("read");
+    assert!(late == content);
+}
+
+#[test]
+fn a_blob_that_is_given_up_is_an_error_to_who_reads_it() {
+    let (_temp, store) = store();
+    let mut writer = store.writer().expect("writer");
+    let follower = writer.follow().expect("follow");
+    writer.write_all(b"half").expect("write");
+    let mut reader = follower.reader();
+    let mut half = [0; 4];
+    reader.read_exact(&mut half).expect("read");
+    let waiting = std::thread::spawn(move || reader.read(&mut [0; 4]).expect_err("given up"));
+    drop(writer);
+    waiting.join().expect("reader");
+    assert_eq!((follower.stored(), follower.grows_beyond(0)), (None, false));
+}
