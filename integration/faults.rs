@@ -8,6 +8,7 @@ mod parallel;
 mod signals;
 mod soak;
 mod streams;
+mod terminal;
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 use rbuild::digest::Digest;
 
 use crate::support::build::Project;
+use crate::support::terminal::Terminal;
 
 /// Generous: only a hang takes so long.
 const HANG: Duration = Duration::from_secs(90);
@@ -59,6 +61,13 @@ impl Running {
         let log = tempfile::Builder::new().prefix("log-").tempfile_in(project.home()).unwrap().keep().unwrap().1;
         command.stdout(Stdio::null()).stderr(File::create(&log).unwrap());
         Self { child: command.spawn().unwrap(), log, home: project.home().to_owned() }
+    }
+
+    /// Starts any command of the project's user on a terminal of its own.
+    fn start_on_terminal(project: &Project, command: &Command) -> (Self, Terminal) {
+        let log = tempfile::Builder::new().prefix("log-").tempfile_in(project.home()).unwrap().keep().unwrap().1;
+        let (terminal, mut command) = Terminal::attach(command, File::create(&log).unwrap());
+        (Self { child: command.spawn().unwrap(), log, home: project.home().to_owned() }, terminal)
     }
 
     fn said(&self) -> String {

@@ -25,6 +25,7 @@ mod network;
 mod outputs;
 mod packaged;
 mod platforms;
+mod podman;
 mod privileges;
 mod progress;
 mod proxies;

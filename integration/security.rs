@@ -19,8 +19,8 @@ mod state;
 mod steps;
 mod supply;
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use crate::support::build::{BOTH, Output, Project, User, binary, run};
@@ -31,15 +31,20 @@ use crate::support::image::{Image, RawTar, tools};
 const SECONDS: &str = "120";
 const PRIVATE_MEMORY: u64 = 512 << 20;
 
+/// Compiles a program of this folder.
+fn compile(source: &str, program: &Path) {
+    let source = format!("{}/integration/security/{source}", env!("CARGO_MANIFEST_DIR"));
+    let built = Command::new("cc").args(["-static", "-O1", &source, "-o"]).arg(program).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+}
+
 /// A program for hostile steps.
 fn probe() -> Vec<u8> {
     static PROBE: OnceLock<Vec<u8>> = OnceLock::new();
     let build = || {
         let temp = tempfile::tempdir().unwrap();
         let program = temp.path().join("probe");
-        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/integration/security/probe.c");
-        let built = Command::new("cc").args(["-static", "-O1", source, "-o"]).arg(&program).output().unwrap();
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        compile("probe.c", &program);
         std::fs::read(program).unwrap()
     };
     PROBE.get_or_init(build).clone()
@@ -91,7 +96,28 @@ impl Scene {
     /// Builds a Dockerfile, in which `$H` is the canary's path.
     fn build(&self, dockerfile: &str, args: &[&str]) -> Output {
         self.project.file("Dockerfile", dockerfile.replace("$H", self.canary.path()));
-        let output = run(self.command(args));
+        self.checked(self.command(args))
+    }
+
+    /// Builds a Dockerfile; with the output comes the most memory, in bytes, that a process of the build had resident.
+    fn measured(&self, dockerfile: &str, args: &[&str]) -> (Output, u64) {
+        self.project.file("Dockerfile", dockerfile.replace("$H", self.canary.path()));
+        let temp = tempfile::tempdir().unwrap();
+        let (peak, place) = (temp.path().join("peak"), temp.path().join("most"));
+        compile("peak.c", &peak);
+        let inner = self.command(args);
+        let mut command = Command::new(peak);
+        command.arg(&place).arg(inner.get_program()).args(inner.get_args()).env_clear();
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(self.project.home()).stdin(Stdio::null());
+        let output = self.checked(command);
+        let most: u64 = std::fs::read_to_string(place).unwrap().parse().unwrap();
+        (output, most << 10)
+    }
+
+    /// Runs a build and checks what must hold of every one.
+    fn checked(&self, command: Command) -> Output {
+        let output = run(command);
         let shown = format!("{}{}", output.stdout, output.stderr);
         assert!((0..=5).contains(&output.code), "{:?} ended with {}:\n{shown}", self.user, output.code);
         assert!(!shown.contains("panicked"), "{shown}");

@@ -28,7 +28,8 @@ fn in_a_run() {
         // The shell of the step ignores what it can.
         let script = "trap '' INT TERM HUP; echo be''gun; sleep 1000 & setsid sleep 1000 & sleep 1000";
         let project = Project::with(user, &format!("{BASE}RUN {script}\n"));
-        for (signal, code) in BOTH_SIGNALS {
+        // The last one comes when a terminal goes away, but anybody may send it.
+        for (signal, code) in BOTH_SIGNALS.into_iter().chain([("HUP", 129)]) {
             let mut running = Running::start(&project, &busybox());
             running.until("begun");
             let said = running.interrupt(signal, code);
@@ -151,6 +152,38 @@ fn in_a_push_and_a_pipe_that_stand_still() {
     }
 }
 
+#[test]
+fn in_a_load() {
+    for user in BOTH {
+        let project = Project::with(user, BASE);
+        for (signal, code) in BOTH_SIGNALS {
+            let running = loading(&project, "trap '' INT TERM; touch $HOME/started; sleep 1000 & sleep 1000");
+            running.interrupt(signal, code);
+        }
+        // One that the interrupt of a terminal ends too must not be what the build ends with.
+        let running = loading(&project, "touch $HOME/started; exec sleep 1000");
+        running.interrupt("INT", 130);
+        works(&project);
+    }
+}
+
+/// Starts a build that waits for a docker that does this.
+fn loading(project: &Project, script: &str) -> Running {
+    let (bin, started) = (project.home().join("bin"), project.home().join("started"));
+    fs::create_dir_all(&bin).unwrap();
+    let _ = fs::remove_file(&started);
+    // Another process writes it, or a child that some test forks just now could keep it busy.
+    let write = "printf '#!/bin/sh\\n%s\\n' \"$0\" >$1.new; chmod 755 $1.new; mv $1.new $1";
+    let write = Command::new("sh").args(["-c", write, script]).arg(bin.join("docker")).status();
+    assert!(write.unwrap().success());
+    project.own(&bin);
+    let mut command = project.rbuild_command(&[&busybox()[..], &["--load", "-t", "app:1"]].concat());
+    command.arg(project.context()).env("PATH", format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", bin.display()));
+    let running = Running::start_command(project, command);
+    wait_for("the load", || started.exists());
+    running
+}
+
 /// Starts an export to a pipe from which only one byte is read.
 fn writing_to_a_full_pipe(project: &Project) -> (Running, File) {
     let pipe = project.home().join("pipe");
@@ -184,7 +217,7 @@ fn in_a_file_that_takes_long_to_read() {
         File::options().write(true).open(project.context().join("big")).unwrap().set_len(64 << 30).unwrap();
         for (signal, code) in BOTH_SIGNALS {
             let mut running = Running::start(&project, &[]);
-            running.until("load build context\n#2 DONE");
+            running.until("transferring context: 68.72GB");
             sleep(Duration::from_millis(300));
             let begin = Instant::now();
             running.interrupt(signal, code);

@@ -7,7 +7,9 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use super::{text, tool, with_base};
-use crate::support::build::{BOTH, Project, binary, busybox, run};
+use crate::support::build::{BOTH, Project, User, binary, busybox, run};
+use crate::support::registry::Registry;
+use crate::support::terminal::Terminal;
 
 #[test]
 fn plain_reads_like_buildkits() {
@@ -17,13 +19,174 @@ fn plain_reads_like_buildkits() {
         let first = project.build(&[&["-o", text(&project.home().join("out"))], &busybox()[..]].concat()).success();
         assert_eq!(first.stdout, "");
         let _ = first
-            .says("#1 [internal] load build definition from Dockerfile\n#1 DONE ")
+            .says("#1 [internal] load build definition from Dockerfile\n#1 transferring dockerfile: ")
             .says("] RUN echo out; echo err >&2\n")
             .says(" out\n")
             .says(" err\n")
             .says("exporting to client directory");
         let _ = project.build(&busybox()).success().says(" CACHED\n");
     }
+}
+
+/// What one build does that shows all of it: it pulls, reads a context with and without rules, and pushes. Its names are the
+/// host of the registry and the directory of the result.
+struct Whole {
+    registry: Registry,
+    project: Project,
+}
+
+impl Whole {
+    fn new(user: User) -> Self {
+        let registry = Registry::start();
+        let base = Project::with(user, "FROM scratch\nCOPY f /f\n");
+        base.file("f", "of the base");
+        let _ = base.build(&["-t", &format!("{}/base:1", registry.host), "--push"]).success();
+        let dockerfile = format!("FROM {}/base:1\nCOPY a* /a/\nCOPY --from=other b /b\n", registry.host);
+        let project = Project::with(user, &dockerfile);
+        project.file("a1", "12345").file("a2", "1234567").file("ignored", "x".repeat(5000)).file("not-used", "much");
+        project.file(".dockerignore", "ignored\n");
+        fs::create_dir(project.home().join("other")).unwrap();
+        fs::write(project.home().join("other/b"), "123").unwrap();
+        Self { registry, project }
+    }
+
+    fn args(&self) -> Vec<String> {
+        let (name, other) = (format!("{}/app:1", self.registry.host), self.project.home().join("other"));
+        let dest = self.project.home().join("copied");
+        let other = format!("other={}", text(&other));
+        let cache = format!("type=local,mode=max,dest={}", self.project.home().join("cache").display());
+        let args = ["-t", &name, "--build-context", &other, "--push", "-o", text(&dest), "--cache-to", &cache];
+        args.map(str::to_owned).to_vec()
+    }
+
+    /// Steps and, below each, its parts with how much they moved; `*` stands for a digest.
+    fn expected(&self) -> Vec<(String, Vec<String>)> {
+        let (host, project) = (&self.registry.host, &self.project);
+        let size = |file: &str| fs::metadata(project.context().join(file)).unwrap().len();
+        let step =
+            |name: &str, parts: &[&str]| (name.to_owned(), parts.iter().map(|part| (*part).to_owned()).collect());
+        vec![
+            step(
+                "[internal] load build definition from Dockerfile",
+                &[&format!("transferring dockerfile: {}B", size("Dockerfile"))],
+            ),
+            step(&format!("[internal] load metadata for {host}/base:1"), &[]),
+            step("[internal] load .dockerignore", &["transferring context: 8B"]),
+            step("[context other] load .dockerignore", &["transferring other:"]),
+            step("[internal] load build context", &["transferring context: 12B"]),
+            step("[context other] load from client", &["transferring other: 3B"]),
+            step(&format!("FROM {host}/base:1@*"), &[&format!("resolve {host}/base:1@*"), "*", "extracting *"]),
+            step(
+                "exporting to image",
+                &[
+                    "exporting layers",
+                    "exporting manifest *",
+                    "exporting config *",
+                    &format!("naming to {host}/app:1"),
+                    "pushing layers",
+                    &format!("pushing manifest for {host}/app:1@*"),
+                ],
+            ),
+            step("exporting to client directory", &["copying files"]),
+            step(
+                "exporting cache to client directory",
+                &[
+                    "preparing build cache for export",
+                    "sending cache export",
+                    "writing layer *",
+                    "writing config *",
+                    "writing cache image manifest *",
+                ],
+            ),
+        ]
+    }
+}
+
+/// Puts `*` in place of digests.
+fn without_digests(text: &str) -> String {
+    let mut parts = text.split("sha256:");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(part.len());
+        shown.push_str(if end == 64 { "*" } else { "sha256:" });
+        shown.push_str(if end == 64 { &part[end..] } else { part });
+    }
+    shown
+}
+
+#[test]
+fn plain_names_steps_and_their_parts_as_buildkit_does() {
+    for user in BOTH {
+        let whole = Whole::new(user);
+        let args = whole.args();
+        let said = whole.project.build(&args.iter().map(String::as_str).collect::<Vec<_>>()).success().stderr;
+        let said = without_digests(&said);
+        for (step, parts) in whole.expected() {
+            let number = said.lines().find(|line| line.contains(&step)).and_then(|line| line.split(' ').next());
+            let number = number.unwrap_or_else(|| panic!("{step:?} is not in:\n{said}"));
+            for part in parts {
+                let begin = format!("{number} {part}");
+                let done = said.lines().any(|line| line.starts_with(&begin) && line.ends_with(" done"));
+                assert!(done, "{begin:?} is not in:\n{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rawjson_has_the_same_steps_and_parts() {
+    let whole = Whole::new(User::Rootless);
+    let args = whole.args();
+    let (code, lines, rest) = rawjson(&whole.project, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!((code, rest.as_str()), (0, ""));
+    let all = |key: &str| -> Vec<&Value> { lines.iter().filter_map(|l| l[key].as_array()).flatten().collect() };
+    for (step, parts) in whole.expected() {
+        let is_it = |vertex: &&&Value| without_digests(vertex["name"].as_str().unwrap_or_default()).contains(&step);
+        let vertices = all("vertexes");
+        let vertex = vertices.iter().find(is_it).unwrap_or_else(|| panic!("no {step:?}"));
+        for part in parts {
+            // The amount is a number of its own here.
+            let (id, amount) = match part.rsplit_once(": ") {
+                Some((id, amount)) => (format!("{id}:"), amount.trim_end_matches('B').parse::<u64>().ok()),
+                None => (part.clone(), None),
+            };
+            let is_it = |status: &&&Value| {
+                let same = status["vertex"] == vertex["digest"] && status["completed"].is_string();
+                same && without_digests(status["id"].as_str().unwrap_or_default()) == id
+            };
+            let statuses = all("statuses");
+            let status = statuses.iter().find(is_it).unwrap_or_else(|| panic!("no {id:?} of {step:?}"));
+            assert!(amount.is_none_or(|amount| status["current"] == amount), "{status}");
+        }
+    }
+}
+
+#[test]
+fn a_terminal_shows_the_same_steps_and_parts_and_quiet_none() {
+    let whole = Whole::new(User::Rootless);
+    let project = &whole.project;
+    let command = |progress: &str| {
+        let mut command = project.command(binary());
+        command.arg("--root").arg(project.state()).args(["--progress", progress]).args(whole.args());
+        command.arg(project.context()).env("TERM", "xterm").env("NO_COLOR", "1");
+        command
+    };
+    let log = project.home().join("screen");
+    let (terminal, mut shown) = Terminal::attach(&command("tty"), fs::File::create(&log).unwrap());
+    let status = shown.status().unwrap();
+    drop(shown);
+    terminal.finish();
+    let screen = fs::read_to_string(&log).unwrap();
+    assert!(status.success(), "{screen}");
+    let last = without_digests(screen.rsplit("[+] Building").next().unwrap());
+    for (step, parts) in whole.expected() {
+        assert!(last.contains(&format!(" => {step}")) || last.contains(&step), "{step:?} is not in:\n{last}");
+        for part in parts {
+            assert!(last.contains(&format!(" => => {part}")), "{part:?} is not in:\n{last}");
+        }
+    }
+    let quiet = run(command("quiet")).success();
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{tool, with_base};
@@ -238,6 +239,68 @@ async fn a_registry_that_does_not_answer_the_check_is_pushed_to() {
         let output = pushed(user, format!("{name}:1"), &[]).await.success();
         let _ = output.says(&format!("not known whether {name} may be pushed to"));
         assert!(registry.lines().iter().any(|line| line == "PUT /v2/team/app/manifests/1"), "{:?}", registry.lines());
+    }
+}
+
+/// How many layers are being sent at a moment.
+#[derive(Default)]
+struct AtOnce {
+    begun: Mutex<usize>,
+    more: Condvar,
+    alone: AtomicBool,
+}
+
+impl AtOnce {
+    /// Counts one more, and waits until there are two; a push of one after the other would never get there.
+    fn meet(&self) {
+        let mut begun = self.begun.lock().unwrap();
+        *begun += 1;
+        self.more.notify_all();
+        let waited = self.more.wait_timeout_while(begun, PATIENCE, |begun| *begun < 2).unwrap().1;
+        if waited.timed_out() {
+            self.alone.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// A registry that answers the first layer it gets only once the next one has come too.
+async fn expecting_two(at_once: Arc<AtOnce>) -> FakeRegistry {
+    let upload = AtomicUsize::new(0);
+    FakeRegistry::start(move |asked| match asked.line.split(' ').next().unwrap() {
+        "POST" => {
+            let place = format!("/v2/team/app/blobs/uploads/{}", upload.fetch_add(1, Ordering::Relaxed));
+            Answer::new(202, "").header("location", place)
+        }
+        "PUT" => {
+            // Layers are gzip; configuration and manifest are JSON, and prove nothing.
+            if asked.body.starts_with(b"\x1f\x8b") {
+                tokio::task::block_in_place(|| at_once.meet());
+            }
+            Answer::new(201, "")
+        }
+        "DELETE" => Answer::new(204, ""),
+        _ => Answer::new(404, ""),
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn layers_are_sent_at_once() {
+    for user in BOTH {
+        // The second time all is cached, so that nothing is sent before the push begins.
+        let project = Arc::new(with_base(user, "RUN echo first > /first\nRUN echo second > /second\n"));
+        for _ in 0..2 {
+            let at_once = Arc::new(AtOnce::default());
+            let registry = expecting_two(Arc::clone(&at_once)).await;
+            let (name, project) = (format!("{}/team/app:1", registry.host), Arc::clone(&project));
+            let build = move || project.build(&[&busybox()[..], &["-t", &name, "--push"]].concat()).success();
+            let _ = tokio::task::spawn_blocking(build).await.unwrap();
+            assert!(!at_once.alone.load(Ordering::SeqCst), "a layer was sent alone: {:?}", registry.lines());
+            // Each in one request, or this would have looked at pieces of one.
+            let begun = *at_once.begun.lock().unwrap();
+            let pieces = registry.lines().iter().filter(|line| line.starts_with("PATCH ")).count();
+            assert_eq!((begun, pieces), (4, 0), "{:?}", registry.lines());
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Registries in all their forms: Debian's docker-registry with TLS, certificates, logins and token servers, as mirror and proxy. Each
 //! is pulled from, pushed to and used as a cache by the program; left unconfigured, each has an error that says what to do.
 
+mod addresses;
 mod certificates;
 mod forms;
 mod guide;

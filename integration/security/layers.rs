@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::{Image, Scene, as_both, image, lines, tools};
-use crate::support::build::{Output, User};
+use crate::support::build::{Output, User, is_optimised};
 use crate::support::image::{CHAR, DIR, FIFO, FILE, HARD, LINK, Member, PAX, RawTar};
 
 /// Builds an image of these layers alone, and exports its files.
@@ -15,11 +15,28 @@ fn unpack(scene: &mut Scene, layers: impl IntoIterator<Item = RawTar>) -> Output
 }
 
 fn pull(scene: &mut Scene, image: &Image) -> Output {
+    let output = exported(scene, image);
+    scene.build("FROM evil\n", &["-o", &output])
+}
+
+/// Makes an image the one that is exported, and returns the output.
+fn exported(scene: &mut Scene, image: &Image) -> String {
     scene.contexts.clear();
     scene.image("evil", image);
     let out = scene.project.home().join("out");
     let _absent = fs::remove_dir_all(&out);
-    scene.build("FROM evil\n", &["-o", &format!("type=local,dest={}", out.display())])
+    format!("type=local,dest={}", out.display())
+}
+
+/// Most memory that a layer may make a build take.
+const T7_MEMORY: u64 = 256 << 20;
+
+/// As [`pull`], which must not take more memory than a layer may.
+fn pull_bounded(scene: &mut Scene, image: &Image) -> Output {
+    let output = exported(scene, image);
+    let (output, peak) = scene.measured("FROM evil\n", &["-o", &output]);
+    assert!(peak < T7_MEMORY, "{peak} bytes: {}", output.stderr);
+    output
 }
 
 /// The content of an exported file, if it is one.
@@ -258,12 +275,21 @@ fn t7_what_a_layer_expands_to_is_bounded() {
         ("large record", named("comment", &"c".repeat(2 << 20))),
         ("large attribute", named("SCHILY.xattr.user.x", &"v".repeat(128 << 10))),
         ("sparse", named("GNU.sparse.realsize", "4611686018427387904")),
+        ("large file", named("size", &(101_u64 << 30).to_string())),
     ];
+    // An empty member of gzip is nothing, a million of them are not more.
+    let members = [gzip([Vec::new()]).repeat(1_000_000), gzip([member_alone()])].concat();
     as_both(|user| {
         let mut scene = Scene::new(user);
-        let _ = pull(&mut scene, &Image::of([]).blob(zeros.clone(), harmless.clone(), "+gzip")).success();
+        let _ = pull_bounded(&mut scene, &Image::of([]).blob(zeros.clone(), harmless.clone(), "+gzip")).success();
+        let _ = pull_bounded(&mut scene, &Image::of([]).blob(member_alone(), members.clone(), "+gzip")).success();
+        // A frame that asks for a window of 2 GiB.
+        let window = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 0x01, 0x00, 0x00];
+        let _ = pull_bounded(&mut scene, &Image::of([]).blob(Vec::new(), window, "+zstd")).failure(4);
         for (name, tar) in &cases {
-            let output = pull(&mut scene, &Image::of([]).blob(tar.clone(), tar.clone(), ""));
+            let output = pull_bounded(&mut scene, &Image::of([]).blob(tar.clone(), tar.clone(), ""));
+            let limit = if *name == "large file" { "size of the files in a layer" } else { "" };
+            assert!(output.stderr.contains(limit), "{}", output.stderr);
             assert!(
                 output.code == 4
                     || (*name == "sparse" && output.code == 0)
@@ -278,6 +304,42 @@ fn t7_what_a_layer_expands_to_is_bounded() {
         let left = super::state::names_below(&scene.project.state());
         assert!(!left.iter().any(|name| name.starts_with("nnn")), "{left:?}");
     });
+}
+
+fn member_alone() -> Vec<u8> {
+    RawTar::default().file("f", 0o644, "text").end()
+}
+
+/// Compresses a mebibyte, and lets it come so many times: members of gzip follow one another.
+fn mebibytes(of: &[u8], count: usize) -> Vec<u8> {
+    gzip([of.repeat((1 << 20) / of.len())]).repeat(count)
+}
+
+#[test]
+fn t7_the_number_of_entries_and_the_growth_of_a_layer_have_limits() {
+    let mut scene = Scene::new(User::Rootless);
+    let mut stops = |blob: Vec<u8>, limits: [&str; 2]| {
+        let output = pull_bounded(&mut scene, &Image::of([]).blob(member_alone(), blob, "+gzip")).failure(4);
+        let _ = output.says(limits[0]).says(limits[1]);
+        let left = super::state::names_below(&scene.project.state().join("tmp"));
+        assert_eq!(left, ["guard"], "what was begun is removed");
+    };
+    // Zeros behind the end of the archive, for which nothing is written.
+    stops(mebibytes(&[0], 5500), ["4 GiB", "200 times its size"]);
+    if !is_optimised() {
+        // What is ten seconds' work is five minutes' then, and more than the time a build has here.
+        return tell(
+            "without RBUILD_UNDER_TEST, which integration/run test sets, the number of entries is not looked at",
+        );
+    }
+    // Global headers: members for which nothing is made. One more than ten million of them.
+    let entry = RawTar::default().member(&Member::new(b'g', b"pax_global_header")).0;
+    stops(mebibytes(&entry, 10_000_000 / 2048 + 1), ["the number of tar entries", "10000000"]);
+}
+
+#[expect(clippy::print_stderr, reason = "for whoever runs this by hand")]
+fn tell(what: &str) {
+    eprintln!("{what}");
 }
 
 #[test]

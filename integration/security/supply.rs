@@ -26,7 +26,9 @@ const FLOORS: [(&str, [u64; 3]); 16] = [
     ("ruzstd", [0, 7, 3]),
 ];
 
-/// What code under these licenses may be shipped with ours, which is Apache-2.0.
+/// What code under these licenses may be shipped with ours, which is Apache-2.0. CDLA-Permissive-2.0 is for data: Mozilla's
+/// authorities, which come with rbuild for machines without any. It asks only that its text goes along where the data itself is
+/// passed on, and asks nothing of what is made by use of it.
 const LICENSES: [&str; 15] = [
     "Apache-2.0",
     "MIT",

@@ -84,6 +84,13 @@ pub(crate) fn binary() -> &'static Path {
     })
 }
 
+/// Whether the binary under test is an optimised one, as that of `integration/run test` is.
+pub(crate) fn is_optimised() -> bool {
+    #[expect(clippy::disallowed_methods, reason = "a test's own switch")]
+    let other = std::env::var_os("RBUILD_UNDER_TEST").is_some();
+    other || !cfg!(debug_assertions)
+}
+
 /// This test program, at the same place.
 pub(crate) fn tests() -> PathBuf {
     static PLACE: OnceLock<PathBuf> = OnceLock::new();

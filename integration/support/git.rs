@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -58,6 +59,9 @@ impl Repository {
     }
 }
 
+/// How long a question that gets no answer is left open at most.
+const SILENCE: Duration = Duration::from_secs(90);
+
 /// Method and path of a request, and `Authorization` if it was sent.
 pub(crate) type Question = (String, Option<String>);
 
@@ -68,6 +72,8 @@ pub(crate) struct Manner {
     pub(crate) login: Option<String>,
     /// Prefix of paths that are elsewhere, and where.
     pub(crate) moved: Option<(String, String)>,
+    /// Text of questions that are not answered.
+    pub(crate) silent_on: Option<&'static str>,
 }
 
 /// A web server; stopped when dropped.
@@ -187,6 +193,13 @@ impl Service {
         match header("transfer-encoding") {
             Some(_) => body = chunked(&mut reader)?,
             None => drop(reader.take(length).read_to_end(&mut body)?),
+        }
+        let says = |text: &str| body.windows(text.len()).any(|part| part == text.as_bytes());
+        if self.manner.silent_on.is_some_and(says) {
+            self.asked.lock().unwrap().push(("SILENCE".into(), None));
+            stream.set_read_timeout(Some(SILENCE))?;
+            // Until the client goes.
+            return stream.read(&mut [0]).map(drop);
         }
         let names = [
             ("CONTENT_TYPE", "content-type"),

@@ -108,6 +108,17 @@ impl Lab {
         command
     }
 
+    /// Any command, as whoever it is for, in the namespace.
+    pub(crate) fn around(&self, command: &Command) -> Command {
+        let mut around = Command::new("nsenter");
+        around.args(self.namespaces()).arg(command.get_program()).args(command.get_args()).env_clear();
+        around.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+        if let Some(dir) = command.get_current_dir() {
+            around.current_dir(dir);
+        }
+        around
+    }
+
     /// rbuild on a project in the namespace, with the `buildkitd.toml` of the lab.
     pub(crate) fn command(&self, project: &Project, args: &[&str]) -> Command {
         let mut command = self.enter(project, binary());

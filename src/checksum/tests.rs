@@ -374,3 +374,31 @@ fn a_file_is_hashed_once_and_remembered_as_it_was() {
     let fresh = Tree::new(&dir, None, Ids::Root);
     assert_ne!(content_digest(&fresh, &[plain("/a.txt")]).expect("digest"), before);
 }
+
+#[test]
+fn sizes_are_those_of_what_is_named() {
+    let temp = tempfile::tempdir().expect("temp dir");
+    for (name, data) in [("a.txt", "1"), ("b.txt", "22"), ("d/c", "4444"), ("d/e/f", "88888888"), ("d/skip", "no")] {
+        std::fs::create_dir_all(temp.path().join(name).parent().expect("parent")).expect("mkdir");
+        write(temp.path(), name, 0o644, data);
+    }
+    std::os::unix::fs::symlink("b.txt", temp.path().join("link")).expect("symlink");
+    let dir = Dir::open(temp.path()).expect("open");
+    let filter = crate::pattern::Matcher::new(&["d/skip".to_owned()]).expect("pattern");
+    let tree = Tree::new(&dir, Some(&filter), Ids::Root);
+    for (paths, size) in [
+        (&[][..], 15),
+        (&["a.txt"], 1),
+        (&["link"], 2),
+        (&["*.txt"], 3),
+        (&["d"], 12),
+        (&["d/", "/d/c", "d/*"], 12),
+        (&["none", "d/none", "../a.txt"], 1),
+    ] {
+        let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+        assert_eq!(tree.size_of(&paths).expect("size"), size, "{paths:?}");
+    }
+    for unknown in ["[", "d/none/*"] {
+        assert!(tree.size_of(&[unknown.into()]).is_err(), "{unknown}");
+    }
+}

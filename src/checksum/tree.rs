@@ -12,7 +12,7 @@ use super::header::{self, Header};
 use super::index::{Index, Walker};
 use super::scan::Scanner;
 use crate::digest::Digest;
-use crate::sys::dir::{Dir, Stat, stat_of};
+use crate::sys::dir::{Dir, Kind, Stat, stat_of};
 use crate::sys::file::xattrs_of;
 
 /// Whose files they are taken to be.
@@ -113,6 +113,30 @@ impl<'a> Tree<'a> {
     /// Reads all directories from `entry` down at once, on all cores.
     pub fn read_ahead(&self, entry: &Entry) -> Result<(), ChecksumError> {
         self.walk(|walker| walker.load_all(entry.node))
+    }
+
+    /// Returns how many bytes the files have that `paths` name, which may have wildcards; those of all files if there are none.
+    /// What is read for that is what hashing them reads first, and is not read again.
+    pub fn size_of(&self, paths: &[String]) -> Result<u64, ChecksumError> {
+        let whole = [String::new()];
+        let mut tops = Vec::new();
+        for path in if paths.is_empty() { &whole[..] } else { paths } {
+            match self.glob(path, true)? {
+                Some(found) => tops.extend(found.iter().map(|entry| entry.node)),
+                None => tops.extend(self.entry(path.as_bytes(), true)?.map(|entry| entry.node)),
+            }
+        }
+        self.walk(|walker| {
+            let mut nodes = Vec::new();
+            for top in tops {
+                walker.load_all(top)?;
+                nodes.extend(walker.index.below(top));
+            }
+            nodes.sort_unstable();
+            nodes.dedup();
+            let stats = nodes.into_iter().map(|node| walker.index.node(node).stat);
+            Ok(stats.filter(|stat| stat.kind() == Kind::File).map(|stat| stat.size).sum())
+        })
     }
 
     /// Returns the sockets met so far, which are no part of a build context.

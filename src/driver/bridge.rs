@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use tokio::sync::OnceCell;
 
@@ -114,14 +115,11 @@ impl Bridge for DriverBridge {
                 return Ok(self.own_ignore.clone().filter(|(name, _)| names.contains(name)));
             }
             let Some(context) = self.contexts.get(local) else { return Ok(None) };
-            for name in names {
-                match context.read_file(name, MAX_FILE) {
-                    Ok(Some(content)) => return Ok(Some((name.clone(), content))),
-                    Ok(None) => {}
-                    Err(error) => return Err(BridgeError::from_error(&error)),
-                }
-            }
-            Ok(None)
+            let title = match local {
+                "context" => format!("[internal] load {}", names.join(" or ")),
+                named => format!("[context {named}] load {}", names.join(" or ")),
+            };
+            self.steps.run(&title, async |step| read_first(context, names, local, &step)).await
         })
     }
 
@@ -146,6 +144,23 @@ impl Bridge for DriverBridge {
                 .map_err(|Diagnostic { kind, message, hints, .. }| BridgeError { kind, message, hints })
         })
     }
+}
+
+/// Reads the first of the files that is there.
+fn read_first(
+    context: &Context,
+    names: &[String],
+    local: &str,
+    step: &Step,
+) -> Result<Option<IgnoreFile>, BridgeError> {
+    let started = SystemTime::now();
+    let read = |name: &String| {
+        let content = context.read_file(name, MAX_FILE).map_err(|error| BridgeError::from_error(&error));
+        content.map(|content| content.map(|content| (name.clone(), content))).transpose()
+    };
+    let found = names.iter().find_map(read).transpose()?;
+    step.over(&format!("transferring {local}:"), found.as_ref().map_or(0, |(_, text)| text.len() as u64), started);
+    Ok(found)
 }
 
 impl DriverBridge {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::blobs::BuildBlobs;
 use super::held::{Extent, Held, Others};
@@ -86,8 +87,8 @@ impl Caches<'_> {
     /// That of a cache whose failure the user wants to know as one of the build.
     pub(super) async fn write_all(&self) -> Result<(), Diagnostic> {
         for (target, held) in self.build.setup.caches_to.iter().zip(&self.build.held) {
-            let (Some((name, part)), Some(held)) = (titles(&target.store), held) else { continue };
-            let work = |step: Step| async move { step.part(&part, self.write(target, held)).await };
+            let (Some(name), Some(held)) = (title(&target.store), held) else { continue };
+            let work = |step: Step| async move { self.write(target, held, &step).await };
             let Err(Shown(diagnostic)) = self.build.steps.run(&name, work).await else {
                 self.sweep(&target.store).await;
                 continue;
@@ -117,13 +118,27 @@ impl Caches<'_> {
         self.build.sink.send(Event::Warning(Warning::notice(text)));
     }
 
+    /// Makes the layers of a cache and writes it, in parts that are called as by BuildKit.
+    async fn write(&self, target: &ExportTarget, held: &Held, step: &Step) -> Result<(), Shown> {
+        let layers = async {
+            let layers = self.layers(self.records.graph.clone(), target.mode, target.layers.into()).await;
+            layers.map_err(Shown)
+        };
+        let graph = step.part("preparing build cache for export", layers).await?;
+        step.part("sending cache export", self.write_rest(target, held, graph, step)).await
+    }
+
     /// Writes a cache; results whose layers cannot be had are left out of it.
-    async fn write(&self, target: &ExportTarget, held: &Held) -> Result<(), Shown> {
-        let layers = || self.layers(self.records.graph.clone(), target.mode, target.layers.into());
-        let mut graph = layers().await.map_err(Shown)?;
+    async fn write_rest(
+        &self,
+        target: &ExportTarget,
+        held: &Held,
+        mut graph: RecordGraph<Vec<RemoteLayer>>,
+        step: &Step,
+    ) -> Result<(), Shown> {
         let (mut left_out, mut is_repacked) = (0, false);
         let mut attempts = 0;
-        while let Err(failed) = self.write_graph(target, held, &graph).await {
+        while let Err(failed) = self.write_graph(target, held, &graph, step).await {
             attempts += 1;
             if attempts == ATTEMPTS {
                 return Err(failed);
@@ -131,7 +146,8 @@ impl Caches<'_> {
             if self.blobs.take_damaged() && !std::mem::replace(&mut is_repacked, true) {
                 // What was damaged is gone, and is made or fetched anew.
                 self.packer.forget();
-                graph = layers().await.map_err(Shown)?;
+                let layers = self.layers(self.records.graph.clone(), target.mode, target.layers.into()).await;
+                graph = layers.map_err(Shown)?;
                 continue;
             }
             let (rest, lost) = without(graph, &self.blobs.lost().await);
@@ -151,6 +167,7 @@ impl Caches<'_> {
         target: &ExportTarget,
         held: &Held,
         graph: &RecordGraph<Vec<RemoteLayer>>,
+        step: &Step,
     ) -> Result<(), Shown> {
         let own = write::write(graph, &self.times(&[]));
         if own.layers.is_empty() {
@@ -163,12 +180,12 @@ impl Caches<'_> {
         for _ in 0..WRITERS {
             let others = held.others(self.extent).await;
             let merged = self.merged(target, graph, (&own, &others));
-            if let Some(is_written) = self.written(target, merged, &others).await.map_err(Shown)? {
+            if let Some(is_written) = self.written(target, merged, &others, step).await.map_err(Shown)? {
                 return if is_written { Ok(()) } else { continue };
             }
             break;
         }
-        self.send(target, own, &Over::Any).await.map(drop).map_err(Shown)
+        self.send(target, own, &Over::Any, step).await.map(drop).map_err(Shown)
     }
 
     /// Writes what is merged; none if it cannot be had in whole, as layers that another build has written may be gone.
@@ -177,8 +194,9 @@ impl Caches<'_> {
         target: &ExportTarget,
         (written, is_merged): (Written, bool),
         others: &Others,
+        step: &Step,
     ) -> Result<Option<bool>, Diagnostic> {
-        match self.send(target, written, &Over::Only(others.digest.clone())).await {
+        match self.send(target, written, &Over::Only(others.digest.clone()), step).await {
             Err(diagnostic) if is_merged => {
                 tracing::debug!("what another build wrote is not merged: {}", diagnostic.message);
                 Ok(None)
@@ -188,14 +206,27 @@ impl Caches<'_> {
     }
 
     /// Returns whether it was written: it is not where another build has just written something else.
-    async fn send(&self, target: &ExportTarget, written: Written, over: &Over) -> Result<bool, Diagnostic> {
-        let image = Arc::new(self.image(target, written));
-        match &target.store {
-            Store::Inline => Ok(true),
-            Store::Local { dest, tag, .. } => self.local(image, dest, (tag, over)).await,
+    async fn send(
+        &self,
+        target: &ExportTarget,
+        written: Written,
+        over: &Over,
+        step: &Step,
+    ) -> Result<bool, Diagnostic> {
+        let (image, started) = (Arc::new(self.image(target, written)), SystemTime::now());
+        let is_written = match &target.store {
+            Store::Inline => true,
+            Store::Local { dest, tag, .. } => self.local(Arc::clone(&image), dest, (tag, over)).await?,
             // A registry replaces whatever there is.
-            Store::Registry { reference, .. } => self.push(image, reference).await.map(|()| true),
+            Store::Registry { reference, .. } => {
+                self.push(Arc::clone(&image), reference).await?;
+                true
+            }
+        };
+        if is_written {
+            report(&image, target.form, (step, started));
         }
+        Ok(is_written)
     }
 
     /// Returns the records for an image to carry: of one target, and only those whose layers the image has.
@@ -416,18 +447,25 @@ fn without(graph: RecordGraph<Vec<RemoteLayer>>, lost: &BTreeSet<Digest>) -> (Re
     (graph, count)
 }
 
-/// The step and its part, as BuildKit words them; none for what is no step of its own.
-fn titles(store: &Store) -> Option<(String, String)> {
+/// The step, as BuildKit words it; none for what is no step of its own.
+fn title(store: &Store) -> Option<String> {
     match store {
         Store::Inline => None,
-        Store::Local { dest, .. } => Some((
-            format!("exporting cache to client directory {}", dest.display()),
-            "preparing build cache for export".into(),
-        )),
-        Store::Registry { reference, .. } => {
-            Some((format!("exporting cache to registry {reference}"), "preparing build cache for export".into()))
-        }
+        Store::Local { dest, .. } => Some(format!("exporting cache to client directory {}", dest.display())),
+        Store::Registry { reference, .. } => Some(format!("exporting cache to registry {reference}")),
     }
+}
+
+/// Tells what a cache is made of.
+fn report(image: &Image, form: Form, (step, started): (&Step, SystemTime)) {
+    for (layer, _) in image.layers() {
+        step.over(&format!("writing layer {}", layer.digest), 0, started);
+    }
+    for platform in &image.platforms {
+        step.over(&format!("writing config {}", platform.config.descriptor.digest), 0, started);
+    }
+    let kind = if form == Form::Image { "cache image manifest" } else { "cache manifest" };
+    step.over(&format!("writing {kind} {}", image.root.descriptor.digest), 0, started);
 }
 
 #[cfg(test)]

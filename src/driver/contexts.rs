@@ -50,6 +50,11 @@ impl Inputs {
         }
     }
 
+    /// Returns how many bytes the Dockerfile and its own ignore file have.
+    pub(super) fn definition_size(&self) -> u64 {
+        (self.dockerfile.len() + self.own_ignore.as_ref().map_or(0, |(_, text)| text.len())) as u64
+    }
+
     fn open_all(request: &mut Request, temporary: &Path, fetched: Option<Fetched>) -> Result<Self, Diagnostic> {
         let single = fetched.as_ref().is_some_and(|fetched| fetched.is_dockerfile);
         let main = match fetched {

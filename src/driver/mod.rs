@@ -34,7 +34,7 @@ mod uploader;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
@@ -426,7 +426,12 @@ async fn open(
     let (request, scratch) = (build.request.clone(), build.stations.store.scratch_path());
     let inputs = build
         .steps
-        .run(&title, |_| Inputs::open(request, scratch, fetched))
+        .run(&title, async |step| {
+            let started = SystemTime::now();
+            let opened = Inputs::open(request, scratch, fetched).await?;
+            step.over("transferring dockerfile:", opened.0.definition_size(), started);
+            Ok(opened)
+        })
         .await
         .map_err(|Shown(d)| d.while_doing(SOLVE))?;
     let (inputs, request) = inputs;

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::blobs::BuildBlobs;
 use super::caches::{self, Caches};
@@ -19,10 +20,10 @@ use crate::diag::{Diagnostic, Kind};
 use crate::digest::Digest;
 use crate::export::archive::{self, Archive};
 use crate::export::destination::{self, OutputFile};
-use crate::export::image::{EpochChoice, Shape};
+use crate::export::image::{Document, EpochChoice, Shape};
 use crate::export::load::Loader;
 use crate::export::metadata::Metadata;
-use crate::export::push::{Naming, PushEvent, Pusher};
+use crate::export::push::{LAYERS, Naming, PushEvent, Pusher};
 use crate::export::spec::{ArchiveFormat, Dest, ImageTarget, PushTarget, TreeTarget};
 use crate::export::stop::Stop;
 use crate::export::{
@@ -182,6 +183,8 @@ struct Job<'a> {
     name: String,
     target: &'a ImageTarget,
     types: MediaTypes,
+    /// Names that the image gets.
+    named: &'a [Reference],
 }
 
 struct Exporter<'a> {
@@ -199,12 +202,14 @@ impl Exporter<'_> {
         match spec {
             ExportSpec::CacheOnly => Ok(()),
             ExportSpec::Image(push) => {
-                let job = Job { name: "exporting to image".into(), target: &push.image, types: MediaTypes::Oci };
+                let named = if push.by_digest { &[] } else { &push.image.names[..] };
+                let name = "exporting to image".into();
+                let job = Job { name, target: &push.image, types: MediaTypes::Oci, named };
                 self.image(&job, metadata, |image, step| self.push(image, push, step)).await
             }
             ExportSpec::Layout { dest, image: target } => {
                 let name = format!("exporting to oci image layout {}", dest.display());
-                let job = Job { name, target, types: MediaTypes::Oci };
+                let job = Job { name, target, types: MediaTypes::Oci, named: &target.names };
                 self.image(&job, metadata, |image, _| self.layout(image, target, dest)).await
             }
             ExportSpec::Archive { format, dest, image: target } => {
@@ -212,11 +217,12 @@ impl Exporter<'_> {
                     ArchiveFormat::Oci => ("exporting to oci image format", MediaTypes::Oci),
                     ArchiveFormat::Docker => ("exporting to docker image format", MediaTypes::Docker),
                 };
-                let job = Job { name: name.into(), target, types };
+                let job = Job { name: name.into(), target, types, named: &target.names };
                 self.image(&job, metadata, |image, step| self.archive(image, &job, (*format, dest), step)).await
             }
             ExportSpec::Load(target) => {
-                let job = Job { name: "exporting to docker image format".into(), target, types: MediaTypes::Docker };
+                let name = "exporting to docker image format".into();
+                let job = Job { name, target, types: MediaTypes::Docker, named: &target.names };
                 self.image(&job, metadata, |image, step| self.load(image, target, step)).await
             }
             ExportSpec::Local { dest, tree } => self.local(dest, tree).await,
@@ -257,7 +263,10 @@ impl Exporter<'_> {
         let packing = job.target.options.compression.into();
         let results = step.part("exporting layers", self.results(packing)).await?;
         let image = Arc::new(self.assemble(&results, job.types, &job.target.options).map_err(Shown)?);
-        self.report_documents(&image, step).await;
+        report_documents(&image, step);
+        for name in job.named {
+            step.over(&format!("naming to {name}"), 0, SystemTime::now());
+        }
         let written = write(Arc::clone(&image), step.clone()).await.map_err(Shown);
         Ok((image, written))
     }
@@ -292,17 +301,6 @@ impl Exporter<'_> {
     ) -> Result<Image, Diagnostic> {
         let shape = if self.lowered.multi_platform { Shape::Multi } else { Shape::Single };
         assemble(results, shape, types, options).map_err(|error| Diagnostic::from_error(&error))
-    }
-
-    /// Logs must be able to tell which manifest and config a build made.
-    async fn report_documents(&self, image: &Image, step: &Step) {
-        for platform in &image.platforms {
-            let parts = [("manifest", &platform.manifest), ("config", &platform.config)];
-            for (kind, document) in parts {
-                let id = format!("exporting {kind} {}", document.descriptor.digest);
-                let _: Result<(), Shown> = step.part(&id, async { Ok(()) }).await;
-            }
-        }
     }
 
     async fn results(&self, packing: Packing) -> Result<Vec<ImageResult>, Shown> {
@@ -414,19 +412,16 @@ impl Exporter<'_> {
         let observer = Arc::new(move |event| match event {
             PushEvent::Sent { blob, current, total } => reporter.progress(&format!("pushing {blob}"), current, total),
             PushEvent::Blob { blob, how } => tracing::debug!("push of {blob}: {how:?}"),
-            PushEvent::Named { .. } => {}
+            PushEvent::Part { id, started, completed } => reporter.status(&id, started, completed),
         });
         let client = Arc::clone(&self.build.stations.client);
         let pusher = Pusher { client, blobs: Arc::clone(&self.blobs), observer };
         let naming = if target.by_digest { Naming::Digest } else { Naming::Tags };
         let names = &target.image.names;
-        let shown = names.iter().map(Reference::to_string).collect::<Vec<_>>().join(", ");
-        let part = format!("pushing {shown}");
-        let push = async {
-            self.packer.uploader().settle(Whom::Image).await;
-            pusher.push(&image, names, naming).await
-        };
-        step.part(&part, push).await.map_err(|error| Diagnostic::from_error(&error))
+        // What was sent ahead is part of it.
+        step.status(LAYERS, SystemTime::now(), None);
+        self.packer.uploader().settle(Whom::Image).await;
+        pusher.push(&image, names, naming).await.map_err(|error| Diagnostic::from_error(&error))
     }
 
     async fn archive(
@@ -452,18 +447,20 @@ impl Exporter<'_> {
     async fn load(&self, image: Arc<Image>, target: &ImageTarget, step: Step) -> Result<(), Diagnostic> {
         let loader = Loader::find(&self.build.setup.search_path, &self.build.setup.workspaces)
             .map_err(|error| Diagnostic::from_error(&error))?;
-        let (names, blobs, part) =
-            (target.names.clone(), Arc::clone(&self.blobs), format!("importing to {}", loader.name));
+        let loader = if self.build.setup.own_namespace { loader.in_own_namespace() } else { loader };
+        let (names, blobs, stop) = (target.names.clone(), Arc::clone(&self.blobs), self.stop.clone());
+        let part = format!("importing to {}", loader.name);
         let work = move || {
             let archive = Archive { image: &image, names: &names, format: ArchiveFormat::Docker };
-            loader.load(&archive, &*blobs).map(|said| tracing::debug!(%said, "loaded"))
+            loader.load(&archive, &*blobs, &stop).map(|said| tracing::debug!(%said, "loaded"))
         };
         step.part(&part, async { blocking(work).await.map_err(Shown) }).await.map_err(|Shown(d)| d)
     }
 
     async fn local(&self, dest: &Path, target: &TreeTarget) -> Result<(), Diagnostic> {
         let name = format!("exporting to client directory {}", dest.display());
-        let work = |_: Step| async {
+        let work = |step: Step| async move {
+            let started = SystemTime::now();
             let (views, trees) = self.views().map_err(Shown)?;
             let (dest, target, epoch) = (dest.to_owned(), self.split(*target), self.epoch(target.epoch));
             let stop = self.stop.clone();
@@ -472,6 +469,7 @@ impl Exporter<'_> {
                 files::write(&trees, &dest, &target, epoch, &stop)
             });
             let written = written.await.map_err(Shown)?;
+            step.over("copying files", written.bytes, started);
             for path in &written.skipped {
                 let text = format!("left out {}: devices and sockets are not written to a directory", path.display());
                 self.build.sink.send(Event::Warning(Warning::notice(text)));
@@ -482,7 +480,7 @@ impl Exporter<'_> {
     }
 
     async fn tar(&self, dest: &Dest, target: &TreeTarget) -> Result<(), Diagnostic> {
-        let work = |_: Step| async {
+        let work = |step: Step| async move {
             let (views, trees) = self.views().map_err(Shown)?;
             let (dest, target, epoch) = (dest.clone(), self.split(*target), self.epoch(target.epoch));
             let stop = self.stop.clone();
@@ -490,7 +488,7 @@ impl Exporter<'_> {
                 let _views = views;
                 to_dest(&dest, &stop, |out, shown| treetar::write(&trees, &target, epoch, out, shown))
             });
-            written.await.map_err(Shown)
+            step.part("sending tarball", async { written.await.map_err(Shown) }).await
         };
         self.build.steps.run("exporting to client tarball", work).await.map_err(|Shown(diagnostic)| diagnostic)
     }
@@ -514,6 +512,20 @@ impl Exporter<'_> {
             views.push(view);
         }
         Ok((views, trees))
+    }
+}
+
+/// Logs must be able to tell which manifests and configs a build made.
+fn report_documents(image: &Image, step: &Step) {
+    let report = |kind: &str, document: &Document| {
+        step.over(&format!("exporting {kind} {}", document.descriptor.digest), 0, SystemTime::now());
+    };
+    for platform in &image.platforms {
+        report("manifest", &platform.manifest);
+        report("config", &platform.config);
+    }
+    if !image.platforms.iter().any(|platform| platform.manifest.descriptor.digest == image.root.descriptor.digest) {
+        report("manifest list", &image.root);
     }
 }
 

@@ -110,7 +110,14 @@ impl Step {
         }));
     }
 
-    fn status(&self, id: &str, started: SystemTime, completed: Option<SystemTime>) {
+    /// Reports a part that is over and moved so many bytes, or none that count.
+    pub(super) fn over(&self, id: &str, bytes: u64, started: SystemTime) {
+        let (vertex, times) = (self.vertex.digest.clone(), (started, SystemTime::now()));
+        self.sink.send(Event::Status(Status::over(vertex, id.to_owned(), bytes, times)));
+    }
+
+    /// Reports that a part began, or that it is over.
+    pub(super) fn status(&self, id: &str, started: SystemTime, completed: Option<SystemTime>) {
         self.sink.send(Event::Status(Status {
             id: id.to_owned(),
             vertex: self.vertex.digest.clone(),

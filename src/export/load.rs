@@ -1,22 +1,32 @@
 //! Hands an image to a container engine of this machine: `docker load`, else `podman load`.
 //!
 //! In: the directories in which programs are looked for, and the image. Out: the archive on the program's standard input.
-//! Nothing is left on disk. The image chooses neither the program nor its arguments.
+//! Nothing is left on disk. The image chooses neither the program nor its arguments. When the build is stopped the program is
+//! ended, whatever it waits for.
 
-use std::io::{BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 use super::archive::{self, Archive};
+use super::stop::Stop;
 use super::{Blobs, ExportError};
+use crate::sys::child::{self, ChildLimits, Group};
+use crate::sys::idmap::{self, Extent};
 use crate::sys::programs;
 
 /// The programs, in the order in which they are looked for.
 const PROGRAMS: &[&str] = &["docker", "podman"];
 /// How much of what the program says is kept.
 const OUTPUT_LIMIT: u64 = 64 << 10;
+/// How often it is looked whether the build was stopped.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a program that was asked to end may take.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A program that takes images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +35,8 @@ pub struct Loader {
     pub name: &'static str,
     /// Where it is.
     pub path: PathBuf,
+    /// What it gets to know besides the environment.
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Loader {
@@ -32,21 +44,46 @@ impl Loader {
     pub fn find(directories: &[PathBuf], workspaces: &[PathBuf]) -> Result<Self, ExportError> {
         let find = |name: &&'static str| {
             let path = programs::find(name, directories, workspaces, is_program)?;
-            Some(Self { name: *name, path })
+            Some(Self { name: *name, path, variables: Vec::new() })
         };
         PROGRAMS.iter().find_map(find).ok_or(ExportError::NoLoader)
     }
 
+    /// Says that this process is root of a user namespace that was made for it alone. Podman would take itself for the machine's
+    /// root there, and write to the machine's store; so it is told what `podman unshare` tells it. Docker asks its daemon.
+    #[must_use]
+    pub fn in_own_namespace(self) -> Self {
+        let outside = |map: io::Result<Vec<Extent>>| {
+            let root = map.ok()?.into_iter().find(|extent| extent.inside == 0)?;
+            Some(root.outside.to_string())
+        };
+        let ids = [
+            ("_CONTAINERS_ROOTLESS_UID", outside(idmap::users())),
+            ("_CONTAINERS_ROOTLESS_GID", outside(idmap::groups())),
+        ];
+        let ids = ids.into_iter().filter_map(|(name, id)| Some((name, id?)));
+        let variables = std::iter::once(("_CONTAINERS_USERNS_CONFIGURED", "done".to_owned())).chain(ids).collect();
+        Self { variables, ..self }
+    }
+
     /// Streams the archive into the program and waits for it; returns what it said.
-    pub fn load(&self, archive: &Archive<'_>, blobs: &dyn Blobs) -> Result<String, ExportError> {
-        let failed = |source| ExportError::Loader { program: self.name.into(), source };
-        let mut child = Command::new(&self.path)
-            .arg("load")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(failed)?;
+    pub fn load(&self, archive: &Archive<'_>, blobs: &dyn Blobs, stop: &Stop) -> Result<String, ExportError> {
+        let mut command = Command::new(&self.path);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.arg("load").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // This thread waits for it, so that it ends with this program; an interrupt of the terminal comes from here alone.
+        child::confine(&mut command, ChildLimits::default());
+        let child = command.spawn().map_err(|source| ExportError::Loader { program: self.name.into(), source })?;
+        let (group, (over, waits)) = (Group::new(Some(child.id())), mpsc::channel());
+        thread::scope(|scope| {
+            scope.spawn(|| end_when_stopped(group, stop, waits));
+            let said = self.feed_to_end(child, archive, blobs);
+            drop(over);
+            said
+        })
+    }
+
+    fn feed_to_end(&self, mut child: Child, archive: &Archive<'_>, blobs: &dyn Blobs) -> Result<String, ExportError> {
         // Both outputs are read while we write, or the program could block on a full pipe and we on it.
         let readers = [reader(child.stdout.take()), reader(child.stderr.take())];
         let written = feed(&mut child, archive, blobs, Path::new(self.name));
@@ -54,7 +91,8 @@ impl Loader {
             // What it got is no image; it must not take it for one.
             let _ = child.kill();
         }
-        let status = child.wait().map_err(failed)?;
+        let waited = child.wait();
+        let status = waited.map_err(|source| ExportError::Loader { program: self.name.into(), source })?;
         let said = readers.map(|reader| reader.join().unwrap_or_default()).join("\n");
         let output = crate::progress::sanitize::escape(said.trim());
         match written {
@@ -64,6 +102,22 @@ impl Loader {
             Ok(()) => Ok(output),
         }
     }
+}
+
+/// Ends a program when the build is stopped; nothing comes through the channel, whose end means that the program has ended.
+fn end_when_stopped(group: Group, stop: &Stop, over: mpsc::Receiver<()>) {
+    let still_runs = |time| over.recv_timeout(time) == Err(RecvTimeoutError::Timeout);
+    while still_runs(LOOK) {
+        if stop.check().is_err() {
+            group.terminate();
+            if still_runs(GRACE) {
+                // What did not listen is killed.
+                return drop(group);
+            }
+            break;
+        }
+    }
+    group.ended();
 }
 
 fn is_program(path: &Path) -> bool {
@@ -111,11 +165,36 @@ mod tests {
     }
 
     fn load(dir: &Path) -> Result<String, ExportError> {
+        load_until(dir, &Stop::new())
+    }
+
+    fn load_until(dir: &Path, stop: &Stop) -> Result<String, ExportError> {
         let image = single(b"layer");
         let blobs = Memory([(Digest::compute(b"layer"), b"layer".to_vec())].into());
         let names = ["app:1".parse().expect("name")];
         let archive = Archive { image: &image, names: &names, format: ArchiveFormat::Docker };
-        Loader::find(&[dir.to_owned()], &[])?.load(&archive, &blobs)
+        Loader::find(&[dir.to_owned()], &[])?.load(&archive, &blobs, stop)
+    }
+
+    #[test]
+    fn a_program_that_waits_for_ever_ends_with_the_build() {
+        // One that ends when asked, one that does not, and one that leaves another behind.
+        for (trap, rest) in [("", "sleep 1000"), ("trap '' TERM; ", "sleep 1000"), ("", "sleep 1000 & wait")] {
+            let temp = tempfile::tempdir().expect("temp dir");
+            let begun = temp.path().join("begun");
+            program(temp.path(), "docker", &format!("{trap}: > {}; {rest}", begun.display()));
+            let stop = Stop::new();
+            thread::scope(|scope| {
+                let load = scope.spawn(|| load_until(temp.path(), &stop));
+                while !begun.exists() {
+                    assert!(!load.is_finished(), "it began");
+                    thread::sleep(LOOK);
+                }
+                stop.request();
+                let error = load.join().expect("thread").expect_err("it was ended");
+                assert_eq!(error.to_string(), "docker load failed: ");
+            });
+        }
     }
 
     #[test]

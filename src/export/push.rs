@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -33,6 +33,9 @@ const PIECES: usize = 4;
 const UNSETTLED: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800), Duration::from_millis(1600)];
 
+/// What the part of a push is called in which the blobs go.
+pub const LAYERS: &str = "pushing layers";
+
 /// How names become places in a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naming {
@@ -54,17 +57,21 @@ pub enum PushEvent {
         /// Bytes in all.
         total: u64,
     },
+    /// A part of the push began, or is over.
+    Part {
+        /// What BuildKit calls it: `pushing layers`, `pushing manifest for NAME`.
+        id: String,
+        /// When it began.
+        started: SystemTime,
+        /// When it ended, if it did.
+        completed: Option<SystemTime>,
+    },
     /// A blob is there.
     Blob {
         /// The blob.
         blob: Digest,
         /// How it came there.
         how: Pushed,
-    },
-    /// A name points to the image.
-    Named {
-        /// The name.
-        name: Reference,
     },
 }
 
@@ -114,13 +121,27 @@ impl Pusher {
         let mut done: Vec<Reference> = Vec::new();
         for names in repositories.values() {
             let place = Reference { tag: None, digest: None, ..names[0].clone() };
-            self.blobs(image, &place, &done).await?;
-            self.manifests(image, &place).await?;
-            for name in names {
-                self.name(image, name, naming).await?;
+            self.part(LAYERS.into(), self.blobs(image, &place, &done)).await?;
+            for (at, name) in names.iter().enumerate() {
+                let manifests = async {
+                    if at == 0 {
+                        self.manifests(image, &place).await?;
+                    }
+                    self.name(image, name, naming).await
+                };
+                self.part(manifest_part(image, name, naming), manifests).await?;
             }
             done.push(place);
         }
+        Ok(())
+    }
+
+    /// Tells when a part begins and when it is over; of one that fails, its error tells.
+    async fn part(&self, id: String, work: impl Future<Output = Result<(), ExportError>>) -> Result<(), ExportError> {
+        let started = SystemTime::now();
+        (self.observer)(PushEvent::Part { id: id.clone(), started, completed: None });
+        work.await?;
+        (self.observer)(PushEvent::Part { id, started, completed: Some(SystemTime::now()) });
         Ok(())
     }
 
@@ -196,10 +217,17 @@ impl Pusher {
             Naming::Digest => None,
         };
         let place = Reference { tag, ..name.clone() };
-        self.manifest(place.clone(), &image.root.descriptor.media_type, &image.root.bytes).await?;
-        (self.observer)(PushEvent::Named { name: place });
-        Ok(())
+        self.manifest(place, &image.root.descriptor.media_type, &image.root.bytes).await
     }
+}
+
+/// Names the part in which `name` comes to point to the image, as BuildKit does.
+fn manifest_part(image: &Image, name: &Reference, naming: Naming) -> String {
+    let shown = match naming {
+        Naming::Tags => Reference { digest: Some(image.root.descriptor.digest.clone()), ..name.clone() },
+        Naming::Digest => Reference { tag: None, digest: None, ..name.clone() },
+    };
+    format!("pushing manifest for {shown}")
 }
 
 /// Lists configurations and layers; `done` are repositories that got all of them before.

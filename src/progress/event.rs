@@ -58,6 +58,14 @@ pub struct Status {
     pub completed: Option<SystemTime>,
 }
 
+impl Status {
+    /// Makes one of a part that is over and moved so many bytes, or none that count.
+    pub fn over(vertex: Digest, id: String, bytes: u64, (started, completed): (SystemTime, SystemTime)) -> Self {
+        let (started, timestamp, completed) = (Some(started), completed, Some(completed));
+        Self { id, vertex, current: bytes, total: 0, timestamp, started, completed }
+    }
+}
+
 /// Which output of a process a text came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {

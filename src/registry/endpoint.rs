@@ -129,7 +129,7 @@ impl Endpoint {
         self.options.insecure && self.origin.secure && speaks_http(&self.host, &self.options, self.material.is_some())
     }
 
-    /// Returns whether this machine was found to have no authorities.
+    /// Returns whether there are no authorities: those of this machine could not be read.
     pub(crate) fn has_no_authorities(&self) -> bool {
         self.maker.system.are_none()
     }

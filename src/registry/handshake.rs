@@ -31,7 +31,7 @@ struct Facts<'a> {
     wants_certificate: bool,
     /// Whether it wanted one and was shown one.
     saw_certificate: bool,
-    /// Whether this machine has no authorities.
+    /// Whether there are no authorities, because those of this machine could not be read.
     no_authorities: bool,
 }
 
@@ -154,8 +154,7 @@ impl Facts<'_> {
 
     fn add_authority(&self, what: &str) -> String {
         let section = self.section;
-        let missing =
-            "this machine has no authorities at all: install the package ca-certificates, or set SSL_CERT_FILE; ";
+        let missing = "the authorities of this machine could not be read: install the package ca-certificates, or set SSL_CERT_FILE; ";
         let start = if self.no_authorities { missing } else { "" };
         format!(
             "{start}add {what}: `ca = [\"FILE\"]` under [registry.\"{section}\"] of buildkitd.toml, or save it as \

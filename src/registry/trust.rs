@@ -32,7 +32,8 @@ impl Trust {
     }
 }
 
-/// The authorities of the system, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name instead; read once, when first needed.
+/// The authorities of the system, or those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name instead; where there are none at all, as in
+/// an image made from scratch, those that Mozilla trusted when this program was built. Read once, when first needed.
 #[derive(Default, Clone)]
 pub(crate) struct SystemRoots(Arc<OnceLock<Vec<CertificateDer<'static>>>>);
 
@@ -40,10 +41,11 @@ impl SystemRoots {
     fn get(&self) -> &[CertificateDer<'static>] {
         self.0.get_or_init(|| {
             let found = rustls_native_certs::load_native_certs();
-            for error in found.errors {
-                tracing::warn!("authorities of the system are missing: {}", crate::diag::chain(&error));
+            for error in &found.errors {
+                tracing::warn!("authorities of the system are missing: {}", crate::diag::chain(error));
             }
-            found.certs
+            let unread = found.errors.len();
+            or_bundled(found.certs, unread)
         })
     }
 
@@ -51,6 +53,19 @@ impl SystemRoots {
     pub(crate) fn are_none(&self) -> bool {
         self.0.get().is_some_and(Vec::is_empty)
     }
+}
+
+/// Returns the authorities that were found. What is there and could not be read is not made up for: it may have been fewer, or others.
+fn or_bundled(found: Vec<CertificateDer<'static>>, unread: usize) -> Vec<CertificateDer<'static>> {
+    if !found.is_empty() || unread > 0 {
+        return found;
+    }
+    let bundled = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+    tracing::debug!(
+        count = bundled.len(),
+        "this machine has no authorities, those of Mozilla that came with rbuild count"
+    );
+    bundled.to_vec()
 }
 
 impl fmt::Debug for SystemRoots {
@@ -260,6 +275,20 @@ mod tests {
         configure(Trust::Nobody, &Material::default(), &system).expect("a configuration without authorities");
         assert!(system.0.get().is_none(), "the system's authorities were read though none is needed");
         assert!(!system.are_none());
+    }
+
+    #[test]
+    fn where_the_system_has_none_mozillas_authorities_count() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let bundled = or_bundled(Vec::new(), 0);
+        assert!(bundled.len() > 100, "{}", bundled.len());
+        let (own, system) = (bundled[0].clone(), SystemRoots::default());
+        assert_eq!(or_bundled(vec![own.clone()], 0), [own]);
+        assert!(or_bundled(Vec::new(), 1).is_empty(), "nobody is trusted in place of what cannot be read");
+        assert!(system.0.set(bundled.clone()).is_ok());
+        let mut store = RootCertStore::empty();
+        assert_eq!(store.add_parsable_certificates(bundled).1, 0, "all can be used");
+        configure(Trust::System, &Material::default(), &system).expect("a configuration");
     }
 
     #[test]

@@ -79,6 +79,13 @@ impl<'a> Report<'a> {
         self.send(self.descriptor.size, now, Some(now));
     }
 
+    /// Tells that the layer's files are there; they were made while it came, from `started` on.
+    fn extracted(&self, started: SystemTime) {
+        let Reporter { sink, vertex } = self.reporter;
+        let (id, times) = (format!("extracting {}", self.descriptor.digest), (started, SystemTime::now()));
+        sink.send(Event::Status(Status::over(vertex.clone(), id, 0, times)));
+    }
+
     fn send(&self, current: u64, timestamp: SystemTime, completed: Option<SystemTime>) {
         self.reporter.sink.send(Event::Status(Status {
             id: self.descriptor.digest.to_string(),
@@ -261,10 +268,12 @@ impl Puller<'_> {
             && size == layer.descriptor.size
         {
             let (snapshots, owned) = (Arc::clone(self.snapshots), layer.clone());
+            let began = SystemTime::now();
             let unpacked = tokio::task::spawn_blocking(move || unpack(&snapshots, &owned, file)).await;
             match unpacked.map_err(|_| SourceError::Stopped { digest: digest.clone() })? {
                 Ok(unpacked) => {
                     report.done();
+                    report.extracted(began);
                     return Ok(unpacked);
                 }
                 // A damaged blob is one that is not there.
@@ -279,6 +288,7 @@ impl Puller<'_> {
         let mut chunks = self.blobs.blob(&layer.descriptor).await?;
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (store, snapshots, owned) = (Arc::clone(self.store), Arc::clone(self.snapshots), layer.clone());
+        let began = SystemTime::now();
         let unpacking = tokio::task::spawn_blocking(move || receive(&store, &snapshots, &owned, receiver));
         let mut current = 0;
         let mut broken = None;
@@ -297,6 +307,7 @@ impl Puller<'_> {
             }
         }
         if broken.is_none() {
+            report.done();
             // The thread has ended only if it failed, and says so itself.
             let _ = sender.send(Piece::End).await;
         }
@@ -304,7 +315,7 @@ impl Puller<'_> {
         let unpacked = unpacking.await.map_err(|_| SourceError::Stopped { digest: digest.clone() })?;
         match broken {
             Some(error) => Err(error),
-            None => unpacked.inspect(|_| report.done()),
+            None => unpacked.inspect(|_| report.extracted(began)),
         }
     }
 }

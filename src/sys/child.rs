@@ -91,6 +91,13 @@ impl Group {
         Self(leader)
     }
 
+    /// Asks all of them to end.
+    pub fn terminate(&self) {
+        if let Some(leader) = self.0 {
+            signal_group(leader, Signal::TERM);
+        }
+    }
+
     /// The program has ended, and its id may soon be another's.
     pub fn ended(mut self) {
         self.0 = None;
@@ -100,16 +107,16 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(leader) = self.0 {
-            kill_group(leader);
+            signal_group(leader, Signal::KILL);
         }
     }
 }
 
-/// Kills all processes of a group that [`confine`] made.
-fn kill_group(leader: u32) {
+/// Sends a signal to all processes of a group that [`confine`] made.
+fn signal_group(leader: u32, signal: Signal) {
     let leader = i32::try_from(leader).ok().and_then(Pid::from_raw);
     // A group without a process is what was wanted.
-    let _ = leader.map(|leader| rustix::process::kill_process_group(leader, Signal::KILL));
+    let _ = leader.map(|leader| rustix::process::kill_process_group(leader, signal));
 }
 
 #[cfg(test)]

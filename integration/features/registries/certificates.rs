@@ -110,6 +110,32 @@ fn authorities_may_be_files_a_directory_or_the_systems() {
 }
 
 #[test]
+fn where_there_are_no_authorities_mozillas_count_besides_the_registrys_own() {
+    let authority = Authority::new();
+    let registry = Registry::configured(&Form { http: tls(&authority.server(), None), ..Form::default() });
+    let host = &registry.host;
+    for user in BOTH {
+        let project = Project::with(user, &format!("FROM {host}/lib/base:1\nCOPY Dockerfile /\n"));
+        let none = project.home().join("none");
+        fs::create_dir(&none).unwrap();
+        let settings = |lines: &str| Settings {
+            variables: vec![("SSL_CERT_DIR", text(&none).to_owned())],
+            ..Settings::toml(format!("debug = true\n[registry.\"{host}\"]\n{lines}\n"))
+        };
+        let bundled = "those of Mozilla that came with rbuild count";
+        let refused = settings("http = false").build(&project, &["--output", "type=cacheonly"]).failure(4);
+        let _ = refused.says(bundled).says("ca = [\"FILE\"]").silent_about("could not be read");
+        let known = settings(&format!("ca = [\"{}\"]", authority.certificate().display()));
+        let _ = known.push(user, &format!("{host}/lib/base:1")).success().says(bundled);
+        // What is named and not there is not made up for.
+        let gone = vec![("SSL_CERT_FILE", text(&none.join("gone.pem")).to_owned())];
+        let refused = Settings { variables: gone, ..settings("http = false") };
+        let refused = refused.build(&project, &["--output", "type=cacheonly"]).failure(4);
+        let _ = refused.silent_about(bundled).says("could not be read").says("ca = [\"FILE\"]");
+    }
+}
+
+#[test]
 fn the_servers_own_certificate_may_be_its_authority() {
     // `openssl req -x509`, as the guides have it, makes one that is both.
     let authority = Authority::new();

@@ -71,12 +71,10 @@ fn certificates_that_do_not_hold() {
         let message = "its certificate is for a.test, 127.0.0.9";
         let _ = refused(user, &other.host, &known(&other.host), message, "have the certificate made for 127.0.0.1 too");
     }
-    // Where there is no authority at all, that is said first.
-    let empty = good.directory().join("empty");
-    fs::write(&empty, "").unwrap();
-    let variables = vec![("SSL_CERT_FILE", text(&empty).to_owned())];
+    // Where the authorities cannot be read, that is said first.
+    let variables = vec![("SSL_CERT_FILE", text(&good.directory().join("gone")).to_owned())];
     let settings = Settings { variables, ..Settings::of(&good.host, "http = false") };
-    let _ = refused(User::Root, &good.host, &settings, "not known here", "this machine has no authorities at all");
+    let _ = refused(User::Root, &good.host, &settings, "not known here", "of this machine could not be read");
 }
 
 #[test]

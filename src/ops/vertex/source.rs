@@ -7,12 +7,13 @@ use std::time::SystemTime;
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
+use super::blocking_until;
 use crate::digest::Digest;
 use crate::image::Platform;
 use crate::llb::SourceOp;
 use crate::ops::keys::{self, GitKey, HeaderField, HttpKey, ImageKey, LocalKey};
 use crate::ops::{OpsError, Tree, Worker};
-use crate::progress::{Event, Log, Stream};
+use crate::progress::{Event, Log, Status, Stream};
 use crate::solver::{CacheMap, Op, OpError};
 use crate::source::git::{self, GitSpec};
 use crate::source::http::HttpSpec;
@@ -38,7 +39,11 @@ pub(super) fn op_of(
         }
         "local" => {
             let context = worker.contexts.get(rest).cloned().ok_or_else(unresolved)?;
-            Ok(Arc::new(LocalVertex { name: rest.to_owned(), context }))
+            let follow = op.attrs.get("local.followpaths").map(|list| serde_json::from_str(list));
+            let invalid =
+                |error: serde_json::Error| OpsError::Invalid { reason: format!("local.followpaths: {error}") };
+            let paths = follow.transpose().map_err(invalid)?.unwrap_or_default();
+            Ok(Arc::new(LocalVertex { worker, digest, name: rest.to_owned(), context, paths }))
         }
         "git" => {
             let spec = GitSpec::from_op(op).map_err(|error| OpsError::Git(Box::new(error)))?;
@@ -61,6 +66,16 @@ struct ImageVertex {
     platform: Platform,
 }
 
+impl ImageVertex {
+    /// Tells which image it is, as BuildKit does where it asks for it; here that was done before.
+    fn tell_what(&self) {
+        let reference =
+            crate::image::Reference { digest: Some(self.image.digest.clone()), ..self.image.reference.clone() };
+        let (id, now) = (format!("resolve {reference}"), SystemTime::now());
+        self.worker.sink.send(Event::Status(Status::over(self.digest.clone(), id, 0, (now, now))));
+    }
+}
+
 impl Op<Tree> for ImageVertex {
     fn cache_map(&self) -> BoxFuture<'_, Result<CacheMap, OpError>> {
         Box::pin(async {
@@ -81,6 +96,7 @@ impl Op<Tree> for ImageVertex {
     fn exec(&self, _inputs: Vec<Tree>, cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
         Box::pin(async move {
             let reporter = Reporter { sink: Arc::clone(&self.worker.sink), vertex: self.digest.clone() };
+            self.tell_what();
             let pull = async {
                 match &self.layout {
                     Some(layout) => {
@@ -103,8 +119,24 @@ impl Op<Tree> for ImageVertex {
 
 /// A directory of the caller's.
 struct LocalVertex {
+    worker: Arc<Worker>,
+    digest: Digest,
     name: String,
     context: Arc<Context>,
+    /// What of it the build uses; all if empty.
+    paths: Vec<String>,
+}
+
+impl LocalVertex {
+    /// Tells how much of the context the build reads; nothing is transferred. Its directories are read for that, which the
+    /// steps that use it would do next.
+    fn tell_size(worker: &Worker, digest: Digest, name: &str, (context, paths): (&Context, &[String])) {
+        let started = SystemTime::now();
+        // What cannot be read is told of by the step that needs it.
+        let Ok(bytes) = context.tree().size_of(paths) else { return };
+        let (id, times) = (format!("transferring {name}:"), (started, SystemTime::now()));
+        worker.sink.send(Event::Status(Status::over(digest, id, bytes, times)));
+    }
 }
 
 impl Op<Tree> for LocalVertex {
@@ -120,8 +152,13 @@ impl Op<Tree> for LocalVertex {
         Box::pin(async { Ok(None) })
     }
 
-    fn exec(&self, _inputs: Vec<Tree>, _cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
-        Box::pin(async { Ok(vec![Tree::Context(Arc::clone(&self.context))]) })
+    fn exec(&self, _inputs: Vec<Tree>, cancel: CancellationToken) -> BoxFuture<'_, Result<Vec<Tree>, OpError>> {
+        let (worker, digest, name) = (Arc::clone(&self.worker), self.digest.clone(), self.name.clone());
+        let (context, paths) = (Arc::clone(&self.context), self.paths.clone());
+        Box::pin(blocking_until(cancel, move || {
+            Self::tell_size(&worker, digest, &name, (&context, &paths));
+            Ok(vec![Tree::Context(context)])
+        }))
     }
 
     fn bounded(&self) -> bool {
