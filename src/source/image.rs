@@ -103,6 +103,10 @@ impl Contents for Remote<'_> {
             Ok(stream.boxed())
         })
     }
+
+    fn has_others(&self, reference: &Reference) -> bool {
+        self.client.has_mirrors(&reference.registry)
+    }
 }
 
 /// Manifests are asked for as manifests: registries keep them apart from blobs.

@@ -99,6 +99,11 @@ pub trait LayerBlobs: Send + Sync {
         &'a self,
         descriptor: &'a Descriptor,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError>>;
+
+    /// Returns whether a blob that is wrong may be right when it is opened again.
+    fn has_others(&self) -> bool {
+        false
+    }
 }
 
 /// The blobs of one image.
@@ -113,6 +118,10 @@ impl LayerBlobs for ImageBlobs<'_> {
         descriptor: &'a Descriptor,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError>> {
         self.contents.blob(&self.image.reference, descriptor)
+    }
+
+    fn has_others(&self) -> bool {
+        self.contents.has_others(&self.image.reference)
     }
 }
 
@@ -274,7 +283,17 @@ impl Puller<'_> {
         self.fetch(&layer, report).await
     }
 
+    /// Fetches a layer; what was made of it is thrown away where it was wrong, and it comes anew from the next host.
     async fn fetch(&self, layer: &Layer, mut report: Report<'_>) -> Result<Unpacked, SourceError> {
+        loop {
+            match self.fetch_once(layer, &mut report).await {
+                Err(error) if error.is_spoiled() => {}
+                result => return result.inspect(|_| report.done()),
+            }
+        }
+    }
+
+    async fn fetch_once(&self, layer: &Layer, report: &mut Report<'_>) -> Result<Unpacked, SourceError> {
         let digest = &layer.descriptor.digest;
         let mut chunks = self.blobs.blob(&layer.descriptor).await?;
         let (sender, receiver) = mpsc::channel(QUEUE);
@@ -293,6 +312,10 @@ impl Puller<'_> {
             current += chunk.len() as u64;
             report.progress(current);
             if sender.send(Piece::Data(chunk)).await.is_err() {
+                // What cannot be unpacked may not be what it should be; at its end one knows.
+                if self.blobs.has_others() {
+                    broken = first_error(chunks).await;
+                }
                 break;
             }
         }
@@ -304,9 +327,19 @@ impl Puller<'_> {
         let unpacked = unpacking.await.map_err(|_| SourceError::Stopped { digest: digest.clone() })?;
         match broken {
             Some(error) => Err(error),
-            None => unpacked.inspect(|_| report.done()),
+            None => unpacked,
         }
     }
+}
+
+/// Reads a blob to its end.
+async fn first_error(mut chunks: BoxStream<'static, Result<Bytes, SourceError>>) -> Option<SourceError> {
+    while let Some(chunk) = chunks.next().await {
+        if let Err(error) = chunk {
+            return Some(error);
+        }
+    }
+    None
 }
 
 /// What comes through the channel of a layer.

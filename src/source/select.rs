@@ -69,6 +69,11 @@ pub(super) trait Contents: Send + Sync {
         reference: &'a Reference,
         descriptor: &'a Descriptor,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError>>;
+
+    /// Returns whether a blob that is wrong may be right when it is opened again.
+    fn has_others(&self, _reference: &Reference) -> bool {
+        false
+    }
 }
 
 /// A manifest or index still to be looked at.
