@@ -167,6 +167,11 @@ impl Client {
         self.mirrors_of(registry).is_some()
     }
 
+    /// Returns how many blobs are moved at once with one registry.
+    pub fn blobs_at_once(&self) -> usize {
+        self.options.blobs_at_once
+    }
+
     /// Returns the endpoint of a registry, made once.
     pub(crate) async fn endpoint(&self, host: &str) -> Result<Arc<Endpoint>, RegistryError> {
         if let Some(endpoint) = self.endpoints().get(host) {

@@ -61,6 +61,7 @@ pub use document::{CONFIG_LIMIT, Document, DocumentError, MANIFEST_LIMIT};
 pub(crate) use endpoint::Maker;
 pub(crate) use error::reason;
 pub use error::{CredentialsError, RegistryError};
+pub use limits::BLOB_CONNECTIONS;
 pub use precheck::Permission;
 pub use push::{ByteReader, OnSent, Open, Pushed, Whereabouts};
 pub(crate) use trust::{Material, SystemRoots, Trust};

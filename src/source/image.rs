@@ -104,6 +104,10 @@ impl Contents for Remote<'_> {
         })
     }
 
+    fn at_once(&self) -> usize {
+        self.client.blobs_at_once()
+    }
+
     fn has_others(&self, reference: &Reference) -> bool {
         self.client.has_mirrors(&reference.registry)
     }
