@@ -115,6 +115,7 @@ macro_rules! smoke {
 }
 
 smoke!(
+    attestation,
     auth_file,
     buildkitd_toml,
     cache_config,
@@ -133,6 +134,7 @@ smoke!(
     git_source,
     git_url,
     image_config,
+    image_location,
     link_header,
     llb_encode,
     location,

@@ -11,6 +11,7 @@ mod layers;
 mod log;
 mod mounts;
 mod outputs;
+mod protocol;
 mod races;
 mod rows;
 mod secret;

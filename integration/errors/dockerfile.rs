@@ -54,6 +54,51 @@ const MISTAKES: [(&str, u32, &str, &str, &str); 13] = [
     ("FROM scratch\nCOPY Dockerfile /x\nCOPY /x/y /\n", 3, "COPY /x/y /", "\"/x/y\": not found", "context directory"),
 ];
 
+/// A Dockerfile whose RUN is not text, the line of the byte, and what is shown of it.
+const NOT_TEXT: [(&[u8], u32, &str); 3] = [
+    (b"RUN echo \xc3\xa9 \\\n  caf\xe9\n", 4, "byte 0xe9 in `caf\\xe9`"),
+    (b"RUN <<EOF\ncd /\necho \xff\xfe\nEOF\n", 5, "byte 0xff in `echo \\xff\\xfe`"),
+    (b"RUN cat <<A <<B\na\nA\nb\xe9\nB\n", 6, "byte 0xe9 in `b\\xe9`"),
+];
+
+#[test]
+fn a_run_that_is_not_text_is_refused_where_it_is_needed() {
+    for (run, line, shown) in NOT_TEXT {
+        let text = [b"FROM scratch AS bad\nCOPY . /\n", run, b"FROM scratch\nCOPY f /\n"].concat();
+        let project = Project::new(User::Rootless);
+        project.file("Dockerfile", text).file("f", "");
+        let output = project.build(&["--target", "bad"]).complains(3, shown, "iconv -f LATIN1 -t UTF-8");
+        let _ = output.says(&format!("Dockerfile:{line}\n"));
+        let _ = project.build(&[]).success();
+    }
+}
+
+#[test]
+fn bytes_that_are_not_text_are_kept_in_files_and_replaced_in_words() {
+    let text: [&[u8]; 8] = [
+        b"# caf\xe9\nFROM scratch AS base\nCOPY --from=host busybox /bin/sh\n",
+        b"COPY <<'EOF' /data\nraw \xe9\xff\nEOF\n",
+        b"ENV E=\xe9\n",
+        b"RUN <<EOF\n#!/bin/sh\necho 'caf\xe9' > /script\nEOF\n",
+        b"# \xff\nRUN echo one \\\n# \xe9\n two > /words\n",
+        b"RUN [\"/bin/sh\", \"-c\", \"echo \xe9 $E > /json\"]\n",
+        b"WORKDIR /\xe9\n",
+        b"CMD echo \xe9\n",
+    ];
+    let project = Project::new(User::Rootless);
+    project.file("Dockerfile", text.concat());
+    let out = project.files(&busybox());
+    for (file, content) in [
+        ("data", &b"raw \xe9\xff\n"[..]),
+        ("script", b"caf\xe9\n"),
+        ("words", b"one two\n"),
+        ("json", "\u{fffd} \u{fffd}\n".as_bytes()),
+    ] {
+        assert_eq!(std::fs::read(out.join(file)).unwrap(), content, "{file}");
+    }
+    assert!(out.join("\u{fffd}").is_dir());
+}
+
 #[test]
 fn each_mistake_points_to_its_line() {
     for (text, line, shown, message, hint) in MISTAKES {

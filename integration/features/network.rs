@@ -83,7 +83,8 @@ fn a_step_of_a_network_sees_its_devices_and_files() {
     let none = lab.built(&project(0, lines), &allow, "none");
     assert!(none.contains(": lo:") && !none.contains("eth0"), "{none}");
     let host = lab.built(&project(0, lines), &allow, "host");
-    assert!(host.contains("br-lab") && !host.contains("eth0"), "{host}");
+    // The other end of a pair may be called `veth01…`.
+    assert!(host.contains("br-lab") && !host.contains(" eth0"), "{host}");
 }
 
 #[test]
@@ -211,6 +212,106 @@ fn what_a_killed_build_left_is_released_by_the_next() {
     lab.config("networkMode = \"host\"");
     let _ = lab.build(&killed, &[]).success().silent_about("killed");
     lab.assert_clean(&killed);
+}
+
+/// Puts a plugin in place that does its part of ADD, says so and never answers; returns where it says so.
+fn hangs_after_its_part(lab: &Lab, name: &str) -> std::path::PathBuf {
+    let done = lab.plugins().join("done");
+    let script = "[ $CNI_COMMAND = ADD ] || exec /usr/lib/cni/${0##*/}\n/usr/lib/cni/${0##*/} > ${0%/*}/answer && : > ${0%/*}/done && exec sleep 1000";
+    lab.plugin(name, script);
+    done
+}
+
+#[test]
+fn what_a_build_left_that_was_killed_while_a_plugin_worked_is_released_by_the_next() {
+    let built_in = "networkMode = \"bridge\"\nbridgeName = \"br-own\"\nbridgeSubnet = \"10.99.0.0/24\"";
+    for (lines, plugin) in [("networkMode = \"cni\"", "bridge"), (built_in, "bridge"), (built_in, "firewall")] {
+        let lab = Lab::new();
+        lab.network("\"ipMasq\":true,", "");
+        lab.config(lines);
+        let done = hangs_after_its_part(&lab, plugin);
+        let killed = project(0, "RUN true");
+        let mut command = lab.command(&killed, &[]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for("the plugin to have done its part", || done.exists());
+        child.kill().unwrap();
+        let _ = child.wait().unwrap();
+        wait_for("devices to go", || !lab.links().iter().any(|name| name.starts_with("veth")));
+        assert!(!lab.rules().is_empty() && lab.leases().len() == 1, "{plugin}: {:?} {:?}", lab.rules(), lab.leases());
+        lab.plugin(plugin, &format!("exec /usr/lib/cni/{plugin}"));
+        lab.config("networkMode = \"host\"");
+        killed.file("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+        let _ = lab.build(&killed, &[]).success().silent_about("killed");
+        lab.assert_clean(&killed);
+        assert!(!lab.links().contains(&"br-own".to_owned()), "{plugin}: {:?}", lab.links());
+    }
+}
+
+#[test]
+fn a_build_that_is_over_does_not_wait_for_the_plugin_of_another() {
+    let lab = Lab::new();
+    lab.config("networkMode = \"bridge\"\nbridgeName = \"br-own\"\nbridgeSubnet = \"10.99.0.0/24\"");
+    let (hang, hangs) = (lab.plugins().join("hang"), lab.plugins().join("hangs"));
+    let script = "if [ $CNI_COMMAND = ADD ] && [ -e ${0%/*}/hang ]; then : > ${0%/*}/hangs; while [ -e ${0%/*}/hang ]; do sleep 0.05; done; \
+        rm ${0%/*}/hangs; fi; exec /usr/lib/cni/firewall";
+    lab.plugin("firewall", script);
+    let goes_on = hangs.clone();
+    let first = project(lab.gate(move || goes_on.exists()), &format!("RUN echo waiting; {GO}"));
+    let mut ending = start(&lab, &first);
+    fs::write(&hang, "").unwrap();
+    let second = project(0, "RUN true");
+    let mut command = lab.command(&second, &[]);
+    let mut other = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    assert!(ending.wait().unwrap().success(), "{}", log(&first));
+    assert!(hangs.exists() && other.try_wait().unwrap().is_none(), "the other build's plugin hangs still");
+    fs::remove_file(&hang).unwrap();
+    assert!(other.wait().unwrap().success());
+    lab.assert_clean(&first);
+    lab.assert_clean(&second);
+    assert_eq!(lab.links(), ["lo"], "the bridge goes with the last");
+}
+
+/// The network of Docker's guide, which is a file of BuildKit's, with another name and other addresses.
+const GUIDE: &str = r#"{
+	"cniVersion": "1.0.0",
+	"name": "lab",
+	"type": "bridge",
+	"bridge": "br-lab",
+	"isDefaultGateway": true,
+	"forceAddress": false,
+	"ipMasq": true,
+	"hairpinMode": true,
+	"ipam": {
+		"type": "host-local",
+		"ranges": [
+			[{
+				"subnet": "10.99.0.0/16"
+			}]
+		]
+	}
+}
+"#;
+
+#[test]
+fn the_guides_example_needs_nothing_but_its_two_places() {
+    let lab = Lab::new();
+    // The guide's image has the plugins in `/opt/cni/bin` and the network in `/etc/buildkit/cni.json`.
+    lab.over("/opt");
+    lab.over("/etc");
+    lab.tool("sh", &["-c", "mkdir -p /opt/cni /etc/buildkit && cp -a $0 /opt/cni/bin", text(&lab.plugins())]);
+    fs::write(lab.path("cni.json"), GUIDE).unwrap();
+    lab.tool("cp", &[text(&lab.path("cni.json")), "/etc/buildkit/cni.json"]);
+    let lines = "RUN { ip -o addr; ip route; } > /seen\nRUN true";
+    // `--oci-worker-net=cni`, and what is chosen where nothing is said.
+    for toml in ["[worker.oci]\n  networkMode = \"cni\"\n", ""] {
+        fs::write(lab.path("buildkitd.toml"), toml).unwrap();
+        fs::write(lab.path("calls"), "").unwrap();
+        let project = project(0, lines);
+        let seen = lab.built(&project, &[], "seen");
+        assert!(seen.contains(" eth0    inet 10.99.0.") && seen.contains("default via 10.99.0.1 dev eth0"), "{seen}");
+        assert_eq!(lab.calls(), ["ADD", "DEL"], "{toml}");
+        lab.assert_clean(&project);
+    }
 }
 
 #[test]

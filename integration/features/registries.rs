@@ -6,6 +6,7 @@ mod certificates;
 mod forms;
 mod guide;
 mod limits;
+mod lying;
 mod mirrors;
 mod proxied;
 mod unconfigured;

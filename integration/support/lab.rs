@@ -201,6 +201,14 @@ impl Lab {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Lays a writable copy over a directory, for the namespace alone.
+    pub(crate) fn over(&self, directory: &str) {
+        let script = "mkdir -p $1 && mount -t tmpfs tmpfs $1 && mkdir $1/upper $1/work && \
+            mount -t overlay overlay -o lowerdir=$0,upperdir=$1/upper,workdir=$1/work $0";
+        let place = self.path(&format!("over-{}", directory.trim_start_matches('/')));
+        self.tool("sh", &["-ec", script, directory, place.to_str().unwrap()]);
+    }
+
     /// Names of the devices.
     pub(crate) fn links(&self) -> Vec<String> {
         let text = self.tool("ip", &["-o", "link"]);

@@ -19,5 +19,6 @@ pub(crate) mod rootless;
 pub(crate) mod runtime;
 pub(crate) mod table;
 pub(crate) mod terminal;
+pub(crate) mod tls_server;
 pub(crate) mod token_server;
 pub(crate) mod tree;

@@ -45,6 +45,8 @@ pub(super) struct Attachment {
     network: Arc<Network>,
     /// What the last plugin to succeed answered.
     pub(super) reply: Option<Reply>,
+    /// Whether the bridge was not there before, and is marked when this is done.
+    pub(super) makes_bridge: bool,
 }
 
 /// An [`Attachment`] on disk.
@@ -57,6 +59,8 @@ struct Record {
     dirs: Vec<PathBuf>,
     bridge: Option<String>,
     result: Option<Value>,
+    #[serde(default)]
+    makes_bridge: bool,
 }
 
 impl Attachment {
@@ -69,7 +73,7 @@ impl Attachment {
             // What has a meaning of its own in a list of arguments is no host name.
             false => String::new(),
         };
-        Self { id, args, network, reply: None }
+        Self { id, args, network, reply: None, makes_bridge: false }
     }
 
     pub(super) fn to_json(&self) -> Vec<u8> {
@@ -81,6 +85,7 @@ impl Attachment {
             dirs: dirs.clone(),
             bridge: bridge.clone(),
             result: self.reply.as_ref().map(|reply| reply.value.clone()),
+            makes_bridge: self.makes_bridge,
         };
         serde_json::to_vec(&record).expect("texts and JSON are JSON")
     }
@@ -90,7 +95,7 @@ impl Attachment {
         let config = NetworkConfig::parse(record.network.to_string().as_bytes())?;
         let reply = record.result.map(|value| reply::of_value(value, &config.version)).transpose()?;
         let network = Arc::new(Network { config, dirs: record.dirs, bridge: record.bridge });
-        Ok(Self { id: record.id, args: record.args, network, reply })
+        Ok(Self { id: record.id, args: record.args, network, reply, makes_bridge: record.makes_bridge })
     }
 
     pub(super) fn network(&self) -> &Network {
@@ -110,8 +115,13 @@ impl Attachment {
         }
     }
 
-    /// Connects the namespace: each plugin is given the result of the one before it.
-    pub(super) async fn add(&mut self, namespace: &str, alive: &FileLock) -> Result<(), CniError> {
+    /// Connects the namespace: each plugin is given the result of the one before it, once that is noted.
+    pub(super) async fn add(
+        &mut self,
+        namespace: &str,
+        alive: &FileLock,
+        note: impl Fn(&Self) -> Result<(), CniError>,
+    ) -> Result<(), CniError> {
         let network = Arc::clone(&self.network);
         for plugin in &network.config.plugins {
             let request = network.config.request(plugin, self.reply.as_ref().map(|reply| &reply.value));
@@ -119,6 +129,7 @@ impl Attachment {
             let reply = reply::parse(&answer, &network.config.version)
                 .map_err(|reason| CniError::Reply { plugin: plugin.kind.clone(), reason })?;
             self.reply = Some(reply);
+            note(self)?;
         }
         Ok(())
     }
@@ -201,7 +212,7 @@ echo "{\"ips\":[{\"address\":\"10.0.0.2/24\"}],\"by\":\"$name\"}"
         let place = Place::new();
         for (version, deleted) in [("0.3.1", ["-"; 3]), ("1.0.0", ["three"; 3])] {
             let mut attachment = place.attachment(version);
-            attachment.add("/x", &place.alive).await.expect("added");
+            attachment.add("/x", &place.alive, |_| Ok(())).await.expect("added");
             assert_eq!(place.calls(), ["ADD one -", "ADD two one", "ADD three two"], "{version}");
             // As the next process would know it.
             let attachment = Attachment::from_json(&attachment.to_json()).expect("read back");
@@ -218,7 +229,7 @@ echo "{\"ips\":[{\"address\":\"10.0.0.2/24\"}],\"by\":\"$name\"}"
         let place = Place::new();
         std::fs::write(place.temp.path().join("two.fails"), "").expect("write");
         let mut attachment = place.attachment("1.0.0");
-        let error = attachment.add("/x", &place.alive).await.expect_err("it fails");
+        let error = attachment.add("/x", &place.alive, |_| Ok(())).await.expect_err("it fails");
         assert_eq!(error.to_string(), "the CNI plugin \"two\" failed to set up the network \"n\": told to (code 100)");
         let error = attachment.delete("/x", &place.alive).await.expect_err("it fails again").to_string();
         assert!(error.contains("\"two\" failed to take down"), "{error}");

@@ -16,7 +16,7 @@ use crate::sys::{idmap, netlink};
 /// The alias of bridges that were made here.
 const MADE_HERE: &str = "made by rbuild";
 /// What BuildKit's own images name the plugins they bring along.
-const BUNDLED: &str = "buildkit-cni-";
+pub(super) const BUNDLED: &str = "buildkit-cni-";
 const PLUGINS: [&str; 4] = ["loopback", "bridge", "host-local", "firewall"];
 /// The kernel's limit.
 const MAX_NAME: usize = 15;
@@ -98,9 +98,13 @@ pub(super) fn mark(name: &str) -> io::Result<()> {
     netlink::link(name)?.map_or(Ok(()), |link| netlink::set_alias(link.index, MADE_HERE))
 }
 
-/// Removes a bridge that was made here, if nothing is on it.
+/// Removes a bridge that was made here, if nothing is on it. Who else is about to put something on it removes it itself, so whoever is
+/// over does not wait for that.
 pub(super) async fn remove_unused(name: &str) -> Result<(), CniError> {
-    let _turn = turn::take(true).await?;
+    let Some(_turn) = turn::try_alone().await? else {
+        tracing::debug!(bridge = name, "the bridge is left to another build, which sets up a network");
+        return Ok(());
+    };
     let failed = |source| CniError::Record { action: "remove the bridge", source };
     let links = netlink::links().map_err(failed)?;
     let Some(bridge) = links.iter().find(|link| link.name == name && link.alias == MADE_HERE) else { return Ok(()) };

@@ -35,6 +35,14 @@ pub(super) struct PluginConfig {
     json: Map<String, Value>,
 }
 
+impl PluginConfig {
+    /// Returns the plugin that gives addresses, and the directory where it is told to keep them.
+    pub(super) fn ipam(&self) -> Option<(&str, Option<&str>)> {
+        let ipam = self.json.get("ipam")?;
+        Some((ipam.get("type")?.as_str()?, ipam.get("dataDir").and_then(Value::as_str).filter(|dir| !dir.is_empty())))
+    }
+}
+
 impl NetworkConfig {
     /// Reads a file, and with a list the plugins in the folder of its name, as newer versions have it.
     pub(super) fn load(path: &Path) -> Result<Self, CniError> {

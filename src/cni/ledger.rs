@@ -1,6 +1,7 @@
 //! What plugins left elsewhere on this process's behalf, on disk, so that it is released even if this process cannot.
 //!
-//! Invariants: a record is complete before a plugin is called, and there until all have undone their part; the lock beside the
+//! Invariants: a record is complete before a plugin is called, holds what the plugins before it answered, and is there until all have
+//! undone their part; the lock beside the
 //! records is held by their owner and the plugins it has started, so that whoever gets it finds nobody at work any more.
 
 use std::ffi::{OsStr, OsString};
@@ -10,7 +11,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 
 use super::attachment::{Attachment, INTERFACE};
-use super::{CniError, FOLDER, bridge};
+use super::{CniError, FOLDER, bridge, leases};
 use crate::sys::dir::Dir;
 use crate::sys::lock::FileLock;
 use crate::sys::{fds, ns};
@@ -135,14 +136,22 @@ impl Drop for Ledger {
 /// Takes a namespace off its network that is gone: plugins find another one in its place, with a device of the same name and the
 /// same addresses, by which they know what to undo.
 async fn release(attachment: &Attachment, alive: &FileLock) -> Result<(), CniError> {
-    let addresses = attachment.reply.as_ref().map(|reply| reply.addresses.clone()).unwrap_or_default();
+    let mut addresses = attachment.reply.as_ref().map(|reply| reply.addresses.clone()).unwrap_or_default();
+    // Every namespace has those of the loopback device.
+    addresses.retain(|(address, _)| !address.is_loopback());
+    if addresses.is_empty() {
+        // It was killed before its plugins could tell.
+        addresses = leases::addresses(&attachment.network().config, &attachment.id);
+    }
     let namespace = ns::new_network_with(INTERFACE, &addresses).map_err(|source| CniError::Namespace { source })?;
     tracing::debug!(id = attachment.id, "taking down a network of a build that was killed");
     attachment.delete(&super::pool::path_of(&namespace), alive).await?;
-    match &attachment.network().bridge {
-        Some(bridge) => bridge::remove_unused(bridge).await,
-        None => Ok(()),
+    let Some(bridge) = &attachment.network().bridge else { return Ok(()) };
+    if attachment.makes_bridge {
+        let failed = |source| CniError::Record { action: "mark the bridge", source };
+        bridge::mark(bridge).map_err(failed)?;
     }
+    bridge::remove_unused(bridge).await
 }
 
 /// Releases what builds with this state directory left that were killed; returns what the user should know.

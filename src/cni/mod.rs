@@ -30,6 +30,7 @@ mod config;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
+mod leases;
 mod ledger;
 mod plugin;
 mod pool;

@@ -282,7 +282,7 @@ impl Pool {
         if first.is_over {
             drop(first);
             let _turn = self.unless_closed(turn::take(false)).await??;
-            return self.connect_now(hostname).await;
+            return self.connect_now(hostname, false).await;
         }
         if let Some(recovery) = &mut first.recovery {
             // What it has to say it has said.
@@ -293,7 +293,7 @@ impl Pool {
         let failed = |source| CniError::Record { action: "look at the bridge", source };
         let bridge = self.0.network.bridge.as_deref();
         let was_there = bridge.map(bridge::is_there).transpose().map_err(failed)?;
-        let namespace = self.connect_now(hostname).await;
+        let namespace = self.connect_now(hostname, was_there == Some(false)).await;
         if let (Some(bridge), Some(false)) = (bridge, was_there)
             && let Err(error) = bridge::mark(bridge)
         {
@@ -310,17 +310,19 @@ impl Pool {
         }
     }
 
-    async fn connect_now(&self, hostname: &str) -> Result<Namespace, CniError> {
+    async fn connect_now(&self, hostname: &str, makes_bridge: bool) -> Result<Namespace, CniError> {
         let ledger = self.ledger()?;
         let descriptor = ns::new_network().map_err(|source| CniError::Namespace { source })?;
-        let attachment = Attachment::new(new_id()?, hostname, Arc::clone(&self.0.network));
+        let mut attachment = Attachment::new(new_id()?, hostname, Arc::clone(&self.0.network));
+        attachment.makes_bridge = makes_bridge;
         let mut namespace = Namespace { descriptor, attachment, ledger };
         let noted = |source| CniError::Record { action: "note down a network namespace", source };
-        namespace.ledger.write(&namespace.attachment).map_err(noted)?;
+        let ledger = Arc::clone(&namespace.ledger);
+        let note = |attachment: &Attachment| ledger.write(attachment).map_err(noted);
+        note(&namespace.attachment)?;
         let path = path_of(&namespace.descriptor);
-        let added = self.unless_closed(namespace.attachment.add(&path, namespace.ledger.alive())).await;
-        let added = added.flatten().and_then(|()| namespace.ledger.write(&namespace.attachment).map_err(noted));
-        match added {
+        let added = self.unless_closed(namespace.attachment.add(&path, ledger.alive(), note)).await;
+        match added.flatten() {
             Ok(()) => Ok(namespace),
             Err(error) => {
                 // A plugin that refuses to connect may as well refuse to take off, which says nothing new.

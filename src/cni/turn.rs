@@ -14,15 +14,28 @@ const RETRY: Duration = Duration::from_millis(5);
 /// Longer than a plugin may take.
 const LIMIT: Duration = Duration::from_secs(90);
 
+/// How long who clears up waits: others are quick unless a plugin hangs.
+const COURTESY: Duration = Duration::from_secs(2);
+
 /// Waits until this process may change the network: alone, or beside others.
 pub(super) async fn take(alone: bool) -> Result<FileLock, CniError> {
+    let told = || CniError::TimedOut { what: "another build that sets up a network".into(), seconds: LIMIT.as_secs() };
+    within(LIMIT, alone).await?.ok_or_else(told)
+}
+
+/// Waits a little until nobody else changes the network.
+pub(super) async fn try_alone() -> Result<Option<FileLock>, CniError> {
+    within(COURTESY, true).await
+}
+
+async fn within(limit: Duration, alone: bool) -> Result<Option<FileLock>, CniError> {
     let began = Instant::now();
-    while began.elapsed() < LIMIT {
+    loop {
         let lock = FileLock::try_network(alone);
-        if let Some(lock) = lock.map_err(|source| CniError::Record { action: "lock the machine's network", source })? {
+        let lock = lock.map_err(|source| CniError::Record { action: "lock the machine's network", source })?;
+        if lock.is_some() || began.elapsed() >= limit {
             return Ok(lock);
         }
         tokio::time::sleep(RETRY).await;
     }
-    Err(CniError::TimedOut { what: "another build that sets up a network".into(), seconds: LIMIT.as_secs() })
 }

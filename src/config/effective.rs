@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::{Configuration, Environment, Limits, LogLevel, Segment, Settings, inline};
+use crate::registry::BLOB_CONNECTIONS;
 use crate::store::explain::BUILDS;
 use crate::store::prune::Space;
 
@@ -152,7 +153,7 @@ fn fixed() -> [(&'static [&'static str], String); 11] {
         (&["cdi", "disabled"], on(false)),
         (&["cdi", "specDirs"], list(&crate::cdi::SPEC_DIRS)),
         (&["frontend", "dockerfile.v0", "enabled"], on(true)),
-        (&["system", "maxRegistryConcurrency"], 4.to_string()),
+        (&["system", "maxRegistryConcurrency"], BLOB_CONNECTIONS.to_string()),
         (&["worker", "oci", "enabled"], on(true)),
         (&["worker", "oci", "gc"], on(true)),
         (&["worker", "oci", "networkMode"], text("auto")),

@@ -26,7 +26,8 @@ pub fn in_word(word: &str) -> Result<Option<Heredoc>, WordError> {
         return Ok(None);
     }
     let Some((name, expand)) = delimiter(name)? else { return Ok(None) };
-    Ok(Some(Heredoc { name, fd: fd.parse().unwrap_or(0), expand, chomp, body: String::new(), bytes: None }))
+    let (fd, body) = (fd.parse().unwrap_or(0), String::new());
+    Ok(Some(Heredoc { name, fd, expand, chomp, body, bytes: None, not_text: None }))
 }
 
 /// Returns the delimiter without quotes, and whether it had none; nothing if it is not one word.

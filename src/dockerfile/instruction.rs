@@ -51,6 +51,19 @@ pub struct SourceLine {
     pub comments: Vec<String>,
     /// Heredocs in order.
     pub heredocs: Vec<Heredoc>,
+    /// The first byte of the logical line that is no UTF-8.
+    pub not_text: Option<NotText>,
+}
+
+/// A byte that is no UTF-8; in a text it is U+FFFD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotText {
+    /// Its line.
+    pub line: u32,
+    /// Which byte it is.
+    pub byte: u8,
+    /// What stands around it, bytes that are no text as `\xNN`.
+    pub excerpt: String,
 }
 
 /// A heredoc.
@@ -68,6 +81,8 @@ pub struct Heredoc {
     pub body: String,
     /// The body, verbatim, where it is not text.
     pub bytes: Option<Vec<u8>>,
+    /// The first byte of the body that is no UTF-8.
+    pub not_text: Option<NotText>,
 }
 
 impl Heredoc {

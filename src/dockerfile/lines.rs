@@ -5,7 +5,8 @@
 
 use super::directive::{Key, Scan};
 use super::error::{ParseError, UpstreamLines, line_ranges};
-use super::instruction::Heredoc;
+use super::instruction::{Heredoc, NotText};
+use super::text;
 use crate::diag::LineRange;
 
 /// Longest physical line, in bytes.
@@ -15,7 +16,7 @@ pub const MAX_LINE: usize = 65_535;
 pub(crate) const NO_INSTRUCTIONS: &str = "file with no instructions";
 
 /// One instruction's text, continuations joined.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct LogicalLine {
     /// The text.
     pub(crate) text: String,
@@ -25,6 +26,8 @@ pub(crate) struct LogicalLine {
     pub(crate) comments: Vec<String>,
     /// Whether there was an empty line between continuations.
     pub(crate) empty_continuation: bool,
+    /// The first byte of it that is no UTF-8.
+    pub(crate) not_text: Option<NotText>,
 }
 
 /// Reads lines.
@@ -74,10 +77,6 @@ impl<'a> Reader<'a> {
         line_ranges(start, self.number)
     }
 
-    fn next_line(&mut self) -> Result<Option<&'a str>, ParseError> {
-        Ok(self.next_line_and_bytes()?.map(|(line, _)| line))
-    }
-
     fn next_line_and_bytes(&mut self) -> Result<Option<(&'a str, &'a [u8])>, ParseError> {
         let Some(line) = self.lines.next() else { return Ok(None) };
         let end = self.bytes.iter().position(|byte| *byte == b'\n').map_or(self.bytes.len(), |at| at + 1);
@@ -102,7 +101,7 @@ impl<'a> Reader<'a> {
         if let Some(error) = self.unread.take() {
             return Err(error);
         }
-        while let Some(raw) = self.next_line()? {
+        while let Some((raw, bytes)) = self.next_line_and_bytes()? {
             let is_directive = self.directive(raw)?;
             if let Some(comment) = comment_text(raw) {
                 self.remember(comment, is_directive);
@@ -115,7 +114,7 @@ impl<'a> Reader<'a> {
             }
             self.begun = true;
             let mut line =
-                LogicalLine { text: first.to_owned(), start, comments: Vec::new(), empty_continuation: false };
+                LogicalLine { text: first.to_owned(), start, not_text: self.not_text(bytes), ..LogicalLine::default() };
             if continues {
                 // What there is of the instruction is told of first, and BuildKit has counted the line by then.
                 let unread = self.join_continuations(&mut line).err();
@@ -125,6 +124,12 @@ impl<'a> Reader<'a> {
             return Ok(Some(line));
         }
         Ok(None)
+    }
+
+    /// Returns what is no text in the line read last.
+    fn not_text(&self, bytes: &[u8]) -> Option<NotText> {
+        let (byte, excerpt) = text::first_foreign(bytes)?;
+        Some(NotText { line: self.number, byte, excerpt })
     }
 
     fn directive(&mut self, raw: &str) -> Result<bool, ParseError> {
@@ -160,7 +165,7 @@ impl<'a> Reader<'a> {
     }
 
     fn join_continuations(&mut self, line: &mut LogicalLine) -> Result<(), ParseError> {
-        while let Some(raw) = self.next_line()? {
+        while let Some((raw, bytes)) = self.next_line_and_bytes()? {
             if comment_text(raw).is_some() {
                 continue;
             }
@@ -170,6 +175,7 @@ impl<'a> Reader<'a> {
             }
             let (part, continues) = self.cut_continuation(trim_newline(raw));
             line.text.push_str(part);
+            line.not_text = line.not_text.take().or_else(|| self.not_text(bytes));
             if !continues {
                 break;
             }
@@ -196,6 +202,7 @@ impl<'a> Reader<'a> {
                 heredoc.bytes = (verbatim != heredoc.body.as_bytes()).then_some(verbatim);
                 return Ok(true);
             }
+            heredoc.not_text = heredoc.not_text.take().or_else(|| self.not_text(bytes));
             heredoc.body.push_str(raw);
             verbatim.extend_from_slice(bytes);
         }

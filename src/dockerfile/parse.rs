@@ -92,6 +92,7 @@ fn line_to_source(reader: &mut Reader<'_>, line: LogicalLine) -> Result<(Raw, So
         text: text.to_owned(),
         comments: line.comments,
         heredocs: Vec::new(),
+        not_text: line.not_text,
     };
     let raw = Raw::parse(&line.text, reader.escape).map_err(|problem| problem.at(&source.lines))?;
     if raw.may_have_heredocs() && text.contains("<<") {

@@ -54,6 +54,24 @@ pub fn lossy(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
+/// Returns the first byte of a line that is no UTF-8, and what stands around it, such bytes as `\xNN`.
+pub fn first_foreign(line: &[u8]) -> Option<(u8, String)> {
+    /// What is shown on either side, in bytes.
+    const AROUND: usize = 32;
+    let at = std::str::from_utf8(line).err()?.valid_up_to();
+    let is_inside = |byte: &u8| *byte & 0xc0 == 0x80;
+    let start = at.saturating_sub(AROUND);
+    let start = start + line[start..at].iter().take_while(|byte| is_inside(byte)).count();
+    let end = line.len().min(at + AROUND);
+    let end = end + line[end..].iter().take(3).take_while(|byte| is_inside(byte)).count();
+    let mut excerpt = String::new();
+    for chunk in line[start..end].utf8_chunks() {
+        excerpt.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| excerpt.push_str(&format!("\\x{byte:02x}")));
+    }
+    Some((line[at], excerpt.trim().to_owned()))
+}
+
 /// Strips the tabs at the start of every line of what may not be text.
 pub fn strip_leading_tabs_of_bytes(bytes: &[u8]) -> Vec<u8> {
     let strip = |line: &[u8]| line.iter().copied().skip_while(|byte| *byte == b'\t').collect::<Vec<u8>>();
@@ -82,6 +100,20 @@ mod tests {
     fn strips_tabs_of_every_line() {
         assert_eq!(strip_leading_tabs("\t\ta\n\t b\n\n\t"), "a\n b\n\n");
         assert_eq!(strip_leading_tabs_of_bytes(b"\t\t\xe9\n\t b\n\n\t"), b"\xe9\n b\n\n");
+    }
+
+    #[test]
+    fn the_first_byte_that_is_no_text_is_shown_in_its_place() {
+        let long = [&[b'x'; 100][..], "éé".as_bytes(), b"\xff", &[b'y'; 100], "é".as_bytes()].concat();
+        let shown = format!("{}éé\\xff{}", "x".repeat(28), "y".repeat(31));
+        for (line, expected) in [
+            (&b"RUN caf\xe9 \xe8\n"[..], Some((0xe9, "RUN caf\\xe9 \\xe8"))),
+            (b"\xe2\x82", Some((0xe2, "\\xe2\\x82"))),
+            (&long, Some((0xff, &shown))),
+            ("caf\u{fffd}é".as_bytes(), None),
+        ] {
+            assert_eq!(first_foreign(line), expected.map(|(byte, text): (u8, &str)| (byte, text.to_owned())));
+        }
     }
 
     #[test]

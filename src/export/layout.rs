@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead as _, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use super::archive::{self, Verified};
 use super::destination::{self, Missing, OutputFile};
@@ -70,6 +71,70 @@ pub fn write_tagged(
     write_when(image, vec![entry], (blobs, dest), as_expected)
 }
 
+/// A layout into which content from elsewhere is put piece by piece, and named at last.
+#[derive(Debug)]
+pub struct LayoutWriter {
+    root: Dir,
+    dest: PathBuf,
+    _writing: Writing,
+}
+
+impl LayoutWriter {
+    /// Opens the layout at `dest`, which is made if it is not there.
+    pub fn open(dest: &Path) -> Result<Self, ExportError> {
+        let root = destination::open_directory(dest, Missing::Create)?;
+        Ok(Self { root, dest: dest.to_owned(), _writing: Writing::start(dest)? })
+    }
+
+    fn layout(&self) -> Layout<'_> {
+        Layout { root: &self.root, dest: &self.dest }
+    }
+
+    /// Returns whether a blob is there.
+    pub fn has(&self, blob: &Descriptor) -> Result<bool, ExportError> {
+        let layout = self.layout();
+        layout.has(&layout.blob_dir(&blob.digest)?, &blob.digest, blob.size)
+    }
+
+    /// Writes a blob, which has its name only if it is what its descriptor says.
+    pub fn put(&self, blob: &Descriptor, content: impl Read + Send + 'static) -> Result<(), ExportError> {
+        self.layout().put_layer(blob, &Once(Mutex::new(Some(Box::new(content)))))
+    }
+
+    /// Writes a document.
+    pub fn put_document(&self, bytes: &[u8]) -> Result<(), ExportError> {
+        self.layout().put(&Digest::compute(bytes), bytes)
+    }
+
+    /// Lists what is there already, under a tag in place of the former of that tag.
+    pub fn name(&self, entry: &Descriptor, tag: Option<&str>) -> Result<(), ExportError> {
+        let layout = self.layout();
+        let lock = Lock::take(&layout)?;
+        layout.mark()?;
+        let mut index = layout.read_index()?;
+        let mut entry = entry.clone();
+        if let Some(tag) = tag {
+            entry.annotations.insert(REF_NAME.into(), tag.to_owned());
+            index.manifests.retain(|old| old.annotations.get(REF_NAME).is_none_or(|name| name != tag));
+        }
+        layout.replace("index.json", &canonical::to_vec(&merged(index, vec![entry])))?;
+        drop(lock);
+        Ok(())
+    }
+}
+
+/// Content that can be read once.
+struct Once(Mutex<Option<Box<dyn Read + Send>>>);
+
+impl Blobs for Once {
+    fn open(&self, _digest: &Digest) -> io::Result<Box<dyn Read + Send>> {
+        let content = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        content.ok_or_else(|| io::Error::other("it was read already"))
+    }
+
+    fn reject(&self, _digest: &Digest) {}
+}
+
 /// Removes those of some blobs of a layout that are not what their digest says.
 fn remove_damaged(suspects: &BTreeSet<Digest>, dest: &Path) -> Result<(), ExportError> {
     let root = destination::open_directory(dest, Missing::Create)?;
@@ -122,9 +187,7 @@ fn write_when(
         layout.put(&document.descriptor.digest, &document.bytes)?;
     }
     let lock = Lock::take(&layout)?;
-    if root.try_stat(OsStr::new("oci-layout")).map_err(ExportError::write(dest))?.is_none() {
-        layout.replace(MARKER, MARKER_CONTENT)?;
-    }
+    layout.mark()?;
     let index = layout.read_index()?;
     let is_expected = as_expected(&index);
     if is_expected {
@@ -215,6 +278,14 @@ impl Layout<'_> {
         let mut file = OutputFile::create_in(self.root, OsStr::new(name), &shown)?;
         file.write_all(bytes).map_err(ExportError::write(&shown))?;
         file.commit()
+    }
+
+    /// Writes the file that says what the directory is, if there is none.
+    fn mark(&self) -> Result<(), ExportError> {
+        match self.root.try_stat(OsStr::new(MARKER)).map_err(ExportError::write(self.dest))? {
+            Some(_) => Ok(()),
+            None => self.replace(MARKER, MARKER_CONTENT),
+        }
     }
 
     fn read_index(&self) -> Result<Index, ExportError> {

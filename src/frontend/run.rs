@@ -16,6 +16,7 @@ use super::mounts::RunMounts;
 use super::names;
 use super::paths::{self, Tail};
 use super::stage::{DeclaredArg, StageId};
+use crate::dockerfile::error::line_ranges;
 use crate::dockerfile::heredoc;
 use crate::dockerfile::instruction::{Heredoc, RunInstruction, SourceLine};
 use crate::dockerfile::word::Lexer;
@@ -48,6 +49,8 @@ impl Lowering<'_> {
     ) -> Result<(), Problem> {
         self.stages.use_path(at.stage, "/".into());
         let mut script = self.script(at.source, run, at.stage)?;
+        // In exec form it is JSON, which is read as text.
+        let mut unfit = if run.command.shell { not_text(at.source, &script.args) } else { None };
         if run.command.shell {
             script.args = image::with_shell(&self.stages.get(at.stage).image, &script.args);
         }
@@ -62,7 +65,6 @@ impl Lowering<'_> {
             let problem = Problem::new(message).marking("--device");
             return Err(problem.hinted("write `# syntax=docker/dockerfile:1-labs` as the first line of the Dockerfile"));
         }
-        let mut unfit = None;
         if script.args.is_empty() {
             // It is found in the definition only, so what is wrong elsewhere comes first.
             let problem = Problem::new("failed to marshal LLB definition: arguments are required");
@@ -194,6 +196,22 @@ impl Lowering<'_> {
 
 fn devices(run: &RunInstruction) -> Vec<CdiDevice> {
     run.devices.iter().map(|device| CdiDevice { name: device.name.clone(), optional: !device.required }).collect()
+}
+
+/// What a process is started with is text in a definition. Other instructions' words have been expanded, which leaves text.
+fn not_text(source: &SourceLine, args: &[String]) -> Option<Problem> {
+    let found = source.not_text.iter().chain(source.heredocs.iter().filter_map(|heredoc| heredoc.not_text.as_ref()));
+    let found = found.min_by_key(|found| found.line)?;
+    if !args.iter().any(|arg| arg.contains(char::REPLACEMENT_CHARACTER)) {
+        return None;
+    }
+    let message = format!("what RUN runs is not UTF-8: there is the byte 0x{:02x} in `{}`", found.byte, found.excerpt);
+    let problem = Problem::new(message).at(&line_ranges(found.line, found.line)).marking("\u{fffd}");
+    let problem = problem.said_upstream("failed to marshal LLB definition: string field contains invalid UTF-8");
+    Some(problem.unplaced_upstream().hinted(format!(
+        "save the Dockerfile as UTF-8 (`iconv -f LATIN1 -t UTF-8`), or let the shell make the byte: `printf '\\{:03o}'`",
+        found.byte
+    )))
 }
 
 /// Returns a mount of a tree that cannot be written.

@@ -119,6 +119,10 @@ impl LayerBlobs for PlaceBlobs {
             Ok(chunks.map(move |chunk| chunk.map_err(|error| source_error(&digest, error))).boxed())
         })
     }
+
+    fn at_once(&self) -> usize {
+        self.0.at_once()
+    }
 }
 
 fn source_error(digest: &Digest, error: RemoteCacheError) -> SourceError {

@@ -1,8 +1,10 @@
-//! Blobs as streams: verified while they flow, continued where they were cut.
+//! Blobs as streams: verified while they flow, continued where they were cut, at the next host if need be.
 //!
-//! In: a descriptor. Out: chunks whose sum has the descriptor's size and digest; the last call says so or fails.
+//! In: a descriptor. Out: chunks whose sum has the descriptor's size and digest; the last call says so or fails. What a mirror
+//! had part in and is wrong fails as [`RegistryError::Spoiled`]: opened again, it comes from the next host.
 //! Invariant: never more than the stated size is passed on, and whoever reads to the end without an error has the content.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -30,9 +32,15 @@ pub struct BlobStream {
     name: Reference,
     endpoint: Arc<Endpoint>,
     place: Place,
+    /// Mirrors that gave some of it.
+    fed: Vec<Place>,
+    /// Repositories that did not give all of it.
+    left: BTreeSet<String>,
     descriptor: Descriptor,
     response: Option<Response>,
+    /// None once all has come and is verified.
     hasher: Option<Hasher>,
+    ended: bool,
     offset: u64,
     /// Bytes still to come that were had before.
     skip: u64,
@@ -74,7 +82,7 @@ impl Client {
         turn: Turn,
     ) -> Result<BlobStream, RegistryError> {
         let open = |place| async move { self.blob_at(name, place, descriptor, turn).await };
-        self.through_mirrors(name, Sought::Content, open).await
+        self.through_mirrors(name, Sought::Blob(&descriptor.digest), open).await
     }
 
     async fn blob_at(
@@ -98,9 +106,12 @@ impl Client {
             name: name.clone(),
             endpoint,
             place,
+            fed: Vec::new(),
+            left: BTreeSet::new(),
             descriptor: descriptor.clone(),
             response: None,
             hasher: Some(Hasher::new()),
+            ended: false,
             offset: 0,
             skip: 0,
             cuts: 0,
@@ -131,19 +142,25 @@ impl BlobStream {
     /// Returns the next bytes, or none once all have come and are verified.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, RegistryError> {
         loop {
-            if self.hasher.is_none() {
+            if self.ended {
                 return Ok(None);
             }
             let cut = match self.receive().await {
-                Ok(Some(chunk)) => return self.accept(chunk).map(Some),
-                Ok(None) if self.offset == self.descriptor.size => return self.verify().map(|()| None),
-                Ok(None) => None,
-                Err(error) if error.is_transient() && Instant::now() < self.deadline => Some(error),
-                Err(error) => return Err(error),
+                Ok(Some(chunk)) => return self.accept(chunk).map(Some).map_err(|error| self.doubted(error)),
+                Ok(None) if self.offset == self.descriptor.size => {
+                    self.ended = true;
+                    return self.verify().map(|()| None).map_err(|error| self.doubted(error));
+                }
+                Ok(None) => Ok(None),
+                Err(error) if error.is_transient() && Instant::now() < self.deadline => Ok(Some(error)),
+                Err(error) => Err(error),
             };
-            match self.resume(cut).await {
-                Err(error) if self.place.instead_of.is_some() => self.leave_mirror(&error).await?,
-                result => result?,
+            let resumed = match cut {
+                Ok(cut) => self.resume(cut).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = resumed {
+                self.leave_mirror(error).await?;
             }
         }
     }
@@ -165,6 +182,9 @@ impl BlobStream {
     fn accept(&mut self, mut chunk: Bytes) -> Result<Bytes, RegistryError> {
         let known = chunk.split_to(usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len()));
         self.skip -= known.len() as u64;
+        if self.place.instead_of.is_some() && !chunk.is_empty() && !self.fed.contains(&self.place) {
+            self.fed.push(self.place.clone());
+        }
         let end = self.offset + chunk.len() as u64;
         if end > self.descriptor.size {
             return Err(self.wrong_size(end));
@@ -176,15 +196,30 @@ impl BlobStream {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&chunk);
         }
+        // The last byte is not passed on before it is known to be right: whoever counts may take it for the end.
+        if end == self.descriptor.size {
+            self.verify()?;
+        }
         Ok(chunk)
     }
 
     fn verify(&mut self) -> Result<(), RegistryError> {
-        let actual = self.hasher.take().unwrap_or_default().finish();
+        let Some(hasher) = self.hasher.take() else { return Ok(()) };
+        let actual = hasher.finish();
         match actual == self.descriptor.digest {
             true => Ok(()),
             false => Err(RegistryError::Mismatch { expected: self.descriptor.digest.clone(), actual }),
         }
+    }
+
+    /// Says who else can be asked for what is wrong, if a mirror had part in it.
+    fn doubted(&self, error: RegistryError) -> RegistryError {
+        let Some(mirror) = self.fed.last() else { return error };
+        for place in &self.fed {
+            self.client.mirrors.note_spoiled(place, &self.descriptor.digest);
+        }
+        self.client.mirrors.note_failure(mirror, &error);
+        RegistryError::Spoiled { mirror: mirror.reference.registry.clone(), source: Box::new(error) }
     }
 
     fn wrong_size(&self, actual: u64) -> RegistryError {
@@ -202,17 +237,30 @@ impl BlobStream {
         self.connect(None).await
     }
 
-    /// Asks the registry itself for the rest of what a mirror broke off.
-    async fn leave_mirror(&mut self, error: &RegistryError) -> Result<(), RegistryError> {
-        self.client.mirrors.note_failure(&self.place, error);
-        self.place = Place::origin(&self.name);
-        self.endpoint = self.client.endpoint(&self.name.registry).await?;
-        if self.turn.is_some() {
+    /// Asks the next hosts for the rest of what a mirror broke off; what the registry itself says is final.
+    async fn leave_mirror(&mut self, mut error: RegistryError) -> Result<(), RegistryError> {
+        while self.place.instead_of.is_some() {
+            self.client.mirrors.note_failure(&self.place, &error);
+            self.left.insert(self.place.reference.name());
+            self.place = self.client.next_place(&self.name, &self.descriptor.digest, &self.left);
+            match self.go_on().await {
+                Ok(()) => return Ok(()),
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
+    }
+
+    /// Asks another host for the rest.
+    async fn go_on(&mut self) -> Result<(), RegistryError> {
+        self.response = None;
+        self.endpoint = self.client.endpoint(&self.place.reference.registry).await?;
+        if self.turn.take().is_some() {
             self.turn = Some(self.endpoint.limits.place_for(&self.descriptor.media_type).await);
         }
         self.deadline = Instant::now() + self.endpoint.transfer_limit(self.descriptor.size);
         self.cuts = 0;
-        self.connect(None).await
+        self.open().await
     }
 
     /// Connects for the first time, when a mirror that does not answer is left for the next.
@@ -251,7 +299,8 @@ impl BlobStream {
             (true, _) => return Err(self.endpoint.protocol("a part of a blob that was not asked for")),
         };
         let rest = self.descriptor.size - start;
-        if let Some(length) = response.content_length().filter(|length| *length > rest) {
+        // What is announced shorter would not be longer next time.
+        if let Some(length) = response.content_length().filter(|length| *length != rest) {
             return Err(self.wrong_size(start.saturating_add(length)));
         }
         self.response = Some(response);

@@ -174,6 +174,16 @@ impl Client {
         (!host.mirrors.is_empty()).then_some(&host.mirrors)
     }
 
+    /// Returns whether content of a registry may come from other hosts too.
+    pub fn has_mirrors(&self, registry: &str) -> bool {
+        self.mirrors_of(registry).is_some()
+    }
+
+    /// Returns how many blobs are moved at once with one registry.
+    pub fn blobs_at_once(&self) -> usize {
+        self.options.blobs_at_once
+    }
+
     /// Returns the endpoint of a registry, made once.
     pub(crate) async fn endpoint(&self, host: &str) -> Result<Arc<Endpoint>, RegistryError> {
         if let Some(endpoint) = self.endpoints().get(host) {
@@ -265,6 +275,15 @@ impl Client {
         if descriptor.size > limit {
             return Err(RegistryError::TooLarge { what: descriptor.digest.to_string(), limit });
         }
+        loop {
+            match self.collected(name, descriptor).await {
+                Err(error) if error.is_spoiled() => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn collected(self: &Arc<Self>, name: &Reference, descriptor: &Descriptor) -> Result<Bytes, RegistryError> {
         let mut stream = self.blob(name, descriptor).await?;
         let mut content = Vec::new();
         while let Some(chunk) = stream.chunk().await? {

@@ -27,7 +27,13 @@ impl Client {
         let (client, source, wanted) = (Arc::clone(self), from.clone(), descriptor.clone());
         let open = move || open(Arc::clone(&client), source.clone(), wanted.clone(), turn);
         let known = [Reference { tag: None, digest: None, ..from.clone() }];
-        self.push_blob(to, descriptor, &open, Whereabouts::Repositories(&known), sent).await
+        loop {
+            let whereabouts = Whereabouts::Repositories(&known);
+            match self.push_blob(to, descriptor, &open, whereabouts, Arc::clone(&sent)).await {
+                Err(error) if error.is_spoiled() => {}
+                result => return result,
+            }
+        }
     }
 }
 

@@ -193,6 +193,15 @@ pub enum RegistryError {
         /// What came, or how much had come when it was given up.
         actual: u64,
     },
+    /// Content that is wrong and came from a mirror; opened again, it comes from the next host.
+    #[error("the mirror {mirror} gave what is not the content")]
+    Spoiled {
+        /// The mirror.
+        mirror: String,
+        /// What is wrong with it.
+        #[source]
+        source: Box<RegistryError>,
+    },
     /// A manifest that is not usable.
     #[error("invalid manifest of {reference}")]
     Document {
@@ -241,6 +250,25 @@ impl RegistryError {
     /// Returns whether a manifest was refused because a blob it names is not there.
     pub fn lacks_a_blob(&self) -> bool {
         matches!(self, Self::Status { status: 400 | 404, detail, .. } if detail.contains("BLOB_UNKNOWN"))
+    }
+
+    /// Returns whether the content is to be had from another host, should it be opened again.
+    pub fn is_spoiled(&self) -> bool {
+        match self {
+            Self::Spoiled { .. } => true,
+            Self::Content { source, .. } => Self::is_spoiled_in(source),
+            _ => false,
+        }
+    }
+
+    /// Returns whether such an error is among the causes of another.
+    pub fn is_spoiled_in(error: &(dyn std::error::Error + 'static)) -> bool {
+        if let Some(error) = error.downcast_ref::<Self>() {
+            return error.is_spoiled();
+        }
+        // An I/O error counts as the cause of what caused it, not as what it wraps.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        wrapped.is_some_and(|inner| Self::is_spoiled_in(inner)) || error.source().is_some_and(Self::is_spoiled_in)
     }
 
     /// Returns whether trying again may help.

@@ -57,6 +57,7 @@ impl Endpoint {
             None if url.scheme() == "http" && crate::diag::chain(&cause).contains("invalid HTTP version") => {
                 Some(speaks_tls(&self.host))
             }
+            None if no_http(&cause) => Some(speaks_no_http(&host)),
             None => proxy_login(&cause),
         };
         match told {
@@ -92,6 +93,19 @@ fn speaks_tls(host: &str) -> Told {
         "set `http = false` under [registry.\"{host}\"], and add its authority there with `ca = [\"FILE\"]` if it is of your own"
     );
     ("it speaks TLS and was asked over plain HTTP".into(), remedy)
+}
+
+/// What HTTP's reader says of bytes that are not HTTP/1.1, be they HTTP/2, and of heads that do not end.
+const NO_HTTP: [&str; 3] = ["invalid HTTP version", "message head is too large", "invalid HTTP header"];
+
+fn no_http(cause: &reqwest::Error) -> bool {
+    let text = crate::diag::chain(cause);
+    NO_HTTP.iter().any(|reason| text.contains(reason))
+}
+
+fn speaks_no_http(host: &str) -> Told {
+    let remedy = format!("check that {host} is a registry, and what stands before it");
+    ("it does not answer in HTTP/1.1".into(), remedy)
 }
 
 /// Explains a proxy that lets nobody in without a login.

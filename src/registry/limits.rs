@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Blobs moved at once with one registry where nothing is said; BuildKit's number; more trips rate limits.
-pub(crate) const BLOB_CONNECTIONS: usize = 4;
+pub const BLOB_CONNECTIONS: usize = 4;
 
 /// The places of one registry.
 #[derive(Debug)]

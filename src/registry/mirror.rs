@@ -10,7 +10,7 @@
 //!
 //! In: a reference, and a way to ask one place for it. Out: the first answer; the registry's own error where there is none.
 //! Invariants: nothing is pushed to a mirror; content from a mirror is checked like any other, so that all it decides is what a tag
-//! means. `ns` is containerd's; proxies of many registries go by it.
+//! means; a mirror that gave a blob wrongly is not asked for it again. `ns` is containerd's; proxies of many registries go by it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,10 +21,11 @@ use super::client::Client;
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use crate::diag::{Diagnose as _, chain};
+use crate::digest::Digest;
 use crate::image::Reference;
 
 /// One place where a reference may be had.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     /// The reference as it is called there.
     pub(crate) reference: Reference,
@@ -83,20 +84,24 @@ struct Learned {
     answered: BTreeMap<(String, String), String>,
     /// Mirrors that cannot be reached. They are not waited for again.
     dead: BTreeSet<String>,
+    /// Blobs that came with the wrong bytes, and the repository they came from.
+    spoiled: BTreeSet<(Digest, String)>,
     /// Mirrors of which something was said.
     told: BTreeSet<String>,
 }
 
 /// What is looked for, which decides who is asked first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sought {
+pub(crate) enum Sought<'a> {
     /// What a name means: as configured, for mirrors may differ.
     Meaning,
     /// Content by digest, which is the same everywhere: who had the rest of the repository first.
     Content,
+    /// A blob: like all content, but not from who gave it wrongly before.
+    Blob(&'a Digest),
 }
 
-impl Sought {
+impl Sought<'_> {
     /// Returns what a manifest is sought as.
     pub(crate) fn manifest(reference: &Reference) -> Self {
         if reference.digest.is_some() { Self::Content } else { Self::Meaning }
@@ -109,12 +114,15 @@ impl Mirrors {
     }
 
     /// Lists where a reference may be had, the registry itself last unless it is known to have it.
-    fn places(&self, reference: &Reference, mirrors: &[String], sought: Sought) -> Vec<Place> {
+    fn places(&self, reference: &Reference, mirrors: &[String], sought: Sought<'_>) -> Vec<Place> {
         let learned = self.learned();
         let alive = mirrors.iter().filter(|mirror| !learned.dead.contains(split(mirror).0));
         let mut places: Vec<Place> = alive.map(|mirror| Place::mirrored(reference, mirror)).collect();
+        if let Sought::Blob(digest) = sought {
+            places.retain(|place| !learned.spoiled.contains(&(digest.clone(), place.reference.name())));
+        }
         places.push(Place::origin(reference));
-        let known = learned.answered.get(&key(reference)).filter(|_| sought == Sought::Content);
+        let known = learned.answered.get(&key(reference)).filter(|_| sought != Sought::Meaning);
         if let Some(known) = known {
             places.sort_by_key(|place| place.reference.name() != *known);
         }
@@ -123,6 +131,11 @@ impl Mirrors {
 
     fn note_answer(&self, reference: &Reference, place: &Place) {
         self.learned().answered.insert(key(reference), place.reference.name());
+    }
+
+    /// Remembers that a mirror gave a blob wrongly.
+    pub(crate) fn note_spoiled(&self, place: &Place, blob: &Digest) {
+        self.learned().spoiled.insert((blob.clone(), place.reference.name()));
     }
 
     /// Remembers and tells that a mirror failed. That it lacks something is what mirrors do.
@@ -142,8 +155,18 @@ impl Mirrors {
             return;
         }
         let registry = place.instead_of.as_deref().unwrap_or_default();
-        let hint = error.hints().into_iter().next().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        let hint = remedy(error, registry).map(|hint| format!(" ({hint})")).unwrap_or_default();
         tracing::warn!("the mirror {mirror} is of no use for {registry}: {}{hint}", chain(error));
+    }
+}
+
+/// What is damaged at a mirror need not be so at the registry, which is asked next.
+fn remedy(error: &RegistryError, registry: &str) -> Option<String> {
+    match error {
+        RegistryError::Mismatch { .. } | RegistryError::Size { .. } => Some(format!(
+            "the next host is asked; empty the mirror's cache, or take it out of `mirrors` under [registry.\"{registry}\"]"
+        )),
+        error => error.hints().into_iter().next(),
     }
 }
 
@@ -152,11 +175,18 @@ fn key(reference: &Reference) -> (String, String) {
 }
 
 impl Client {
+    /// Returns who is asked for the rest of a blob that the hosts of `left` did not give.
+    pub(crate) fn next_place(&self, name: &Reference, blob: &Digest, left: &BTreeSet<String>) -> Place {
+        let mirrors = self.mirrors_of(&name.registry).unwrap_or_default();
+        let places = self.mirrors.places(name, mirrors, Sought::Blob(blob));
+        places.into_iter().find(|place| !left.contains(&place.reference.name())).unwrap_or_else(|| Place::origin(name))
+    }
+
     /// Asks the mirrors of a reference's registry, and at last itself, whose answer counts when none has one.
     pub(crate) async fn through_mirrors<T, F>(
         &self,
         reference: &Reference,
-        sought: Sought,
+        sought: Sought<'_>,
         mut ask: impl FnMut(Place) -> F,
     ) -> Result<T, RegistryError>
     where
@@ -224,6 +254,20 @@ mod tests {
         assert_eq!(order(&reference("q.io/y:1"), Sought::Content), ["a", "b", "q.io"]);
         all.note_answer(&image, &Place::origin(&image));
         assert_eq!(order(&image, Sought::Content), ["q.io", "a", "b"]);
+    }
+
+    #[test]
+    fn who_gave_a_blob_wrongly_is_not_asked_for_it_again() {
+        let (mirrors, all, image) = (["a/p", "b"].map(str::to_owned), Mirrors::default(), reference("q.io/x:1"));
+        let (bad, good) = (Digest::compute("bad"), Digest::compute("good"));
+        all.note_answer(&image, &Place::mirrored(&image, "a/p"));
+        all.note_spoiled(&Place::mirrored(&image, "a/p"), &bad);
+        let order = |digest: &Digest| -> Vec<String> {
+            let places = all.places(&image, &mirrors, Sought::Blob(digest));
+            places.into_iter().map(|place| place.reference.registry).collect()
+        };
+        assert_eq!(order(&bad), ["b", "q.io"]);
+        assert_eq!(order(&good), ["a", "b", "q.io"]);
     }
 
     #[test]

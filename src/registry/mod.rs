@@ -64,6 +64,7 @@ pub(crate) use endpoint::Maker;
 pub(crate) use error::reason;
 pub use error::{CredentialsError, RegistryError};
 pub use growing::Became;
+pub use limits::BLOB_CONNECTIONS;
 pub use precheck::Permission;
 pub use push::{ByteReader, OnSent, Open, Pushed, Whereabouts};
 pub(crate) use trust::{Material, SystemRoots, Trust};

@@ -114,6 +114,10 @@ impl Place for PatientPlace {
         })
     }
 
+    fn at_once(&self) -> usize {
+        self.inner.at_once()
+    }
+
     fn repository(&self) -> Option<&Reference> {
         self.inner.repository()
     }

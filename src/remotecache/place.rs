@@ -8,6 +8,7 @@ use futures_util::stream::BoxStream;
 
 use super::RemoteCacheError;
 use crate::image::{Descriptor, Reference};
+use crate::registry::BLOB_CONNECTIONS;
 
 /// The bytes of a blob; an end without an error means that all came and was verified.
 pub type Chunks = BoxStream<'static, Result<Bytes, RemoteCacheError>>;
@@ -26,6 +27,11 @@ pub trait Place: Send + Sync + Debug {
 
     /// Opens a blob.
     fn blob<'a>(&'a self, descriptor: &'a Descriptor) -> BoxFuture<'a, Result<Chunks, RemoteCacheError>>;
+
+    /// Returns how many blobs may be read at once.
+    fn at_once(&self) -> usize {
+        BLOB_CONNECTIONS
+    }
 
     /// Returns the repository that blobs can be mounted from, if it is one.
     fn repository(&self) -> Option<&Reference> {

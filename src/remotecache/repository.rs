@@ -66,6 +66,10 @@ impl Place for RepositoryPlace {
         })
     }
 
+    fn at_once(&self) -> usize {
+        self.client.blobs_at_once()
+    }
+
     fn repository(&self) -> Option<&Reference> {
         Some(&self.reference)
     }

@@ -12,8 +12,22 @@ use super::select::{Contents, ResolvedImage};
 use crate::image::Descriptor;
 use crate::store::{Store, StoreError};
 
-/// Fetches the blob of a layer of `image`.
+/// Fetches the blob of a layer of `image`, from the next host where one gave it wrongly.
 pub(super) async fn fetch(
+    contents: &dyn Contents,
+    store: &Arc<Store>,
+    image: &ResolvedImage,
+    layer: &Descriptor,
+) -> Result<(), SourceError> {
+    loop {
+        match once(contents, store, image, layer).await {
+            Err(error) if error.is_spoiled() => {}
+            result => return result,
+        }
+    }
+}
+
+async fn once(
     contents: &dyn Contents,
     store: &Arc<Store>,
     image: &ResolvedImage,

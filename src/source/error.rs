@@ -113,6 +113,13 @@ pub enum SourceError {
     },
 }
 
+impl SourceError {
+    /// Returns whether the content is to be had from another host, should it be opened again.
+    pub(super) fn is_spoiled(&self) -> bool {
+        matches!(self, Self::Registry(error) if error.is_spoiled())
+    }
+}
+
 impl Diagnose for SourceError {
     fn kind(&self) -> Kind {
         match self {

@@ -103,6 +103,14 @@ impl Contents for Remote<'_> {
             Ok(stream.boxed())
         })
     }
+
+    fn at_once(&self) -> usize {
+        self.client.blobs_at_once()
+    }
+
+    fn has_others(&self, reference: &Reference) -> bool {
+        self.client.has_mirrors(&reference.registry)
+    }
 }
 
 /// Manifests are asked for as manifests: registries keep them apart from blobs.

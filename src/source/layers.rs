@@ -8,10 +8,9 @@
 //! A layer has two threads: one decompresses and hashes, one makes the files. Layers are put on top of each other as they come, in
 //! order, while others are still on their way.
 //!
-//! In: layers of an image or of a cache, and where their blobs are. Out: their chain. Invariants: at most [`PARALLEL`] layers at
-//! once and [`QUEUE`] chunks between network
-//! and disk; a blob is in the store, and a layer in a chain, only after digest, size and diff id were found right and the
-//! stream was read to its end.
+//! In: layers of an image or of a cache, and where their blobs are. Out: their chain. Invariants: as many layers at once as blobs
+//! may be read, between [`FEWEST`] and [`MOST`], and about [`CHUNKS`] chunks between network and disk however many they are; a blob
+//! is in the store, and a layer in a chain, only after digest, size and diff id were found right and the stream was read to its end.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -31,13 +30,16 @@ use crate::image::{Descriptor, History};
 use crate::layer::decompress::Decoder;
 use crate::layer::{BlobInfo, Toc};
 use crate::progress::{Event, Sink, Status};
+use crate::registry::BLOB_CONNECTIONS;
 use crate::snapshot::{Chain, LayerId, Origin, Snapshots, Unpacked};
 use crate::store::{Store, StoreError, VerifiedBlobWriter};
 
-/// Layers fetched and unpacked at once.
-const PARALLEL: usize = 4;
-/// Chunks on their way from the network to a thread that unpacks; one has up to 400 KB.
-const QUEUE: usize = 6;
+/// Layers fetched and unpacked at once: fewer leave processors idle where blobs are here already.
+const FEWEST: usize = 4;
+/// More have no use for the two threads and the decompressor that each takes.
+const MOST: usize = 32;
+/// Chunks of all layers on their way from the network to threads that unpack; one has up to 400 KB.
+const CHUNKS: usize = 24;
 /// Time between two reports of one layer.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
@@ -106,6 +108,16 @@ pub trait LayerBlobs: Send + Sync {
         &'a self,
         descriptor: &'a Descriptor,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError>>;
+
+    /// Returns how many blobs may be read at once.
+    fn at_once(&self) -> usize {
+        BLOB_CONNECTIONS
+    }
+
+    /// Returns whether a blob that is wrong may be right when it is opened again.
+    fn has_others(&self) -> bool {
+        false
+    }
 }
 
 /// The blobs of one image.
@@ -120,6 +132,14 @@ impl LayerBlobs for ImageBlobs<'_> {
         descriptor: &'a Descriptor,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError>> {
         self.contents.blob(&self.image.reference, descriptor)
+    }
+
+    fn at_once(&self) -> usize {
+        self.contents.at_once()
+    }
+
+    fn has_others(&self) -> bool {
+        self.contents.has_others(&self.image.reference)
     }
 }
 
@@ -173,6 +193,8 @@ struct Puller<'a> {
     reporter: &'a Reporter,
     /// One for each layer worked on at once; what is unpacked and waits for the layers below it takes none.
     slots: Semaphore,
+    /// Chunks that may wait for the thread of one layer.
+    queue: usize,
 }
 
 /// Makes all layers of an image available, bottom first.
@@ -193,8 +215,9 @@ pub async fn pull_layers(
     layers: Vec<Layer>,
     reporter: &Reporter,
 ) -> Result<Chain, SourceError> {
-    let slots = Semaphore::new(PARALLEL);
-    let puller = Puller { blobs, store, snapshots, reporter, slots };
+    let at_once = blobs.at_once().clamp(FEWEST, MOST);
+    let (slots, queue) = (Semaphore::new(at_once), CHUNKS.div_ceil(at_once));
+    let puller = Puller { blobs, store, snapshots, reporter, slots, queue };
     let known = known(snapshots, &layers);
     let wanted: Vec<Layer> = layers.iter().zip(&known).filter(|(_, k)| k.is_none()).map(|(l, _)| l.clone()).collect();
     let count = wanted.len().max(1);
@@ -283,10 +306,20 @@ impl Puller<'_> {
         self.fetch(&layer, report).await
     }
 
+    /// Fetches a layer; what was made of it is thrown away where it was wrong, and it comes anew from the next host.
     async fn fetch(&self, layer: &Layer, mut report: Report<'_>) -> Result<Unpacked, SourceError> {
+        loop {
+            match self.fetch_once(layer, &mut report).await {
+                Err(error) if error.is_spoiled() => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn fetch_once(&self, layer: &Layer, report: &mut Report<'_>) -> Result<Unpacked, SourceError> {
         let digest = &layer.descriptor.digest;
         let mut chunks = self.blobs.blob(&layer.descriptor).await?;
-        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (sender, receiver) = mpsc::channel(self.queue);
         let (store, snapshots, owned) = (Arc::clone(self.store), Arc::clone(self.snapshots), layer.clone());
         let began = SystemTime::now();
         let unpacking = tokio::task::spawn_blocking(move || receive(&store, &snapshots, &owned, receiver));
@@ -303,6 +336,10 @@ impl Puller<'_> {
             current += chunk.len() as u64;
             report.progress(current);
             if sender.send(Piece::Data(chunk)).await.is_err() {
+                // What cannot be unpacked may not be what it should be; at its end one knows.
+                if self.blobs.has_others() {
+                    broken = first_error(chunks).await;
+                }
                 break;
             }
         }
@@ -318,6 +355,16 @@ impl Puller<'_> {
             None => unpacked.inspect(|_| report.extracted(began)),
         }
     }
+}
+
+/// Reads a blob to its end.
+async fn first_error(mut chunks: BoxStream<'static, Result<Bytes, SourceError>>) -> Option<SourceError> {
+    while let Some(chunk) = chunks.next().await {
+        if let Err(error) = chunk {
+            return Some(error);
+        }
+    }
+    None
 }
 
 /// What comes through the channel of a layer.

@@ -90,6 +90,39 @@ impl OciLayout {
         blob::fetch(self, store, image, layer).await
     }
 
+    /// Returns what a digest, a tag, or neither where there is one entry only, leads to, without what its entry is called.
+    pub fn manifest(&self, tag: Option<&str>, digest: Option<&Digest>) -> Result<(Descriptor, Bytes), SourceError> {
+        let name = Reference {
+            registry: "localhost".into(),
+            repository: "layout".into(),
+            tag: tag.map(str::to_owned),
+            digest: digest.cloned(),
+        };
+        let (mut descriptor, bytes) = self.find(&name)?;
+        for key in [REF_NAME, IMAGE_NAME] {
+            descriptor.annotations.remove(key);
+        }
+        Ok((descriptor, bytes))
+    }
+
+    /// Returns the whole of a small blob, verified.
+    pub fn small(&self, descriptor: &Descriptor, limit: u64) -> Result<Bytes, SourceError> {
+        let bytes = self.read_verified(&descriptor.digest, limit)?;
+        let (expected, actual) = (descriptor.size, bytes.len() as u64);
+        match actual == expected {
+            true => Ok(bytes),
+            false => Err(RegistryError::Size { digest: descriptor.digest.clone(), expected, actual }.into()),
+        }
+    }
+
+    /// Opens a blob; an end without an error means that all came and was verified.
+    pub fn blob_of(
+        &self,
+        descriptor: &Descriptor,
+    ) -> Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError> {
+        self.stream(descriptor)
+    }
+
     fn check_version(&self, marker: &[u8]) -> Result<(), SourceError> {
         match layout::is_readable(marker) {
             true => Ok(()),
@@ -244,14 +277,7 @@ impl Contents for OciLayout {
         descriptor: &'a Descriptor,
         limit: u64,
     ) -> BoxFuture<'a, Result<Bytes, SourceError>> {
-        Box::pin(async move {
-            let bytes = self.read_verified(&descriptor.digest, limit)?;
-            let (expected, actual) = (descriptor.size, bytes.len() as u64);
-            match actual == expected {
-                true => Ok(bytes),
-                false => Err(RegistryError::Size { digest: descriptor.digest.clone(), expected, actual }.into()),
-            }
-        })
+        Box::pin(async move { self.small(descriptor, limit) })
     }
 
     fn blob<'a>(

@@ -13,7 +13,7 @@ use super::SourceError;
 use crate::digest::{ChainId, Digest};
 use crate::image::media::{self, Compression};
 use crate::image::{Descriptor, ImageConfig, Index, Manifest, Platform, Reference};
-use crate::registry::{Document, document};
+use crate::registry::{BLOB_CONNECTIONS, Document, document};
 
 /// Indexes in indexes that are followed.
 const DEPTH: usize = 4;
@@ -69,6 +69,16 @@ pub(super) trait Contents: Send + Sync {
         reference: &'a Reference,
         descriptor: &'a Descriptor,
     ) -> BoxFuture<'a, Result<BoxStream<'static, Result<Bytes, SourceError>>, SourceError>>;
+
+    /// Returns how many blobs may be read at once.
+    fn at_once(&self) -> usize {
+        BLOB_CONNECTIONS
+    }
+
+    /// Returns whether a blob that is wrong may be right when it is opened again.
+    fn has_others(&self, _reference: &Reference) -> bool {
+        false
+    }
 }
 
 /// A manifest or index still to be looked at.

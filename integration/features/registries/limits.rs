@@ -5,19 +5,19 @@ use crate::support::build::{BOTH, Project, run};
 use crate::support::gate::{Gate, Kind};
 
 /// Layers of the image: more than may be asked for at once.
-const LAYERS: usize = 9;
+const LAYERS: usize = 14;
 
 #[test]
 fn a_registry_is_asked_for_four_blobs_at_once_or_as_many_as_configured() {
     for user in BOTH {
-        for (toml, expected) in
-            [("", 4), ("[system]\n  maxRegistryConcurrency = 2\n", 2), ("[system]\n  maxRegistryConcurrency = 1\n", 1)]
-        {
+        for (number, expected) in [(None, 4), (Some(1), 1), (Some(2), 2), (Some(10), 10)] {
+            let toml =
+                number.map(|number| format!("[system]\n  maxRegistryConcurrency = {number}\n")).unwrap_or_default();
             let gate = Gate::start(LAYERS, Kind::Blob, Some(expected));
             let name = format!("{}/lib/base:1", gate.host);
             let project = Project::with(user, &format!("FROM {name}\nCOPY Dockerfile /\n"));
             let out = format!("type=local,dest={}", project.home().join("out").display());
-            let _ = Settings::toml(toml).build(&project, &["-o", &out]).success();
+            let _ = Settings::toml(&toml).build(&project, &["-o", &out]).success();
             assert_eq!(gate.most(Kind::Blob), expected, "{toml}");
             assert!(gate.most_in_all() <= expected + 1);
             assert!(project.home().join(format!("out/file-{}", LAYERS - 1)).exists());

@@ -76,3 +76,26 @@ pub fn digest(data: &[u8]) {
     assert!(digest.hex().len() >= 64 && digest.hex().bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
     assert!(text.contains(digest.short()));
 }
+
+/// A statement or envelope is read or refused with a reason, and what an envelope holds is no longer than it is.
+pub fn attestation(data: &[u8]) {
+    use rbuild::driver::imagetools::attestations::{inside, parse};
+    assert!(parse(data).err() != Some(String::new()));
+    match inside(data) {
+        Ok(statement) => assert!(statement.len() <= data.len() && parse(&statement).err() != Some(String::new())),
+        Err(reason) => assert!(!reason.is_empty()),
+    }
+}
+
+/// A place of an image is the same when it is read from what is shown of it, or refused with a reason.
+pub fn image_location(data: &[u8]) {
+    use rbuild::driver::imagetools::Location;
+    let text = String::from_utf8_lossy(data);
+    match Location::parse(&text) {
+        Ok(location) => {
+            let again = Location::parse(&location.to_string()).unwrap();
+            assert_eq!((again.to_string(), again.name()), (location.to_string(), location.name()));
+        }
+        Err(reason) => assert!(!reason.is_empty()),
+    }
+}

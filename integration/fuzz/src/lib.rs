@@ -27,6 +27,7 @@ pub type Target = fn(&[u8]);
 
 /// All targets by name.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("attestation", image::attestation),
     ("auth_file", network::auth_file),
     ("buildkitd_toml", state::buildkitd_toml),
     ("cache_config", state::cache_config),
@@ -45,6 +46,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("git_source", text::git_source),
     ("git_url", text::git_url),
     ("image_config", image::image_config),
+    ("image_location", image::image_location),
     ("link_header", network::link_header),
     ("llb_encode", text::llb_encode),
     ("location", network::location),

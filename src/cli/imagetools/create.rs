@@ -5,16 +5,16 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ClientArgs, print, reference, wrong};
+use super::{ClientArgs, location, print, wrong};
 use crate::cli::args::ProgressMode;
 use crate::cli::display::{How, Screen};
 use crate::cli::request::annotations;
 use crate::config::Environment;
 use crate::diag::Diagnostic;
 use crate::digest::Digest;
-use crate::driver::imagetools::{self, CreateRequest, Source};
+use crate::driver::imagetools::{self, CreateRequest, Location, Source};
 use crate::export::merge::{Entry, MergeOptions};
-use crate::image::{Platform, Reference};
+use crate::image::Platform;
 
 /// Bytes of a file with a source.
 const SOURCE_LIMIT: u64 = 1 << 20;
@@ -22,11 +22,11 @@ const SOURCE_LIMIT: u64 = 1 << 20;
 /// Flags of `imagetools create`.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// What it is made of: `NAME`, `NAME@DIGEST`, a digest in the repository of the others, or a descriptor as JSON
+    /// What it is made of: `NAME`, `NAME@DIGEST`, `oci-layout://DIR:TAG`, a digest beside the others, or a descriptor as JSON
     #[arg(value_name = "SOURCE")]
     sources: Vec<String>,
 
-    /// Name of the new image
+    /// Name of the new image, or `oci-layout://DIR:TAG`
     #[arg(short = 't', long = "tag", value_name = "NAME[:TAG]")]
     tags: Vec<String>,
 
@@ -116,13 +116,13 @@ fn request(args: &CreateArgs) -> Result<CreateRequest, Diagnostic> {
     Ok(CreateRequest { sources, tags, options, dry_run: args.dry_run, metadata_file })
 }
 
-fn tag_of(text: &str) -> Result<Reference, Diagnostic> {
-    let name = reference(text).map_err(|error| error.hinted("write `--tag NAME:TAG`, the name in lower case"))?;
-    match name.digest {
-        Some(_) => {
+fn tag_of(text: &str) -> Result<Location, Diagnostic> {
+    let name = location(text).map_err(|error| error.hinted("write `--tag NAME:TAG`, the name in lower case"))?;
+    match &name {
+        Location::Registry(name) if name.digest.is_some() => {
             Err(wrong(format!("invalid value of --tag: {text:?} has a digest, which only its content can tell")))
         }
-        None => Ok(name),
+        _ => Ok(name),
     }
 }
 
@@ -148,7 +148,7 @@ fn source(text: &str) -> Result<Source, Diagnostic> {
     if text.starts_with("sha256:") {
         return text.parse::<Digest>().map(Source::Digest).map_err(|error| told(error.to_string()));
     }
-    reference(text).map(Source::Name).map_err(|error| told(error.message))
+    Location::parse(text).map(Source::Name).map_err(told)
 }
 
 fn descriptor(text: &str) -> Result<Entry, String> {
@@ -209,7 +209,7 @@ mod tests {
             (&["-t", "r.io/a", manifest], "not a descriptor"),
             (&["-t", "r.io/a", "{}"], "digest"),
             (&["-t", "r.io/a", "-f", "/nonexistent"], "failed to read /nonexistent"),
-            (&["-t", "r.io/a", "oci-layout:///x"], "in this version"),
+            (&["-t", "r.io/a", "oci-layout://"], "no directory"),
             (&["-t", "r.io/a", "-p", "a/b/c/d", "x"], "--platform"),
             (&["-t", "r.io/a", "--annotation", "k", "x"], "--annotation"),
         ] {

@@ -1,4 +1,4 @@
-//! `rbuild imagetools inspect`: an image of a registry, as `docker buildx imagetools inspect` shows it.
+//! `rbuild imagetools inspect`: an image of a registry or an OCI layout, as `docker buildx imagetools inspect` shows it.
 //!
 //! In: flags. Out: a list for people, the bytes as they are, or a filled-in template, on standard output.
 
@@ -9,18 +9,17 @@ use clap::Args;
 
 use super::template;
 use super::tree::Tree;
-use super::{ClientArgs, print, reference, wrong};
+use super::{ClientArgs, location, print, wrong};
 use crate::config::Environment;
 use crate::diag::Diagnostic;
-use crate::driver::imagetools::inspect::Images;
-use crate::driver::imagetools::{self, Inspected};
-use crate::image::Reference;
+use crate::driver::imagetools::inspect::Wanted;
+use crate::driver::imagetools::{self, Inspected, Location};
 use crate::progress::sanitize;
 
 /// Flags of `imagetools inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The image
+    /// The image: `NAME`, or `oci-layout://DIR:TAG`
     #[arg(value_name = "NAME")]
     name: String,
 
@@ -43,13 +42,13 @@ pub(super) fn inspect(args: &InspectArgs, environment: &Environment) -> Result<E
     if args.format.is_some() && args.raw {
         return Err(wrong("`--format` and `--raw` ask for different things").hinted("leave out one of them"));
     }
-    let name = reference(&args.name)?;
+    let name = location(&args.name)?;
     let setup = args.client.setup(environment)?;
-    let images = if format.is_some() { Images::Wanted } else { Images::Unwanted };
+    let wanted = format.map_or(Wanted::Manifest, wanted);
     let sink = std::sync::Arc::new(crate::progress::event::NoProgress);
     let inspected = crate::cli::on_runtime(sink, |_, cancel| async move {
         tokio::select! {
-            inspected = imagetools::inspect(setup, name, images) => inspected,
+            inspected = imagetools::inspect(setup, name, wanted) => inspected,
             () = cancel.cancelled() => Err(wrong("stopped")),
         }
     })?;
@@ -57,13 +56,21 @@ pub(super) fn inspect(args: &InspectArgs, environment: &Environment) -> Result<E
         _ if args.raw => print(&inspected.bytes),
         None => print(sanitize::message(&list(&inspected), crate::cli::display::commands(environment)).as_bytes()),
         Some(format) => {
-            let filled = template::fill(format, &tree(&args.name, &inspected));
+            let filled = template::fill(format, &tree(&args.name, &inspected), &attested(&inspected));
             let told = |why| wrong(format!("invalid value of --format: {why}")).hinted(template::FORMS);
             let text = filled.map_err(told)?;
             print(sanitize::message(&text, crate::cli::display::commands(environment)).as_bytes())
         }
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Statements are read only where they are asked for; they may be large.
+fn wanted(format: &str) -> Wanted {
+    match template::METHODS.iter().any(|name| format.contains(&format!(".{name}"))) {
+        true => Wanted::Attestations,
+        false => Wanted::Images,
+    }
 }
 
 fn is_list(format: &str) -> bool {
@@ -95,6 +102,15 @@ fn tree(name: &str, inspected: &Inspected) -> Tree {
     Tree::object([("name", Tree::of(&name)), ("manifest", manifest), ("image", image)])
 }
 
+/// What is attested of the one image, or of each by platform.
+fn attested(inspected: &Inspected) -> Tree {
+    let of = |all: &std::collections::BTreeMap<String, serde_json::Value>| match inspected.images.len() {
+        0 | 1 => all.values().next().map_or_else(|| Tree::object([]), Tree::of),
+        _ => Tree::of(all),
+    };
+    Tree::object([("SBOM", of(&inspected.attested.sbom)), ("Provenance", of(&inspected.attested.provenance))])
+}
+
 fn list(inspected: &Inspected) -> String {
     let mut text = String::new();
     let top = [
@@ -114,10 +130,9 @@ fn list(inspected: &Inspected) -> String {
 }
 
 /// One manifest of an index.
-fn block(name: &Reference, entry: &crate::export::merge::Entry) -> String {
+fn block(name: &Location, entry: &crate::export::merge::Entry) -> String {
     let mut text = String::new();
-    let pinned = Reference { digest: Some(entry.digest.clone()), ..name.clone() };
-    let mut lines = vec![("Name", pinned.to_string()), ("MediaType", entry.media_type.clone())];
+    let mut lines = vec![("Name", name.pinned(&entry.digest).to_string()), ("MediaType", entry.media_type.clone())];
     if let Some(platform) = &entry.platform {
         lines.push(("Platform", platform.to_string()));
         lines.extend(Some(platform.os_version.clone()).filter(|v| !v.is_empty()).map(|v| ("OSVersion", v)));
@@ -144,6 +159,7 @@ mod tests {
 
     use super::*;
     use crate::digest::Digest;
+    use crate::driver::imagetools::attestations::Attested;
     use crate::export::merge::{Entry, Listing};
     use crate::image::{Descriptor, ImageConfig, media};
 
@@ -156,7 +172,7 @@ mod tests {
         let manifests: Vec<Entry> = platforms.iter().map(entry).collect();
         let config = |text: &&str| ((*text).to_owned(), ImageConfig { os: "linux".into(), ..ImageConfig::default() });
         Inspected {
-            name: "r.io/a:1".parse().expect("name"),
+            name: Location::parse("r.io/a:1").expect("name"),
             entry: Entry::from(Descriptor::new(media::OCI_INDEX, Digest::compute("i"), 9)),
             bytes: Vec::new(),
             listing: Some(Listing {
@@ -168,7 +184,31 @@ mod tests {
                 annotations: BTreeMap::new(),
             }),
             images: platforms.iter().map(config).collect(),
+            attested: attestations(platforms),
         }
+    }
+
+    /// The first of the platforms has a list of packages.
+    fn attestations(platforms: &[&str]) -> Attested {
+        let sbom =
+            platforms.first().map(|platform| ((*platform).to_owned(), serde_json::json!({"SPDX": {"name": "n"}})));
+        Attested { sbom: sbom.into_iter().collect(), provenance: BTreeMap::new() }
+    }
+
+    #[test]
+    fn attestations_are_of_the_one_image_or_by_platform() {
+        let filled = |platforms: &[&str], template: &str| {
+            let found = inspected(platforms);
+            template::fill(template, &tree("a", &found), &attested(&found))
+        };
+        let (one, two) = (["linux/amd64"], ["linux/amd64", "linux/arm64"]);
+        assert_eq!(filled(&one, "{{.SBOM.SPDX.name}}").as_deref(), Ok("n"));
+        assert_eq!(filled(&one, "{{json .Provenance}} {{json .Provenance.SLSA}}").as_deref(), Ok("{} null"));
+        assert_eq!(filled(&two, r#"{{(index .SBOM "linux/amd64").SPDX.name}}"#).as_deref(), Ok("n"));
+        assert_eq!(filled(&two, "{{json .Provenance}}").as_deref(), Ok("{}"));
+        // They are no part of the whole, as in Go they are methods.
+        assert!(!filled(&one, "{{json .}}").expect("whole").contains("SPDX"));
+        assert_eq!((wanted("{{json .}}"), wanted("{{json .SBOM}}")), (Wanted::Images, Wanted::Attestations));
     }
 
     #[test]
@@ -194,11 +234,11 @@ mod tests {
 
     #[test]
     fn one_image_stands_for_itself_and_several_by_platform() {
-        let one = tree("a", &inspected(&["linux/amd64"]));
-        assert_eq!(template::fill("{{.Image.OS}} {{.Name}}", &one).as_deref(), Ok("linux a"));
+        let (one, none) = (tree("a", &inspected(&["linux/amd64"])), Tree::object([]));
+        assert_eq!(template::fill("{{.Image.OS}} {{.Name}}", &one, &none).as_deref(), Ok("linux a"));
         let two = tree("a", &inspected(&["linux/amd64", "linux/arm64"]));
-        assert_eq!(template::fill(r#"{{(index .Image "linux/arm64").OS}}"#, &two).as_deref(), Ok("linux"));
-        let text = template::fill("{{json .Manifest}}", &two).expect("filled in");
+        assert_eq!(template::fill(r#"{{(index .Image "linux/arm64").OS}}"#, &two, &none).as_deref(), Ok("linux"));
+        let text = template::fill("{{json .Manifest}}", &two, &none).expect("filled in");
         let start =
             "{\n  \"schemaVersion\": 2,\n  \"mediaType\": \"application/vnd.oci.image.index.v1+json\",\n  \"digest\"";
         assert!(text.starts_with(start), "{text}");

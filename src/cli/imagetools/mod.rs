@@ -1,4 +1,4 @@
-//! `rbuild imagetools`: images that are in registries already, with the flags of `docker buildx imagetools`.
+//! `rbuild imagetools`: images that are in registries and OCI layouts already, with the flags of `docker buildx imagetools`.
 //!
 //! In: flags, files with descriptors. Out: one driver call, and its answer on standard output.
 
@@ -17,7 +17,7 @@ use super::closed_output;
 use crate::config::{Configuration, Environment};
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::Setup;
-use crate::image::Reference;
+use crate::driver::imagetools::Location;
 pub use create::CreateArgs;
 pub use inspect::InspectArgs;
 
@@ -78,12 +78,8 @@ fn wrong(message: impl Into<String>) -> Diagnostic {
     Diagnostic::new(Kind::Usage, message)
 }
 
-fn reference(text: &str) -> Result<Reference, Diagnostic> {
-    if text.starts_with("oci-layout://") {
-        let told = wrong(format!("{text}: directories are not read or written by imagetools in this version"));
-        return Err(told.hinted("push it to a registry first"));
-    }
-    text.parse::<Reference>().map(Reference::with_default_tag).map_err(|error| wrong(error.to_string()))
+fn location(text: &str) -> Result<Location, Diagnostic> {
+    Location::parse(text).map_err(|why| wrong(format!("{text}: {why}")))
 }
 
 fn print(bytes: &[u8]) -> Result<(), Diagnostic> {

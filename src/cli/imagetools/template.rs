@@ -1,13 +1,16 @@
 //! As much of Go's templates as people write for `imagetools inspect --format`.
 //!
-//! In: a template and a [`Tree`]. Out: text. What is read: text, `{{EXPR}}` with `-` at either end, and as EXPR: `.`,
+//! In: a template, a [`Tree`], and another of what is no part of the whole. Out: text. What is read: text, `{{EXPR}}` with `-` at either end, and as EXPR: `.`,
 //! `.Field.Field`, `json EXPR`, `index EXPR "key"`, `(EXPR)` and `EXPR | json`. Anything else is refused, with what there is.
 
 use super::tree::Tree;
 
 /// What can be written, for whoever wrote something else.
 pub(super) const FORMS: &str = "write `{{json .}}`, `{{json .Manifest}}`, `{{json .Image}}`, `{{json (index .Image \"linux/arm64\")}}`, \
-    `{{.Name}}`, `{{.Manifest.Digest}}` or another field; conditions, loops, .Provenance and .SBOM are not read by this version";
+    `{{.Name}}`, `{{.Manifest.Digest}}` `{{json .SBOM}}`, `{{json .Provenance}}` or another field; conditions and loops are not read by this version";
+
+/// What can be asked for by name and is no part of `{{json .}}`.
+pub(super) const METHODS: [&str; 2] = ["SBOM", "Provenance"];
 
 /// Expressions in parentheses are read so deep.
 const DEPTH: usize = 16;
@@ -17,7 +20,7 @@ const DEPTH: usize = 16;
 /// # Errors
 ///
 /// With what cannot be read.
-pub(super) fn fill(template: &str, data: &Tree) -> Result<String, String> {
+pub(super) fn fill(template: &str, data: &Tree, methods: &Tree) -> Result<String, String> {
     let mut text = String::new();
     let mut rest = template;
     while let Some((before, after)) = rest.split_once("{{") {
@@ -25,7 +28,7 @@ pub(super) fn fill(template: &str, data: &Tree) -> Result<String, String> {
         let (inner, trims_before) = inner.strip_prefix("- ").map_or((inner, false), |inner| (inner, true));
         let (inner, trims_after) = inner.strip_suffix(" -").map_or((inner, false), |inner| (inner, true));
         text.push_str(if trims_before { before.trim_end() } else { before });
-        let value = evaluate(inner, data)?;
+        let value = evaluate(inner, (data, methods))?;
         let shown = value.text().ok_or_else(|| format!("{{{{{inner}}}}} is no single value: write {{{{json …}}}}"))?;
         text.push_str(&shown);
         rest = if trims_after { after.trim_start() } else { after };
@@ -34,9 +37,9 @@ pub(super) fn fill(template: &str, data: &Tree) -> Result<String, String> {
     Ok(text)
 }
 
-fn evaluate(expression: &str, data: &Tree) -> Result<Tree, String> {
+fn evaluate(expression: &str, (data, methods): (&Tree, &Tree)) -> Result<Tree, String> {
     let words = words(expression)?;
-    let mut reader = Reader { words: &words, data };
+    let mut reader = Reader { words: &words, data, methods };
     let value = reader.pipeline(DEPTH)?;
     match reader.words {
         [] => Ok(value),
@@ -63,6 +66,7 @@ fn words(expression: &str) -> Result<Vec<String>, String> {
 struct Reader<'a> {
     words: &'a [String],
     data: &'a Tree,
+    methods: &'a Tree,
 }
 
 impl Reader<'_> {
@@ -129,7 +133,8 @@ impl Reader<'_> {
             }
             Some(path) if path.starts_with('.') => {
                 let path = path.to_owned();
-                field(self.data, &path)
+                let first = path[1..].split('.').next().unwrap_or_default();
+                field(if METHODS.contains(&first) { self.methods } else { self.data }, &path)
             }
             Some(other) => Err(format!("unexpected {other:?}")),
             None => Err("an expression is missing".into()),
@@ -170,6 +175,10 @@ mod tests {
         serde_json::from_str(text).expect("json")
     }
 
+    fn methods() -> Tree {
+        serde_json::from_str(r#"{"SBOM":{"SPDX":{"name":"n"}}}"#).expect("json")
+    }
+
     #[test]
     fn what_people_write_is_filled_in() {
         let amd = r#"(index .Image "linux/amd64")"#;
@@ -178,6 +187,7 @@ mod tests {
             ("x {{ .Manifest.Digest }}\n", "x sha256:x\n"),
             ("{{.Manifest.Size}}/{{.Manifest.MediaType}}", "7/m"),
             ("a  {{- .Name -}}  b{{.Name}}", "aa:1ba:1"),
+            ("{{.SBOM.SPDX.name}} {{json .SBOM.SPDX}}", "n {\n  \"name\": \"n\"\n}"),
             ("{{json .Manifest.Manifests}}", "[\n  {\n    \"digest\": \"one\"\n  }\n]"),
             ("{{.Manifest.Manifests | json}}", "[\n  {\n    \"digest\": \"one\"\n  }\n]"),
             ("{{(index .Manifest.Manifests 0).Digest}}", "one"),
@@ -186,9 +196,9 @@ mod tests {
             (&format!("{{{{json {amd}.Config.Env}}}}"), "[\n  \"A=\\u003c1\\u003e\"\n]"),
             (&format!("{{{{index {amd}.Config.Labels \"k.x\"}}}}"), "v"),
         ] {
-            assert_eq!(fill(template, &data()).as_deref(), Ok(expected), "{template}");
+            assert_eq!(fill(template, &data(), &methods()).as_deref(), Ok(expected), "{template}");
         }
-        let whole = fill("{{json .}}", &data()).expect("whole");
+        let whole = fill("{{json .}}", &data(), &methods()).expect("whole");
         assert!(whole.starts_with("{\n  \"name\": \"a:1\",\n  \"manifest\": {\n    \"schemaVersion\": 2"), "{whole}");
     }
 
@@ -208,8 +218,10 @@ mod tests {
             "{{index .Image \"open}}",
             &format!("{{{{{}.Name{}}}}}", "(".repeat(99), ")".repeat(99)),
         ] {
-            assert!(fill(template, &data()).is_err(), "{template}");
+            assert!(fill(template, &data(), &methods()).is_err(), "{template}");
         }
-        assert!(fill("{{.Nam}}", &data()).expect_err("no field").contains("there is name, manifest, image"));
+        assert!(
+            fill("{{.Nam}}", &data(), &methods()).expect_err("no field").contains("there is name, manifest, image")
+        );
     }
 }

@@ -18,7 +18,8 @@ pub(super) enum Tree {
 }
 
 /// Members that are left out where they are empty.
-const OPTIONAL: [&str; 24] = [
+const OPTIONAL: [&str; 27] = [
+    "additionalspdxs",
     "annotations",
     "artifacttype",
     "argsescaped",
@@ -37,6 +38,8 @@ const OPTIONAL: [&str; 24] = [
     "osfeatures",
     "osversion",
     "platform",
+    "slsa",
+    "spdx",
     "stopsignal",
     "urls",
     "user",

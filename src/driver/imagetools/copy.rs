@@ -1,34 +1,33 @@
-//! A manifest from one repository to another, with all it points to.
+//! A manifest from one repository or directory to another, with all it points to.
 
 use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
-use super::fetch;
+use super::location::Location;
+use super::shelf;
 use crate::diag::{Diagnostic, Kind};
 use crate::driver::steps::{Shown, Step};
 use crate::export::merge::Entry;
-use crate::image::{Descriptor, Manifest, Reference};
+use crate::image::{Descriptor, Manifest};
 use crate::registry::{Client, Document, OnSent};
 
 /// Indexes in indexes are followed so deep.
 const DEPTH: usize = 4;
-/// Blobs worked on at once; the client bounds those of one registry.
-const PARALLEL: usize = 4;
 
 /// Where from and where to.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Way<'a> {
     pub(super) client: &'a Arc<Client>,
-    pub(super) from: &'a Reference,
-    pub(super) to: &'a Reference,
+    pub(super) from: &'a Location,
+    pub(super) to: &'a Location,
     pub(super) step: &'a Step,
 }
 
 impl Way<'_> {
     /// Copies a manifest or index, after what it points to; within one repository it is there.
     pub(super) async fn copy(self, entry: &Entry) -> Result<(), Diagnostic> {
-        if self.from.name() == self.to.name() {
+        if self.from.beside(&entry.digest) == self.to.beside(&entry.digest) {
             return Ok(());
         }
         let part = format!("copying {} from {} to {}", entry.digest, self.from, self.to.name());
@@ -37,8 +36,8 @@ impl Way<'_> {
     }
 
     async fn whole(self, entry: &Entry, depth: usize) -> Result<(), Diagnostic> {
-        let name = Reference { tag: None, digest: Some(entry.digest.clone()), ..self.from.clone() };
-        let fetched = fetch(self.client, &name).await?;
+        let name = self.from.beside(&entry.digest);
+        let fetched = shelf::fetch(self.client, &name).await?;
         match &fetched.document {
             Document::Index(_) if depth == 0 => {
                 return Err(Diagnostic::new(Kind::Remote, format!("{name}: indexes are nested too deep")));
@@ -51,9 +50,7 @@ impl Way<'_> {
             }
             Document::Manifest(manifest) => self.blobs(manifest).await?,
         }
-        let place = Reference { tag: None, digest: None, ..self.to.clone() };
-        let pushed = self.client.push_manifest(&place, &fetched.entry.media_type, &fetched.bytes.into()).await;
-        pushed.map(drop).map_err(|error| Diagnostic::from_error(&error))
+        shelf::put_document(self.client, self.to, (&fetched.entry.media_type, &fetched.bytes.into())).await
     }
 
     async fn blobs(self, manifest: &Manifest) -> Result<(), Diagnostic> {
@@ -61,10 +58,9 @@ impl Way<'_> {
         let copies = blobs.map(|blob| async move {
             let (step, id, total) = (self.step.clone(), format!("copying {}", blob.digest), blob.size);
             let sent: OnSent = Arc::new(move |current| step.progress(&id, current, total));
-            self.client.copy_blob((self.from, self.to), blob, sent).await
+            shelf::copy_blob(self.client, (self.from, self.to), blob, sent).await
         });
-        let copied = stream::iter(copies).buffer_unordered(PARALLEL).try_collect::<Vec<_>>().await;
-        copied.map(drop).map_err(|error| Diagnostic::from_error(&error))
+        stream::iter(copies).buffer_unordered(self.client.blobs_at_once()).try_collect::<Vec<()>>().await.map(drop)
     }
 }
 

@@ -12,14 +12,15 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::copy::Way;
-use super::{Fetched, fetch};
+use super::location::Location;
+use super::{Fetched, shelf};
 use crate::diag::{Diagnostic, Kind};
 use crate::digest::Digest;
 use crate::driver::steps::{Shown, Steps};
 use crate::driver::{Setup, canceled};
 use crate::export::destination;
 use crate::export::merge::{self, Entry, MergeOptions, Merged};
-use crate::image::{ImageConfig, Platform, Reference};
+use crate::image::{Descriptor, ImageConfig, Platform};
 use crate::progress::Sink;
 use crate::registry::{CONFIG_LIMIT, Client, Document};
 
@@ -27,7 +28,7 @@ use crate::registry::{CONFIG_LIMIT, Client, Document};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A name.
-    Name(Reference),
+    Name(Location),
     /// A digest in the repository that all others name.
     Digest(Digest),
     /// What is to be said of a manifest of that repository.
@@ -40,7 +41,7 @@ pub struct CreateRequest {
     /// Of what, in this order.
     pub sources: Vec<Source>,
     /// Its names.
-    pub tags: Vec<Reference>,
+    pub tags: Vec<Location>,
     /// How it is put together.
     pub options: MergeOptions,
     /// Whether it is only shown.
@@ -60,7 +61,7 @@ pub struct Created {
 
 /// A source with the repository it is in.
 struct Placed {
-    name: Reference,
+    name: Location,
     said: Option<Entry>,
 }
 
@@ -93,8 +94,11 @@ async fn run(setup: Setup, request: CreateRequest, sink: Arc<dyn Sink>) -> Resul
     if request.dry_run {
         return Ok(created);
     }
-    let from: Vec<&Reference> = placed.iter().map(|source| &source.name).collect();
-    let mut repositories: BTreeMap<String, Vec<&Reference>> = BTreeMap::new();
+    for tag in &request.tags {
+        check_digest(tag, &created.digest)?;
+    }
+    let from: Vec<&Location> = placed.iter().map(|source| &source.name).collect();
+    let mut repositories: BTreeMap<String, Vec<&Location>> = BTreeMap::new();
     for tag in &request.tags {
         repositories.entry(tag.name()).or_default().push(tag);
     }
@@ -111,13 +115,24 @@ async fn run(setup: Setup, request: CreateRequest, sink: Arc<dyn Sink>) -> Resul
     Ok(created)
 }
 
+/// A digest of a target is what must come out.
+fn check_digest(tag: &Location, digest: &Digest) -> Result<(), Diagnostic> {
+    match tag.digest() {
+        Some(wanted) if wanted != digest => {
+            let told = Diagnostic::new(Kind::Usage, format!("the new image is {digest}, and {tag} wants another"));
+            Err(told.hinted("leave out the digest, or name a tag"))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Finds the repositories of sources that name none.
-fn place(sources: &[Source], tags: &[Reference]) -> Result<Vec<Placed>, Diagnostic> {
+fn place(sources: &[Source], tags: &[Location]) -> Result<Vec<Placed>, Diagnostic> {
     let named = || sources.iter().filter_map(|source| if let Source::Name(name) = source { Some(name) } else { None });
-    let repositories: BTreeSet<String> = named().chain(tags).map(Reference::name).collect();
+    let repositories: BTreeSet<String> = named().chain(tags).map(Location::name).collect();
     let default = named().chain(tags).next().filter(|_| repositories.len() == 1);
     let in_default = |digest: &Digest, said: Option<Entry>| match default {
-        Some(name) => Ok(Placed { name: Reference { tag: None, digest: Some(digest.clone()), ..name.clone() }, said }),
+        Some(name) => Ok(Placed { name: name.beside(digest), said }),
         None => {
             let problem = if repositories.is_empty() { "no repository is" } else { "several repositories are" };
             let text = format!("{problem} named, so it is not known where {digest} is");
@@ -134,7 +149,7 @@ fn place(sources: &[Source], tags: &[Reference]) -> Result<Vec<Placed>, Diagnost
 
 /// Reads a source; of a manifest its configuration too, which knows the platform.
 async fn read(client: &Arc<Client>, source: &Placed) -> Result<merge::Source, Diagnostic> {
-    let Fetched { mut entry, bytes, document } = fetch(client, &source.name).await?;
+    let Fetched { mut entry, bytes, document } = shelf::fetch(client, &source.name).await?;
     if let Some(said) = &source.said {
         entry = entry.overlaid(said).map_err(|error| Diagnostic::from_error(&error))?;
     }
@@ -143,10 +158,7 @@ async fn read(client: &Arc<Client>, source: &Placed) -> Result<merge::Source, Di
         let whole = !platform.os.is_empty() && !platform.architecture.is_empty();
         entry.platform = Some(match whole {
             true => platform,
-            false => {
-                let config = client.small_blob(&source.name, &manifest.config, CONFIG_LIMIT).await;
-                completed(platform, &config.map_err(|error| Diagnostic::from_error(&error))?)
-            }
+            false => completed(platform, &shelf::small(client, &source.name, &manifest.config, CONFIG_LIMIT).await?),
         });
     }
     Ok(merge::Source { entry, bytes })
@@ -173,9 +185,9 @@ fn completed(platform: Platform, config: &[u8]) -> Platform {
 async fn push(
     client: &Arc<Client>,
     steps: &Steps,
-    (repository, tags): (&str, &[&Reference]),
+    (repository, tags): (&str, &[&Location]),
     merged: &Merged,
-    from: &[&Reference],
+    from: &[&Location],
 ) -> Result<(), Diagnostic> {
     let work = |step: crate::driver::steps::Step| async move {
         for (entry, source) in &merged.parts {
@@ -183,9 +195,10 @@ async fn push(
         }
         for tag in tags {
             let part = format!("pushing {} to {tag}", merged.entry.digest);
-            let bytes = merged.bytes.clone().into();
-            let pushed = async { client.push_manifest(tag, &merged.entry.media_type, &bytes).await };
-            step.part(&part, pushed).await.map_err(|error| Shown(Diagnostic::from_error(&error)))?;
+            let bytes: bytes::Bytes = merged.bytes.clone().into();
+            let entry = Descriptor::of(&merged.entry.media_type, &bytes);
+            let pushed = async { shelf::name(client, tag, (&entry, &bytes)).await.map_err(Shown) };
+            step.part(&part, pushed).await?;
         }
         Ok(())
     };
@@ -196,8 +209,8 @@ async fn push(
 mod tests {
     use super::*;
 
-    fn name(text: &str) -> Reference {
-        text.parse().expect(text)
+    fn name(text: &str) -> Location {
+        Location::parse(text).expect(text)
     }
 
     fn digest() -> Digest {
@@ -207,7 +220,7 @@ mod tests {
     #[test]
     fn digests_are_of_the_one_repository_that_is_named() {
         let told = |sources: &[Source], tags: &[&str]| {
-            let tags: Vec<Reference> = tags.iter().map(|tag| name(tag)).collect();
+            let tags: Vec<Location> = tags.iter().map(|tag| name(tag)).collect();
             place(sources, &tags).map(|placed| placed.iter().map(|p| p.name.to_string()).collect::<Vec<_>>())
         };
         let bare = Source::Digest(digest());
