@@ -129,7 +129,7 @@ fn what_all_hosts_give_wrongly_is_an_error_and_not_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blob_that_a_mirror_cuts_again_and_again_comes_from_the_registry_itself() {
     let (origin, mirror) = stocked();
-    let digest = Digest::compute(&fs::read(layer(&mirror)).unwrap());
+    let digest = Digest::compute(fs::read(layer(&mirror)).unwrap());
     let cut = move |line: &str, _| match line.contains(digest.hex()) {
         true if line.starts_with("GET") => Fault::CutResponse(1 << 20),
         _ => Fault::Pass,
