@@ -39,7 +39,8 @@ pub(super) fn snapshotter(settings: &OciSettings) -> Result<SnapshotKind, Diagno
         Snapshotter::Overlayfs => Ok(SnapshotKind::Overlay),
         Snapshotter::Native => Ok(SnapshotKind::Native),
         Snapshotter::FuseOverlayfs => {
-            let text = "snapshotter = \"fuse-overlayfs\" is not there in this version of rbuild";
+            let text = "snapshotter = \"fuse-overlayfs\" is refused: it files what a step writes through one of several hard links \
+                        under another name (seen with 1.10), and layers would be wrong";
             Err(Diagnostic::new(Kind::Usage, text).hinted(
                 "write snapshotter = \"auto\": the kernel's own overlay needs no root since Linux 5.11, and where it is refused trees are copied",
             ))
