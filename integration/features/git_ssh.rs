@@ -96,10 +96,7 @@ fn repositories_come_over_ssh_with_the_keys_of_an_agent() {
         assert_eq!(fs::read_to_string(out.join("a/f")).unwrap(), "over ssh");
         assert_eq!(fs::read_to_string(out.join("b/g")).unwrap(), "below");
         let known = find(&project.state(), "known_hosts").expect("known_hosts in the state directory");
-        // Two clients that meet it at once each note it.
-        let mut keys: Vec<String> = fs::read_to_string(&known).unwrap().lines().map(str::to_owned).collect();
-        keys.dedup();
-        assert_eq!(keys, [server.known()]);
+        assert_eq!(fs::read_to_string(&known).unwrap().trim(), server.known());
         assert_eq!(fs::metadata(&known).unwrap().permissions().mode() & 0o022, 0);
 
         // As the context it needs no flag where the agent is the usual one, as with buildx.

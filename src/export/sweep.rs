@@ -54,6 +54,13 @@ impl Writing {
     }
 }
 
+impl Drop for Writing {
+    fn drop(&mut self) {
+        // To close the file is not enough: a program that was started a moment ago has a copy of it until it is executed.
+        let _ = self.0.unlock();
+    }
+}
+
 fn remove_unreached(root: &Dir) -> io::Result<()> {
     let blobs = root.open_dir(OsStr::new("blobs"))?.open_dir(OsStr::new("sha256"))?;
     let kept = reached(root, &blobs)?;

@@ -415,8 +415,8 @@ async fn ten_thousand_vertices_deep_or_wide_are_linear_work() {
     for make in [long_chain, wide_fan] {
         let (few, many) = (work(make, 2_500).await, work(make, 10_000).await);
         for (at, (few, many)) in few.iter().zip(&many).enumerate() {
-            // Who comes first is left to chance, so moves differ; what is quadratic needs 16 times as many.
-            assert!(*many <= few * 8 + 100, "measure {at}: {few} for 2500 vertices, {many} for 10000");
+            // Who comes first is left to chance, so moves differ a little; what is quadratic needs 16 times as many.
+            assert!(*many <= few * 5 + 100, "measure {at}: {few} for 2500 vertices, {many} for 10000");
             assert!(*many <= 16 * 10_000, "measure {at}: {many}");
         }
     }

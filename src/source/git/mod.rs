@@ -26,7 +26,7 @@ mod repository;
 mod spec;
 mod submodule;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -96,6 +96,8 @@ pub struct GitSource {
     http: Arc<HttpSource>,
     root: PathBuf,
     dir: Dir,
+    /// Hosts of ssh servers that were talked to, whose keys are known since.
+    met: tokio::sync::Mutex<BTreeSet<String>>,
     found: Cells<Found>,
     trees: Cells<Chain>,
 }
@@ -121,8 +123,8 @@ impl GitSource {
     ) -> Result<Self, GitError> {
         let store = snapshots.store();
         let (dir, root) = (store.folder("git")?, store.path().join("git"));
-        let (found, trees) = (Cells::default(), Cells::default());
-        Ok(Self { program, snapshots, secrets, agents, http, root, dir, found, trees })
+        let (met, found, trees) = Default::default();
+        Ok(Self { program, snapshots, secrets, agents, http, root, dir, met, found, trees })
     }
 
     /// Finds the commit a spec names; the server is not asked where the spec names it in full.

@@ -3,6 +3,10 @@
 //! In: what the spec says and what `git ls-remote` prints. Out: [`Found`]. The order of preference is BuildKit's: the full name,
 //! then a branch, then a tag.
 
+use std::collections::BTreeSet;
+
+use tokio::sync::MutexGuard;
+
 use super::command::{Git, Log};
 use super::error::GitError;
 use super::spec::{GitSpec, check_ref, is_sha};
@@ -70,8 +74,18 @@ impl GitSource {
         }
     }
 
+    /// Lets one client at a time meet an ssh server, as each that does not know it yet would note its key.
+    async fn meeting(&self, spec: &GitSpec) -> Option<MutexGuard<'_, BTreeSet<String>>> {
+        if spec.remote.scheme != "ssh" || !spec.known_hosts.is_empty() {
+            return None;
+        }
+        let mut met = self.met.lock().await;
+        met.insert(spec.remote.host.clone()).then_some(met)
+    }
+
     async fn list(&self, spec: &GitSpec, log: &Log) -> Result<Found, GitError> {
         let access = self.access(spec)?;
+        let _meeting = self.meeting(spec).await;
         let git = Git { access: Some(&access), ..Git::new(&self.program, &spec.remote, log) };
         let action = "fetch remote";
         if spec.reference.is_empty() {
