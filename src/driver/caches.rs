@@ -120,12 +120,12 @@ impl Caches<'_> {
 
     /// Makes the layers of a cache and writes it, in parts that are called as by BuildKit.
     async fn write(&self, target: &ExportTarget, held: &Held, step: &Step) -> Result<(), Shown> {
-        let layers = async {
-            let layers = self.layers(self.records.graph.clone(), target.mode, target.layers.into()).await;
-            layers.map_err(Shown)
-        };
-        let graph = step.part("preparing build cache for export", layers).await?;
+        let graph = step.part("preparing build cache for export", self.layers_for(target)).await?;
         step.part("sending cache export", self.write_rest(target, held, graph, step)).await
+    }
+
+    async fn layers_for(&self, target: &ExportTarget) -> Result<RecordGraph<Vec<RemoteLayer>>, Shown> {
+        self.layers(self.records.graph.clone(), target.mode, target.layers.into()).await.map_err(Shown)
     }
 
     /// Writes a cache; results whose layers cannot be had are left out of it.
@@ -146,8 +146,7 @@ impl Caches<'_> {
             if self.blobs.take_damaged() && !std::mem::replace(&mut is_repacked, true) {
                 // What was damaged is gone, and is made or fetched anew.
                 self.packer.forget();
-                let layers = self.layers(self.records.graph.clone(), target.mode, target.layers.into()).await;
-                graph = layers.map_err(Shown)?;
+                graph = self.layers_for(target).await?;
                 continue;
             }
             let (rest, lost) = without(graph, &self.blobs.lost().await);

@@ -110,33 +110,27 @@ impl Uploader {
         let places = self.0.places.get(&packing).into_iter().flatten();
         let places: Vec<&Arc<Place>> = places.filter(|place| place.takes(is_of_result)).collect();
         let layer = Descriptor::new(blob.compression.oci_layer(), blob.digest.clone(), blob.size);
-        let (mut streamed, mut stream) = match stream {
-            Some(Stream { place, task }) => (Some(place), Some(task)),
-            None => (None, None),
-        };
+        let mut stream = stream;
         for place in &places {
             // What goes into an image of the same registry is linked from there.
             let is_linked = |other: &&Arc<Place>| {
                 other.whom == Whom::Image && other.repository.registry == place.repository.registry
             };
             if place.whom == Whom::Image || !places.iter().any(is_linked) {
-                let before = streamed.take_if(|streamed| Arc::ptr_eq(streamed, place)).and_then(|_| stream.take());
-                self.start(Arc::clone(place), layer.clone(), before);
+                let before = stream.take_if(|stream| Arc::ptr_eq(&stream.place, place));
+                self.start(Arc::clone(place), layer.clone(), before.map(|stream| stream.task));
             }
         }
     }
 
     fn start(&self, place: Arc<Place>, layer: Descriptor, before: Option<JoinHandle<()>>) {
-        let shared = Arc::clone(&self.0);
-        let task = tokio::spawn({
-            let place = Arc::clone(&place);
-            async move {
-                if let Some(before) = before {
-                    // What it did not send is sent now.
-                    let _ = before.await;
-                }
-                shared.upload(place, layer).await;
+        let upload = Arc::clone(&self.0).upload(Arc::clone(&place), layer);
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                // What it did not send is sent now.
+                let _ = before.await;
             }
+            upload.await;
         });
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner).push((place, task));
     }

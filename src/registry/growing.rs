@@ -13,15 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use futures_util::future::BoxFuture;
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, Response, StatusCode, Url};
 
 use super::client::Client;
-use super::credentials::Access;
 use super::error::RegistryError;
 use super::precheck::take_back;
 use super::push::{Open, exists};
-use super::transport::{self, Body, Scope, Wish};
-use super::upload::{Session, Target, Upload, Watch, watched};
+use super::transport::{Body, Scope};
+use super::upload::{Session, Target, Watch, finished, watched};
 use crate::image::{Descriptor, Reference};
 
 /// Resolves to what a growing blob became; none if it was given up.
@@ -78,7 +77,7 @@ impl Target<'_> {
             },
         };
         let Some(blob) = blob else { return Ok(Followed::GivenUp) };
-        self.close(&self.place(&answer)?, open, &blob).await?;
+        self.close(&self.place(&answer)?, &blob).await?;
         Ok(Followed::Stored(blob))
     }
 
@@ -94,17 +93,15 @@ impl Target<'_> {
         };
         let body = Body::Stream { make: &make, length: None, moved: &moved };
         let response = self.put(Method::PATCH, session.url.clone(), body, None).await?;
-        let wish = Wish { repository: self.repository, access: Access::Push, action: "take a blob" };
         let taken = [StatusCode::ACCEPTED, StatusCode::NO_CONTENT, StatusCode::OK, StatusCode::CREATED];
         if taken.contains(&response.status()) {
             return Ok(response);
         }
-        Err(transport::failure(self.endpoint, response, wish).await)
+        Err(self.failure(response).await)
     }
 
-    async fn close(&self, session: &reqwest::Url, open: &Open, blob: &Descriptor) -> Result<(), RegistryError> {
-        let url = super::upload::finished(session, &blob.digest);
-        let response = self.put(Method::PUT, url, Body::Empty, None).await?;
-        Upload { to: *self, descriptor: blob, open, sent: Arc::new(|_| ()) }.stored(response).await
+    async fn close(&self, session: &Url, blob: &Descriptor) -> Result<(), RegistryError> {
+        let response = self.put(Method::PUT, finished(session, &blob.digest), Body::Empty, None).await?;
+        self.stored(response, &blob.digest).await
     }
 }

@@ -114,6 +114,19 @@ impl Target<'_> {
         }
         Err(self.endpoint.refuse(&url, "it is another host, without TLS"))
     }
+
+    /// Passes on that the registry has stored the blob, under the digest that is meant.
+    pub(crate) async fn stored(&self, response: Response, digest: &Digest) -> Result<(), RegistryError> {
+        if !matches!(response.status(), StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK) {
+            return Err(self.failure(response).await);
+        }
+        let stated = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+        let stated: Option<Digest> = stated.and_then(|text| text.parse().ok());
+        match stated.filter(|d| d.algorithm() == digest.algorithm() && d != digest) {
+            Some(actual) => Err(RegistryError::Mismatch { expected: digest.clone(), actual }),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Upload<'_> {
@@ -168,7 +181,7 @@ impl Upload<'_> {
         if let Some(source) = broken.take() {
             return Err(RegistryError::Content { digest: self.descriptor.digest.clone(), source });
         }
-        self.stored(answer?).await
+        self.to.stored(answer?, &self.descriptor.digest).await
     }
 
     /// Sends what the registry does not have yet in pieces, each to where the answer to the one before says.
@@ -194,7 +207,7 @@ impl Upload<'_> {
             plan.taken = true;
         }
         let response = self.to.put(Method::PUT, self.finished(&session.url), Body::Empty, None).await?;
-        self.stored(response).await
+        self.to.stored(response, &self.descriptor.digest).await
     }
 
     fn out_of_step(&self, has: u64, sent: u64) -> RegistryError {
@@ -252,19 +265,6 @@ impl Upload<'_> {
             tracing::debug!(blob = %self.descriptor.digest, offset, "taking the upload up again");
         }
         Some(Session { url, offset, least: session.least })
-    }
-
-    /// Passes on that the registry has stored the blob, under the digest that is meant.
-    pub(crate) async fn stored(&self, response: Response) -> Result<(), RegistryError> {
-        if !matches!(response.status(), StatusCode::CREATED | StatusCode::NO_CONTENT | StatusCode::OK) {
-            return Err(self.to.failure(response).await);
-        }
-        let stated = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
-        let stated: Option<Digest> = stated.and_then(|text| text.parse().ok());
-        match stated.filter(|d| d.algorithm() == self.descriptor.digest.algorithm() && *d != self.descriptor.digest) {
-            Some(actual) => Err(RegistryError::Mismatch { expected: self.descriptor.digest.clone(), actual }),
-            None => Ok(()),
-        }
     }
 
     fn finished(&self, session: &Url) -> Url {
