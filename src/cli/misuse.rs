@@ -4,6 +4,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::args::Cli;
 use crate::diag::{Diagnostic, Kind, suggest};
 
 /// Words that come before the flags.
@@ -58,7 +59,7 @@ fn text(error: &clap::Error, kind: ContextKind) -> String {
 fn unknown_flag(error: &clap::Error) -> Diagnostic {
     let flag = text(error, ContextKind::InvalidArg);
     if !flag.starts_with('-') {
-        return usage(format!("unexpected {flag:?}: there is one context")).hinted("quote a value that has blanks");
+        return surplus(&flag);
     }
     let near = text(error, ContextKind::SuggestedArg);
     let told = usage(format!("unknown flag {flag}"));
@@ -100,7 +101,18 @@ fn conflict(error: &clap::Error) -> Diagnostic {
         word if COMMANDS.contains(&word) => {
             usage(format!("`{word}` comes before its flags")).hinted(format!("write `rbuild {word} [OPTIONS] [PATH]`"))
         }
-        word => usage(format!("unexpected {word:?}: there is one context")).hinted("quote a value that has blanks"),
+        word => surplus(word),
+    }
+}
+
+/// A word behind the context: that of a command of two words, the first of which was taken for the context, or one too many.
+fn surplus(word: &str) -> Diagnostic {
+    let parser = <Cli as clap::CommandFactory>::command();
+    let parent = parser.get_subcommands().find(|command| command.find_subcommand(word).is_some());
+    match parent.map(clap::Command::get_name) {
+        Some(parent) => usage(format!("`{parent} {word}` comes before its flags"))
+            .hinted(format!("write `rbuild {parent} {word} [OPTIONS]`")),
+        None => usage(format!("unexpected {word:?}: there is one context")).hinted("quote a value that has blanks"),
     }
 }
 
@@ -115,7 +127,6 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::args::Cli;
 
     #[test]
     fn every_command_is_known_where_a_context_is_expected() {
@@ -128,7 +139,7 @@ mod tests {
 
     #[test]
     fn each_mistake_has_its_words() {
-        let table: [(&[&str], &str, &str); 10] = [
+        let table: [(&[&str], &str, &str); 12] = [
             (&["--taget=x"], "unknown flag --taget", "did you mean `--target`?"),
             (&["--frobnicate"], "unknown flag --frobnicate", HELP),
             (&["-Z"], "unknown flag -Z", HELP),
@@ -138,6 +149,12 @@ mod tests {
             (&["build", "a", "b"], "unexpected \"b\": there is one context", "quote"),
             (&["-t"], "--tag wants a value", HELP),
             (&["a", "build"], "`build` comes before its flags", "rbuild build [OPTIONS]"),
+            (
+                &["--debug", "imagetools", "create"],
+                "`imagetools create` comes before its flags",
+                "rbuild imagetools create",
+            ),
+            (&["--debug", "debug", "config"], "`debug config` comes before its flags", "rbuild debug config"),
             (&["debug", "dump-lb"], "unknown command \"dump-lb\"", "`dump-llb`"),
         ];
         for (words, message, hint) in table {
