@@ -1,12 +1,12 @@
 //! `[worker.oci]`: container runtimes, snapshotters, control groups and what confines steps.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
 use super::{text, with_base};
 use crate::support::build::{BOTH, Output, Project, User, binary, busybox, run};
+use crate::support::script::plant;
 
 /// Builds with these lines of `[worker.oci]` and further arguments.
 fn build(project: &Project, lines: &str, args: &[&str]) -> Output {
@@ -17,8 +17,7 @@ fn build(project: &Project, lines: &str, args: &[&str]) -> Output {
 /// A program in the project that the shell runs.
 fn script(project: &Project, name: &str, lines: &str) -> String {
     let place = project.home().join(name);
-    fs::write(&place, format!("#!/bin/sh\n{lines}\n")).unwrap();
-    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    plant(&place, &format!("#!/bin/sh\n{lines}\n"));
     place.display().to_string()
 }
 
