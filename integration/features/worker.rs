@@ -121,6 +121,25 @@ fn snapshotters_are_the_ones_named() {
 }
 
 #[test]
+fn copies_are_told_of_where_a_cache_leaves_steps_to_run_and_only_there() {
+    for user in BOTH {
+        let project = with_base(user, "RUN echo a > /a\n");
+        let cache = project.home().join("cache");
+        let to = format!("type=local,mode=max,dest={}", cache.display());
+        let _ = build(&project, "snapshotter = \"native\"", &["--cache-to", &to]).success();
+        fs::remove_dir_all(project.state()).unwrap();
+        let from = format!("type=local,src={}", cache.display());
+        let hit = build(&project, "snapshotter = \"native\"", &["--cache-from", &from]).success();
+        assert_eq!(hit.count("every step copies its base"), 0, "{}", hit.stderr);
+        let dockerfile = fs::read_to_string(project.context().join("Dockerfile")).unwrap();
+        project.file("Dockerfile", format!("{dockerfile}RUN cat /a > /b\n"));
+        let ran = build(&project, "snapshotter = \"native\"", &["--cache-from", &from, "-o", "out"]).success();
+        assert_eq!(ran.count("every step copies its base"), 1, "{}", ran.stderr);
+        assert!(project.home().join("out/b").exists());
+    }
+}
+
+#[test]
 fn overlayfs_where_it_is_refused_is_an_error() {
     let project = with_base(User::Root, "RUN true\n");
     let _state = super::nested::Overlay::mount(&project);
