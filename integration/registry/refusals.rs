@@ -189,6 +189,7 @@ async fn the_check_leaves_nothing_in_a_registry() {
     let target = reference(&registry.host, "team/app");
     let answer = client.check_push(&target).await.expect("it may");
     assert!(matches!(answer, rbuild::registry::Permission::Given));
+    client.take_back(&target).await;
     // docker-registry leaves the state of its hasher, which it removes later.
     let uploads = registry.directory().join("data/docker/registry/v2/repositories/team/app/_uploads");
     for session in std::fs::read_dir(uploads).expect("uploads") {

@@ -120,6 +120,7 @@ pub async fn build(
     let mut over = false;
     let push_check = Arc::new(PushCheck::new(&cancel));
     let outcome = run(setup, request, sink, &push_check, &mut over).await;
+    push_check.end().await;
     let outcome = outcome.map_err(|diagnostic| push_check.refusal().unwrap_or(diagnostic));
     if over && outcome.is_ok() {
         // This build no longer holds the state directory, and there is nothing else left to do.

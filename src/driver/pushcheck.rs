@@ -1,11 +1,14 @@
 //! Whether the outputs may be pushed, asked while the build starts, so that it is stopped at once where they may not.
 //!
 //! In: the repositories that are pushed to. Out: the build's cancellation, and the refusal to be told instead of it. Costs the build no
-//! time: nobody waits for the answer.
+//! time: nobody waits for the answer. Leaves nothing in a registry: an upload that was begun for the question and that no blob took is
+//! taken back at the end.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,13 +24,30 @@ use crate::registry::{Client, Permission};
 pub(super) struct PushCheck {
     cancel: CancellationToken,
     refusal: Arc<Mutex<Option<Diagnostic>>>,
-    task: Mutex<Option<JoinHandle<()>>>,
+    asked: Mutex<Option<Asked>>,
 }
+
+/// What is being asked, and of whom.
+#[derive(Debug)]
+struct Asked {
+    client: Arc<Client>,
+    places: Vec<Reference>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// How long the end of a build waits for a registry to take back what was begun there.
+const PARTING: Duration = Duration::from_secs(1);
 
 impl PushCheck {
     /// Makes the check of a build that `stop` stops.
     pub(super) fn new(stop: &CancellationToken) -> Self {
-        Self { cancel: stop.child_token(), refusal: Arc::default(), task: Mutex::default() }
+        Self { cancel: stop.child_token(), refusal: Arc::default(), asked: Mutex::default() }
     }
 
     /// Returns what stops the build, which is also a refusal.
@@ -41,15 +61,31 @@ impl PushCheck {
         if places.is_empty() {
             return;
         }
-        let (client, sink) = (Arc::clone(client), Arc::clone(sink));
-        let (cancel, refusal) = (self.cancel.clone(), Arc::clone(&self.refusal));
-        let task = tokio::spawn(async move {
-            if let Err(diagnostic) = ask(&client, places, &*sink).await {
-                *refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(diagnostic);
-                cancel.cancel();
+        let (cancel, refusal, sink) = (self.cancel.clone(), Arc::clone(&self.refusal), Arc::clone(sink));
+        let task = tokio::spawn({
+            let (client, places) = (Arc::clone(client), places.clone());
+            async move {
+                if let Err(diagnostic) = ask(&client, places, &*sink).await {
+                    *refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(diagnostic);
+                    cancel.cancel();
+                }
             }
         });
-        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        let asked = Asked { client: Arc::clone(client), places, task };
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+    }
+
+    /// Takes back what was begun for the question and that nobody took.
+    pub(super) async fn end(&self) {
+        let Some(mut asked) = self.asked.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let parting = async {
+            // A registry that is about to answer has begun something.
+            let _ended = (&mut asked.task).await;
+            join_all(asked.places.iter().map(|place| asked.client.take_back(place))).await;
+        };
+        if tokio::time::timeout(PARTING, parting).await.is_err() {
+            tracing::debug!("an upload that was begun to ask may be left; registries remove it after a while");
+        }
     }
 
     /// Returns whether a push was refused, which is told instead of what else stopped the build.
@@ -60,14 +96,6 @@ impl PushCheck {
     /// Takes the refusal.
     pub(super) fn refusal(&self) -> Option<Diagnostic> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl Drop for PushCheck {
-    fn drop(&mut self) {
-        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            task.abort();
-        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! One registry: where it is, and the HTTP clients for it and for where it sends us.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use reqwest::dns::Resolve;
 use reqwest::{NoProxy, Proxy, Url, redirect};
@@ -17,6 +18,7 @@ use super::error::RegistryError;
 use super::limits::Limits;
 use super::outage::Outage;
 use super::trust::{self, Material, SystemRoots, Trust};
+use super::upload::Session;
 use super::url::{Origin, RedactedUrl, literal_address};
 use crate::digest::Digest;
 
@@ -63,6 +65,8 @@ pub(crate) struct Endpoint {
     present: Mutex<BTreeSet<(String, Digest)>>,
     /// Repositories that lacked a blob they were asked for.
     lacking: Mutex<BTreeSet<String>>,
+    /// Upload sessions that were begun and are not in use, by repository.
+    begun: Mutex<BTreeMap<String, (Instant, Session)>>,
     /// Why the account was not sent to the token server, if it was not.
     withheld: Mutex<Option<String>>,
     base: Url,
@@ -115,6 +119,7 @@ impl Endpoint {
             accounts: Accounts::default(),
             present: Mutex::default(),
             lacking: Mutex::default(),
+            begun: Mutex::default(),
             withheld: Mutex::default(),
             origin,
             base,
@@ -209,6 +214,23 @@ impl Endpoint {
     pub(crate) fn note(&self, repository: &str, digest: &Digest) {
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
         present.insert((repository.to_owned(), digest.clone()));
+    }
+
+    /// Puts by an upload session of a repository that was begun for nothing in particular.
+    pub(crate) fn put_by(&self, repository: &str, session: Session) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.insert(repository.to_owned(), (Instant::now(), session));
+    }
+
+    /// Takes the session that was put by if it is not older than that, which is nobody else's then.
+    pub(crate) fn take_begun(&self, repository: &str, oldest: Duration) -> Option<Session> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, session) = begun.remove(repository)?;
+        if since.elapsed() <= oldest {
+            return Some(session);
+        }
+        begun.insert(repository.to_owned(), (since, session));
+        None
     }
 
     pub(crate) fn withheld(&self) -> Option<String> {

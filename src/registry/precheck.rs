@@ -1,8 +1,10 @@
 //! May it be pushed to? Asked before a build, so that it fails in its first second and not after its last step.
 //!
-//! In: a repository. Out: [`Permission`], or the refusal. An upload is begun and taken back: there is no other question to which
-//! registries give the answer that counts. Invariant: only what a push would certainly meet is an error; a registry that does not
+//! In: a repository. Out: [`Permission`], or the refusal. An upload is begun: there is no other question to which registries give the
+//! answer that counts. It is put by for the first small blob that is pushed there, and taken back where none comes. Invariant: only what a push would certainly meet is an error; a registry that does not
 //! answer, or answers what a push need not care about, leaves the question open.
+
+use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 
@@ -11,7 +13,7 @@ use super::credentials::Access;
 use super::endpoint::Endpoint;
 use super::error::RegistryError;
 use super::transport::{self, Call, Scope, Wish};
-use super::url::location;
+use super::upload::Target;
 use crate::image::Reference;
 
 /// What was found out.
@@ -24,7 +26,8 @@ pub enum Permission {
 }
 
 impl Client {
-    /// Finds out whether the repository of `target` may be pushed to.
+    /// Finds out whether the repository of `target` may be pushed to. The upload that is begun for it stays until a blob takes it, or
+    /// [`Client::take_back`] is called.
     ///
     /// # Errors
     ///
@@ -43,13 +46,23 @@ impl Client {
         let url = endpoint.url(&format!("{repository}/blobs/uploads/"))?;
         let _turn = endpoint.limits.document().await;
         let response = endpoint.send(&Call::new(Method::POST, url, vec![Scope::push(repository)])).await?;
-        let session = location(response.url(), response.headers());
         let wish = Wish { repository, access: Access::Push, action: "begin an upload" };
-        transport::expect(&endpoint, response, wish, &[StatusCode::ACCEPTED, StatusCode::CREATED]).await?;
-        if let Some(session) = session {
-            take_back(&endpoint, repository, session).await;
+        let response =
+            transport::expect(&endpoint, response, wish, &[StatusCode::ACCEPTED, StatusCode::CREATED]).await?;
+        match (Target { endpoint: &endpoint, repository }).session(&response) {
+            Ok(session) if response.status() == StatusCode::ACCEPTED => endpoint.put_by(repository, session),
+            Ok(session) => take_back(&endpoint, repository, session.url).await,
+            Err(error) => tracing::debug!(%repository, %error, "the upload that was begun is of no use"),
         }
         Ok(())
+    }
+
+    /// Ends the upload that [`Client::check_push`] began, unless a blob has taken it.
+    pub async fn take_back(&self, target: &Reference) {
+        let Ok(endpoint) = self.endpoint(&target.registry).await else { return };
+        if let Some(session) = endpoint.take_begun(&target.repository, Duration::MAX) {
+            take_back(&endpoint, &target.repository, session.url).await;
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use reqwest::{Method, StatusCode};
@@ -52,8 +53,10 @@ pub enum Whereabouts<'a> {
     Repositories(&'a [Reference]),
 }
 
-/// To ask for a new blob of up to this size takes as long as to send it.
+/// To ask for a blob of up to this size takes as long as to send it.
 const SMALL: u64 = 64 << 10;
+/// How long an upload that was begun ahead is used: to be told that it is gone costs more than to begin another.
+const FRESH: Duration = Duration::from_secs(60);
 
 impl Client {
     /// Makes sure the repository of `target` has a blob. What this client itself found or put there is not asked for again.
@@ -75,9 +78,14 @@ impl Client {
             return Ok(Pushed::Existed);
         }
         let upload = Upload { to: Target { endpoint: &endpoint, repository }, descriptor, open, sent };
+        let small = descriptor.size <= SMALL;
         let found = match whereabouts {
-            Whereabouts::Nowhere if descriptor.size <= SMALL => Found::Nowhere(None),
+            Whereabouts::Nowhere if small => Found::Nowhere(endpoint.take_begun(repository, FRESH)),
             Whereabouts::Nowhere => look(&upload, None).await?,
+            // One that could be there already, too, where it takes no more than that.
+            Whereabouts::Repositories([]) if small && let Some(begun) = endpoint.take_begun(repository, FRESH) => {
+                Found::Nowhere(Some(begun))
+            }
             Whereabouts::Repositories(others) => {
                 let mut others = others.iter().filter(|r| r.registry == target.registry && r.repository != repository);
                 look(&upload, others.next()).await?
