@@ -12,6 +12,7 @@ use super::{Running, in_progress, names, state_is_good, wait_for};
 use crate::support::build::{BASE, BOTH, Project, User, busybox};
 use crate::support::image::RawTar;
 use crate::support::registry::Registry;
+use crate::support::script::plant;
 
 const BOTH_SIGNALS: [(&str, i32); 2] = [("INT", 130), ("TERM", 143)];
 
@@ -172,10 +173,10 @@ fn loading(project: &Project, script: &str) -> Running {
     let (bin, started) = (project.home().join("bin"), project.home().join("started"));
     fs::create_dir_all(&bin).unwrap();
     let _ = fs::remove_file(&started);
-    // Another process writes it, or a child that some test forks just now could keep it busy.
-    let write = "printf '#!/bin/sh\\n%s\\n' \"$0\" >$1.new; chmod 755 $1.new; mv $1.new $1";
-    let write = Command::new("sh").args(["-c", write, script]).arg(bin.join("docker")).status();
-    assert!(write.unwrap().success());
+    let docker = bin.join("docker");
+    // Not the file of before, which may be running.
+    let _ = fs::remove_file(&docker);
+    plant(&docker, &format!("#!/bin/sh\n{script}\n"));
     project.own(&bin);
     let mut command = project.rbuild_command(&[&busybox()[..], &["--load", "-t", "app:1"]].concat());
     command.arg(project.context()).env("PATH", format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", bin.display()));

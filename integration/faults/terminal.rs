@@ -6,6 +6,7 @@ use std::process::Command;
 use super::{Running, descendants, state_is_good, wait_for};
 use crate::support::build::{BASE, BOTH, Project, binary, busybox};
 use crate::support::git::{GitServer, Manner};
+use crate::support::script::plant;
 use crate::support::terminal::Terminal;
 
 const CTRL_C: &[u8] = b"\x03";
@@ -74,12 +75,7 @@ fn ctrl_c_in_a_load_that_hangs() {
         fs::create_dir(&bin).unwrap();
         // It reads nothing; an interrupt it does not hear.
         let script = "#!/bin/sh\ntrap '' INT\ntouch $HOME/started\nsleep 1000\n";
-        // Another process writes it, or a child that some test forks just now could keep it busy.
-        let write = Command::new("sh")
-            .args(["-c", "printf '%s' \"$0\" >$1; chmod 755 $1", script])
-            .arg(bin.join("docker"))
-            .status();
-        assert!(write.unwrap().success());
+        plant(&bin.join("docker"), script);
         project.own(&bin);
         let mut command = build(&project, &["--load", "-t", "app:1"]);
         command.env("PATH", format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", bin.display()));

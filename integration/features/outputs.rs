@@ -8,6 +8,7 @@ use super::image::Layout;
 use super::{text, tool};
 use crate::support::build::{BOTH, Project, User, run};
 use crate::support::registry::Registry;
+use crate::support::script::plant;
 
 /// A project with two layers.
 fn project(user: User) -> Project {
@@ -175,11 +176,7 @@ fn search_path(project: &Project, docker: Option<&str>) -> PathBuf {
         symlink(found.iter().find(|path| path.exists()).unwrap(), bin.join(program)).unwrap();
     }
     if let Some(script) = docker {
-        // Another process writes it, or a child that some test forks just now could keep it busy.
-        tool(
-            "sh",
-            &["-c", &format!("printf '%s' \"$1\" > {0} && chmod 755 {0}", text(&bin.join("docker"))), "sh", script],
-        );
+        plant(&bin.join("docker"), script);
     }
     bin
 }

@@ -1,12 +1,12 @@
 //! `[worker.oci]`: container runtimes, snapshotters, control groups and what confines steps.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
 
 use super::{text, with_base};
 use crate::support::build::{BOTH, Output, Project, User, binary, busybox, run};
+use crate::support::script::plant;
 
 /// Builds with these lines of `[worker.oci]` and further arguments.
 fn build(project: &Project, lines: &str, args: &[&str]) -> Output {
@@ -17,8 +17,7 @@ fn build(project: &Project, lines: &str, args: &[&str]) -> Output {
 /// A program in the project that the shell runs.
 fn script(project: &Project, name: &str, lines: &str) -> String {
     let place = project.home().join(name);
-    fs::write(&place, format!("#!/bin/sh\n{lines}\n")).unwrap();
-    fs::set_permissions(&place, fs::Permissions::from_mode(0o755)).unwrap();
+    plant(&place, &format!("#!/bin/sh\n{lines}\n"));
     place.display().to_string()
 }
 
@@ -118,6 +117,25 @@ fn snapshotters_are_the_ones_named() {
         assert_eq!(output.count("every step copies its base"), 0, "{}", output.stderr);
         let output = build(&project, "snapshotter = \"fuse-overlayfs\"", &[]).failure(2);
         let _ = output.says("several hard links").says("snapshotter = \"auto\"");
+    }
+}
+
+#[test]
+fn copies_are_told_of_where_a_cache_leaves_steps_to_run_and_only_there() {
+    for user in BOTH {
+        let project = with_base(user, "RUN echo a > /a\n");
+        let cache = project.home().join("cache");
+        let to = format!("type=local,mode=max,dest={}", cache.display());
+        let _ = build(&project, "snapshotter = \"native\"", &["--cache-to", &to]).success();
+        fs::remove_dir_all(project.state()).unwrap();
+        let from = format!("type=local,src={}", cache.display());
+        let hit = build(&project, "snapshotter = \"native\"", &["--cache-from", &from]).success();
+        assert_eq!(hit.count("every step copies its base"), 0, "{}", hit.stderr);
+        let dockerfile = fs::read_to_string(project.context().join("Dockerfile")).unwrap();
+        project.file("Dockerfile", format!("{dockerfile}RUN cat /a > /b\n"));
+        let ran = build(&project, "snapshotter = \"native\"", &["--cache-from", &from, "-o", "out"]).success();
+        assert_eq!(ran.count("every step copies its base"), 1, "{}", ran.stderr);
+        assert!(project.home().join("out/b").exists());
     }
 }
 

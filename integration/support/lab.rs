@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::build::{Output, Project, binary, run};
+use super::script::plant;
 
 /// Where Debian's containernetworking-plugins are.
 const PLUGINS: &str = "/usr/lib/cni";
@@ -59,8 +60,7 @@ impl Lab {
         drop(fs::remove_file(&path));
         let calls = self.path("calls");
         let text = format!("#!/bin/sh\necho \"$CNI_COMMAND $CNI_ARGS\" >> {}\n{script}\n", calls.display());
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        plant(&path, &text);
     }
 
     /// A path in the directory of the lab.

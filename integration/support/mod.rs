@@ -17,6 +17,7 @@ pub(crate) mod registry;
 pub(crate) mod rootfs;
 pub(crate) mod rootless;
 pub(crate) mod runtime;
+pub(crate) mod script;
 pub(crate) mod table;
 pub(crate) mod terminal;
 pub(crate) mod tls_server;

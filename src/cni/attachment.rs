@@ -151,7 +151,6 @@ impl Attachment {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
-    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
     use crate::sys::dir::Dir;
@@ -173,9 +172,7 @@ echo "{\"ips\":[{\"address\":\"10.0.0.2/24\"}],\"by\":\"$name\"}"
         fn new() -> Self {
             let temp = tempfile::tempdir().expect("temp dir");
             for name in ["one", "two", "three"] {
-                let path = temp.path().join(name);
-                std::fs::write(&path, PLUGIN).expect("write");
-                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+                crate::sys::programs::plant(&temp.path().join(name), PLUGIN);
             }
             let dir = Dir::open(temp.path()).expect("open");
             let alive = FileLock::exclusive(&dir, OsStr::new("lock")).expect("lock");

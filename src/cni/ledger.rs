@@ -194,7 +194,6 @@ fn unused(folder: &Dir) -> io::Result<OsString> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
     use std::sync::Arc;
 
@@ -208,15 +207,23 @@ mod tests {
     }
 
     fn plant(dir: &Path, script: &str) {
-        std::fs::write(dir.join("notes"), format!("#!/bin/sh\n{script}\n")).expect("write");
-        std::fs::set_permissions(dir.join("notes"), std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        crate::sys::programs::plant(&dir.join("notes"), &format!("#!/bin/sh\n{script}\n"));
     }
 
     /// A record whose owner is gone without a word.
     fn abandon(root: &Dir, attachment: &Attachment) {
         let ledger = Ledger::open(root).expect("open");
         ledger.write(attachment).expect("write");
+        let dir = ledger.dir.duplicate().expect("duplicate");
         drop(ledger);
+        let_go(&dir);
+    }
+
+    /// Waits until nobody holds the lock: a program that another test has just started has a copy of it until it is executed.
+    fn let_go(dir: &Dir) {
+        let lock = dir.open_file(OsStr::new(LOCK)).expect("open");
+        lock.lock().expect("lock");
+        lock.unlock().expect("unlock");
     }
 
     fn left(root: &Path) -> Vec<String> {
@@ -256,6 +263,7 @@ mod tests {
             problems[0].contains("network/1/i.json") && problems[0].contains("\"notes\" is not in"),
             "{problems:?}"
         );
+        let_go(&Dir::open(&temp.path().join("network/1")).expect("open"));
         plant(temp.path(), "true");
         std::fs::write(temp.path().join("network/1/torn.json"), "{").expect("write");
         std::fs::write(temp.path().join("network/1/i.new"), "{").expect("write");

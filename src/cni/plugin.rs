@@ -137,14 +137,12 @@ async fn gather(stream: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<u
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
-    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
     use crate::sys::dir::Dir;
 
     fn plant(dir: &Path, name: &str, script: &str) {
-        std::fs::write(dir.join(name), format!("#!/bin/sh\n{script}\n")).expect("write");
-        std::fs::set_permissions(dir.join(name), std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        crate::sys::programs::plant(&dir.join(name), &format!("#!/bin/sh\n{script}\n"));
     }
 
     #[tokio::test]

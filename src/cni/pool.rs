@@ -371,8 +371,6 @@ fn new_id() -> Result<String, CniError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
     use crate::cni::config::NetworkConfig;
 
@@ -386,9 +384,7 @@ mod tests {
         fn new(target: usize, idle: Duration) -> Self {
             let temp = tempfile::tempdir().expect("temp dir");
             let script = "#!/bin/sh\ntest -e $CNI_NETNS || exit 1\necho $CNI_COMMAND >> ${0%/*}/calls\necho '{}'\n";
-            std::fs::write(temp.path().join("notes"), script).expect("write");
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(temp.path().join("notes"), mode).expect("chmod");
+            crate::sys::programs::plant(&temp.path().join("notes"), script);
             let config = NetworkConfig::parse(br#"{"cniVersion":"1.0.0","name":"n","type":"notes"}"#).expect("valid");
             let network = Network { config, dirs: vec![temp.path().into()], bridge: None };
             let pool = Pool::new(Arc::new(network), target, Dir::open(temp.path()).expect("open"), None);

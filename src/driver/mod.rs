@@ -149,7 +149,7 @@ async fn run(
     over: &mut bool,
 ) -> Result<Outcome, Diagnostic> {
     let cancel = push_check.cancel();
-    // Copying this program takes milliseconds, in which the rest can be made ready.
+    // To copy this program takes milliseconds, in which the rest can be made ready.
     let executor = tokio::task::spawn_blocking({
         let options = exec_options(&setup, &request);
         move || Executor::new(options)
@@ -160,7 +160,9 @@ async fn run(
     };
     outputs::check_platforms(&build.setup, &lowered)?;
     let Stations { client, store, snapshots, .. } = &*build.stations;
-    build.warn_of_copies();
+    if !build.setup.may_run_nothing() {
+        build.warn_of_copies(snapshots.kind());
+    }
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup);
     let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
     let ahead = (build.wanted(&lowered), outputs::packings(&build.setup));
@@ -187,6 +189,9 @@ async fn run(
         }
         outcome => outcome.map_err(Failure::into_diagnostic),
     };
+    if let Some(kind) = snapshots.kind_if_known().filter(|_| build.setup.may_run_nothing()) {
+        build.warn_of_copies(kind);
+    }
     *over = prune::note(snapshots, &work.worker.caches, &build.setup.limits);
     if let Err(error) = snapshots.settle() {
         tracing::info!(%error, "layers of this build will be made again if the machine starts anew");
@@ -358,7 +363,8 @@ fn exec_options(setup: &Setup, request: &Request) -> ExecOptions {
     let entitlements =
         Entitlements { network_host: granted("network.host"), security_insecure: granted("security.insecure") };
     let groups_wanted = LIMITS.iter().any(|option| request.options.contains_key(*option));
-    ExecOptions { entitlements, groups_wanted, ..setup.worker.clone() }
+    let lazy = setup.may_run_nothing();
+    ExecOptions { entitlements, groups_wanted, lazy, ..setup.worker.clone() }
 }
 
 fn canceled() -> Diagnostic {
@@ -476,8 +482,8 @@ impl Build {
     }
 
     /// Says why everything takes longer than it should.
-    fn warn_of_copies(&self) {
-        if self.stations.snapshots.kind() == SnapshotKind::Native {
+    fn warn_of_copies(&self, kind: SnapshotKind) {
+        if kind == SnapshotKind::Native {
             let text = format!(
                 "no overlay mounts on the file system of {}: every step copies its base; a state directory elsewhere, such as \
                  on a volume of the container, is faster: --root DIR",

@@ -174,7 +174,8 @@ fn wait_until_alone(store: &Store, patience: Duration) -> Result<Option<crate::s
 impl Heap {
     fn open(root: &Path) -> Result<Self, Diagnostic> {
         let store = Store::open(root).map_err(|error| Diagnostic::from_error(&error))?;
-        let opened = Snapshots::with_store(Arc::clone(&store), SnapshotOptions::default());
+        let options = SnapshotOptions { lazy: true, ..SnapshotOptions::default() };
+        let opened = Snapshots::with_store(Arc::clone(&store), options);
         let snapshots = opened.map_err(|error| Diagnostic::from_error(&error))?;
         let caches = CacheMounts::open(&store).map_err(|error| Diagnostic::from_error(&error))?;
         Ok(Self { store, snapshots, caches })

@@ -110,6 +110,11 @@ impl Setup {
         Client::new(options).map_err(|e| Diagnostic::from_error(&e))
     }
 
+    /// Returns whether caches may have the results of all steps, so that what is made for the first step may be made for nothing.
+    pub(super) fn may_run_nothing(&self) -> bool {
+        !self.caches_from.is_empty()
+    }
+
     /// Returns what is known of the machine beyond itself.
     pub(super) fn machine(&self) -> MachineOptions {
         MachineOptions {
@@ -164,7 +169,8 @@ impl Stations {
         let store = Store::open(&setup.root).map_err(|e| failed(&e))?;
         let lock = store.lock_shared().map_err(|e| failed(&e))?;
         let unmapped = if setup.squash_ids { Unmapped::Squash } else { Unmapped::Refuse };
-        let options = SnapshotOptions { unmapped, kind: setup.snapshotter, ..SnapshotOptions::default() };
+        let (kind, lazy) = (setup.snapshotter, setup.may_run_nothing());
+        let options = SnapshotOptions { unmapped, kind, lazy, ..SnapshotOptions::default() };
         let snapshots = Snapshots::with_store(Arc::clone(&store), options).map_err(|e| failed(&e))?;
         Ok(Self { store, snapshots, client: setup.client()?, learnt: Arc::default(), _lock: lock })
     }

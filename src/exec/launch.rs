@@ -45,7 +45,8 @@ pub type Output<'a> = &'a (dyn Fn(Stream, &[u8]) + Send + Sync);
 /// Runs the steps of one build.
 #[derive(Debug)]
 pub struct Executor {
-    init: OwnedFd,
+    /// What containers start from.
+    init: OnceCell<OwnedFd>,
     /// The program that starts containers, where that is not this one.
     runtime: Option<PathBuf>,
     /// The same with its options, asked for when the first step starts.
@@ -60,7 +61,7 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Makes the copy of this program that containers start from, and reads the host's resolver configuration.
+    /// Makes the copy of this program that containers start from, unless that can wait, and reads the host's resolver configuration.
     pub fn new(options: ExecOptions) -> Result<Self, ExecError> {
         hostfiles::check(&options.dns)?;
         if options.unfiltered && !options.entitlements.security_insecure {
@@ -70,7 +71,10 @@ impl Executor {
             Runtime::BuiltIn => None,
             Runtime::Program(search) => Some(external::find(search)?),
         };
-        let init = protected_program(&options.program).map_err(|source| ExecError::Prepare { source })?;
+        let init = match options.lazy {
+            true => OnceCell::new(),
+            false => OnceCell::new_with(Some(protected_program(&options.program)?)),
+        };
         let host_resolv_conf = hostfiles::host_resolv_conf(&options);
         let isolated_resolv_conf = hostfiles::isolated_resolv_conf(&options, &Dns::default());
         let (external, groups) = (OnceCell::new(), Mutex::default());
@@ -131,7 +135,8 @@ impl Executor {
         let (header, body) = wire::encode_step(&step, count).ok_or_else(|| ExecError::Spec {
             reason: format!("more than {} MiB, or more than {} mounts", wire::MAX_STEP >> 20, fds::MAX_PER_MESSAGE),
         })?;
-        let mut running = self.start(&header, &descriptors).map_err(launch("start the container's first process"))?;
+        let mut running = Self::start(self.init().await?, &header, &descriptors)
+            .map_err(launch("start the container's first process"))?;
         drop(descriptors);
         let result = tokio::select! {
             result = running.follow(&body, output) => result.map_err(launch("talk to the container's first process")),
@@ -177,12 +182,24 @@ impl Executor {
         self.external.get_or_try_init(|| external::ask(program)).await.cloned().map(Some)
     }
 
+    async fn init(&self) -> Result<BorrowedFd<'_>, ExecError> {
+        let program = &self.options.program;
+        let copy = || {
+            let copying = tokio::task::spawn_blocking({
+                let program = program.clone();
+                move || protected_program(&program)
+            });
+            async { copying.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) }
+        };
+        self.init.get_or_try_init(copy).await.map(AsFd::as_fd)
+    }
+
     /// The step's header and descriptors are small enough for the socket's buffer, so they are there before the child is.
-    fn start(&self, header: &[u8], descriptors: &[OwnedFd]) -> io::Result<Running> {
+    fn start(init: BorrowedFd<'_>, header: &[u8], descriptors: &[OwnedFd]) -> io::Result<Running> {
         let (ours, theirs) = fds::socket_pair()?;
         let borrowed: Vec<BorrowedFd<'_>> = descriptors.iter().map(AsFd::as_fd).collect();
         fds::send(&ours, header, &borrowed)?;
-        let mut child = Command::new(dir::proc_path(self.init.as_fd(), None))
+        let mut child = Command::new(dir::proc_path(init, None))
             .arg0("rbuild")
             .arg("__init")
             .env_clear()
@@ -205,12 +222,13 @@ fn launch(action: &'static str) -> impl FnOnce(io::Error) -> ExecError {
 
 /// A container can reach what it was started from through `/proc/self/exe`, so that is a copy in memory which nobody can
 /// change, or, where `vm.memfd_noexec=2` forbids to execute one, the file behind a read-only mount of our own.
-fn protected_program(program: &Path) -> io::Result<OwnedFd> {
-    let file = File::open(program)?;
-    match fds::sealed_copy("rbuild-init", &file) {
+fn protected_program(program: &Path) -> Result<OwnedFd, ExecError> {
+    let copied = File::open(program).and_then(|file| fds::sealed_copy("rbuild-init", &file));
+    let protected = match copied {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => readonly_program(program),
         result => result,
-    }
+    };
+    protected.map_err(|source| ExecError::Prepare { source })
 }
 
 fn readonly_program(program: &Path) -> io::Result<OwnedFd> {
@@ -306,7 +324,9 @@ mod tests {
         let temp = tempfile::tempdir().expect("temp dir");
         let program = temp.path().join("program");
         std::fs::copy("/bin/busybox", &program).expect("busybox-static is installed");
-        for fd in [protected_program(&program), readonly_program(&program)] {
+        for fd in
+            [protected_program(&program), readonly_program(&program).map_err(|source| ExecError::Prepare { source })]
+        {
             let fd = fd.expect("protected");
             let path = dir::proc_path(fd.as_fd(), None);
             let mut command = std::process::Command::new(&path);

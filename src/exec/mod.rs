@@ -70,6 +70,8 @@ pub struct ExecOptions {
     pub apparmor_profile: Option<String>,
     /// Whether steps in the sandbox may make all system calls; needs the entitlement `security.insecure`.
     pub unfiltered: bool,
+    /// Whether what steps start from is made with the first of them and not before: where there may be none.
+    pub lazy: bool,
 }
 
 /// What starts the program of a step.
@@ -108,6 +110,7 @@ impl Default for ExecOptions {
             share_processes: false,
             apparmor_profile: None,
             unfiltered: false,
+            lazy: false,
         }
     }
 }

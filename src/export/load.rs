@@ -155,13 +155,8 @@ mod tests {
     use crate::export::image::tests::single;
     use crate::export::spec::ArchiveFormat;
 
-    /// Another process writes the file: a copy of our descriptor in a child that some other test just forked would make
-    /// it busy.
     fn program(dir: &Path, name: &str, script: &str) {
-        let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$2\" && chmod 755 \"$2\"";
-        let status =
-            Command::new("sh").args(["-c", write, "sh", script]).arg(dir.join(name)).status().expect("sh runs");
-        assert!(status.success());
+        crate::sys::programs::plant(&dir.join(name), &format!("#!/bin/sh\n{script}\n"));
     }
 
     fn load(dir: &Path) -> Result<String, ExportError> {

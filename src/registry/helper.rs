@@ -114,15 +114,12 @@ fn parse(output: &[u8]) -> Option<Account> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     fn plant(directory: &Path, name: &str, script: &str) {
         std::fs::create_dir_all(directory).expect("mkdir");
         let path = directory.join(format!("docker-credential-{name}"));
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("write");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("chmod");
+        crate::sys::programs::plant(&path, &format!("#!/bin/sh\n{script}\n"));
     }
 
     fn search(directories: &[&Path]) -> HelperSearch {

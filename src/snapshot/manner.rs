@@ -2,7 +2,7 @@
 //!
 //! In: a store, and what is wanted. Out: mounts or copies, and what the notes of layers must say to be of use here. Trying means a
 //! mount, its end and the removal of what it left, which takes longer than all else before the first step; so it is done beside
-//! that, and waited for by who needs to know, or by the end.
+//! that, and waited for by who needs to know, or by the end. Where there may be no trees it is left to the first who needs to know.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 
 use super::overlay::Mounter;
-use super::{SnapshotError, SnapshotKind};
+use super::{SnapshotError, SnapshotKind, SnapshotOptions};
 use crate::layer::place::make_device_whiteout;
 use crate::store::Store;
 use crate::sys::dir::Dir;
@@ -28,10 +28,21 @@ pub(super) struct Manner {
     pub(super) owners: String,
 }
 
+impl Manner {
+    /// Returns what the user may know of it.
+    pub(super) fn kind(&self) -> SnapshotKind {
+        if self.mounter.is_some() { SnapshotKind::Overlay } else { SnapshotKind::Native }
+    }
+}
+
 type Answer = Box<dyn FnOnce() -> Manner + Send>;
 
 /// A manner that may still be tried.
-pub(super) struct Trial(LazyLock<Manner, Answer>);
+pub(super) struct Trial {
+    answer: LazyLock<Manner, Answer>,
+    /// Whether a thread tries it.
+    begun: bool,
+}
 
 impl fmt::Debug for Trial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,11 +52,12 @@ impl fmt::Debug for Trial {
 
 impl Trial {
     /// Tries what `kind` allows; only what leaves no choice is known at once.
-    pub(super) fn start(store: &Arc<Store>, snapshots: &Dir, kind: SnapshotKind) -> Result<Self, SnapshotError> {
+    pub(super) fn start(store: &Arc<Store>, snapshots: &Dir, options: SnapshotOptions) -> Result<Self, SnapshotError> {
         let failed = |source| SnapshotError::Open { path: store.path().to_owned(), source };
         let owners = idmap::own().map_err(failed)?;
         let mounter = || snapshots.reopen().and_then(Mounter::start);
-        let answer: Answer = match kind {
+        let begun = options.kind == SnapshotKind::Auto && !options.lazy;
+        let answer: Answer = match options.kind {
             SnapshotKind::Native => {
                 let manner = copies(store, owners);
                 Box::new(|| manner)
@@ -57,29 +69,41 @@ impl Trial {
                 Box::new(|| Manner { mounter: Some(mounter), owners })
             }
             SnapshotKind::Auto => {
-                let (store, mounter) = (Arc::clone(store), mounter());
-                let thread = std::thread::Builder::new().name("try-overlay".into());
-                waiting(thread.spawn(move || either(&store, mounter, owners)).map_err(failed)?)
+                let (store, snapshots) = (Arc::clone(store), snapshots.reopen());
+                let trial = move || either(&store, snapshots.and_then(Mounter::start), owners);
+                match begun {
+                    true => waiting(trial).map_err(failed)?,
+                    false => Box::new(trial),
+                }
             }
         };
-        Ok(Self(LazyLock::new(answer)))
+        Ok(Self { answer: LazyLock::new(answer), begun })
     }
 
     /// Returns the answer, waiting for it if need be.
     pub(super) fn manner(&self) -> &Manner {
-        &self.0
+        &self.answer
+    }
+
+    /// Returns the answer if there is one already.
+    pub(super) fn found(&self) -> Option<&Manner> {
+        LazyLock::get(&self.answer)
     }
 }
 
 impl Drop for Trial {
     fn drop(&mut self) {
         // The trial has files in the state directory, which it removes.
-        LazyLock::force(&self.0);
+        if self.begun {
+            LazyLock::force(&self.answer);
+        }
     }
 }
 
-fn waiting(trial: JoinHandle<Manner>) -> Answer {
-    Box::new(|| trial.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+/// Has a thread try it.
+fn waiting(trial: impl FnOnce() -> Manner + Send + 'static) -> io::Result<Answer> {
+    let trial: JoinHandle<Manner> = std::thread::Builder::new().name("try-overlay".into()).spawn(trial)?;
+    Ok(Box::new(|| trial.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))))
 }
 
 /// Mounts if they can be had, else copies.

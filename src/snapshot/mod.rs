@@ -53,7 +53,7 @@ use crate::layer::{BlobInfo, PackOptions, Packed, pack};
 use crate::store::{Follower, Store};
 use crate::sys::dir::Dir;
 use durable::Durable;
-use manner::Trial;
+use manner::{Manner, Trial};
 use meta::StoredBlob;
 use native::Trees;
 use overlay::{MAX_LAYERS, Stack};
@@ -86,6 +86,8 @@ pub struct SnapshotOptions {
     pub unmapped: Unmapped,
     /// Which start of the machine this is; none to ask the kernel.
     pub boot: Option<u128>,
+    /// Whether how trees are made is tried with the first of them and not before: where there may be none.
+    pub lazy: bool,
 }
 
 /// The layers of one state root.
@@ -116,7 +118,7 @@ impl Snapshots {
     pub fn with_store(store: Arc<Store>, options: SnapshotOptions) -> Result<Arc<Self>, SnapshotError> {
         let (dir, chains) = (store.folder(SNAPSHOTS)?, store.folder(CHAINS)?);
         let failed = |source| SnapshotError::Open { path: store.path().join(SNAPSHOTS), source };
-        let trial = Trial::start(&store, &dir, options.kind)?;
+        let trial = Trial::start(&store, &dir, options)?;
         let next = AtomicU64::new(highest(&dir).map_err(failed)? + 1);
         let (trees, skeletons, notes, touched) = Default::default();
         let durable = Durable::new(options.boot);
@@ -131,7 +133,12 @@ impl Snapshots {
 
     /// Returns how stacks become trees here, never [`SnapshotKind::Auto`].
     pub fn kind(&self) -> SnapshotKind {
-        if self.trial.manner().mounter.is_some() { SnapshotKind::Overlay } else { SnapshotKind::Native }
+        self.trial.manner().kind()
+    }
+
+    /// Returns the same if somebody has asked for it or for a tree.
+    pub fn kind_if_known(&self) -> Option<SnapshotKind> {
+        self.trial.found().map(Manner::kind)
     }
 
     /// Starts a tree that can be changed, equal to `parent`.

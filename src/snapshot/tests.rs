@@ -29,6 +29,25 @@ fn open_in(temp: &tempfile::TempDir, kind: SnapshotKind, boot: Option<u128>) -> 
     Snapshots::open(&root, SnapshotOptions { kind, boot, ..SnapshotOptions::default() }).expect("open")
 }
 
+#[test]
+fn what_can_wait_is_tried_with_the_first_tree() {
+    for (lazy, made) in [(true, 0), (false, 1)] {
+        let temp = tempfile::tempdir().expect("temp dir");
+        let open =
+            || Snapshots::open(temp.path(), SnapshotOptions { lazy, ..SnapshotOptions::default() }).expect("open");
+        let snapshots = open();
+        let store = Arc::clone(snapshots.store());
+        drop(snapshots);
+        assert_eq!(store.scratch().unused(), OsStr::new(&made.to_string()));
+
+        let snapshots = open();
+        assert_eq!(snapshots.kind_if_known(), None);
+        let tree = snapshots.prepare(&Chain::empty()).expect("prepare");
+        snapshots.commit(tree, "a tree").expect("commit");
+        assert_eq!(snapshots.kind_if_known(), Some(snapshots.kind()));
+    }
+}
+
 impl Scene {
     fn new(kind: SnapshotKind) -> Self {
         let temp = tempfile::tempdir().expect("temp dir");

@@ -45,6 +45,13 @@ pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
     if count == N { Ok(bytes) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }
 
+/// How long this thread has been running, which waits for a processor or a disk are no part of.
+#[cfg(test)]
+pub fn thread_time() -> std::time::Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.try_into().expect("it is not negative")
+}
+
 /// Returns whether the file system or kernel lacks what was asked for.
 pub fn is_unsupported(error: &std::io::Error) -> bool {
     [libc::EOPNOTSUPP, libc::ENOSYS].map(Some).contains(&error.raw_os_error())

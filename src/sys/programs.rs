@@ -27,3 +27,12 @@ fn real(paths: &[PathBuf]) -> Vec<PathBuf> {
 fn is_outside(path: &Path, workspaces: &[PathBuf]) -> bool {
     path.canonicalize().is_ok_and(|path| !workspaces.iter().any(|workspace| path.starts_with(workspace)))
 }
+
+/// Writes a script that can be run at once. Another process does: a copy of our descriptor in a child that some other test has just
+/// forked would keep it busy.
+#[cfg(test)]
+pub fn plant(path: &Path, text: &str) {
+    let write = "printf %s \"$1\" > \"$2\" && chmod 755 \"$2\"";
+    let status = std::process::Command::new("sh").args(["-c", write, "sh", text]).arg(path).status();
+    assert!(status.expect("sh runs").success());
+}
