@@ -87,5 +87,7 @@ fn mutation(value: &Value) -> Mutation {
 /// Whether a step's state says something: those of images and internal ones depend on timing.
 pub(crate) fn is_comparable(name: &str) -> bool {
     let Some((head, command)) = name.split_once("] ") else { return false };
-    head.starts_with('[') && head.contains('/') && !head.starts_with("[internal") && !command.starts_with("FROM ")
+    let number = head.trim_start_matches('[').rsplit(' ').next().and_then(|number| number.split_once('/'));
+    let is_step = number.is_some_and(|(step, of)| step.parse::<u32>().is_ok() && of.parse::<u32>().is_ok());
+    head.starts_with('[') && is_step && !command.starts_with("FROM ")
 }

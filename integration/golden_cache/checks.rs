@@ -52,24 +52,39 @@ fn import(case: &Case, user: User, registry: &BaseRegistry, mode: &str) -> Vec<S
     let mut lines = states_differ(&case.steps(steps, mode), &states);
     let layers = image.layers();
     if mode == "max" {
-        let local = case.path.join("image-manifest-local.json");
-        let manifest = if local.exists() { local } else { case.path.join("image-manifest.json") };
-        let expected: Vec<String> = digests(&json(&manifest)["layers"]);
-        if expected != layers {
+        let of = |name: &str| {
+            let local = case.path.join(format!("{name}-local.json"));
+            json(&if local.exists() { local } else { case.path.join(format!("{name}.json")) })
+        };
+        let expected: Vec<String> = digests(&of("image-manifest")["layers"]);
+        if is_of_one_form(case) && expected != layers {
             lines.push(format!("the image has layers {layers:?}, expected {expected:?}"));
+        }
+        let (expected, found) = (&of("image-config")["rootfs"], &image.config()["rootfs"]);
+        if expected != found {
+            lines.push(format!("the image has the root {found}, expected {expected}"));
         }
     }
     let imported = Layout(shop.project.home().join(format!("import-{mode}")));
     let known = imported.layers();
-    lines.extend(layers.iter().filter(|layer| !known.contains(layer)).map(|l| format!("layer {l} is not the cache's")));
+    let missing = layers.iter().filter(|layer| is_of_one_form(case) && !known.contains(layer));
+    lines.extend(missing.map(|l| format!("layer {l} is not the cache's")));
     let bytes = |layout: &Layout| {
         let config = layout.cache().1;
         String::from_utf8(layout.blob(config["digest"].as_str().unwrap())).unwrap()
     };
-    if bytes(&again) != bytes(&imported) {
+    if !records::are_same(bytes(&imported).as_bytes(), bytes(&again).as_bytes()) {
         lines.push(format!("exported again: {}\nexpected: {}", bytes(&again), bytes(&imported)));
     }
     lines
+}
+
+/// Whether a cache holds its layers in the form that images of the case have: only then are their digests the same.
+fn is_of_one_form(case: &Case) -> bool {
+    let of = |attributes: &str| -> Vec<String> {
+        attributes.split(',').filter(|a| a.contains("compression")).map(str::to_owned).collect()
+    };
+    of(&case.cache_export) == of(&case.output)
 }
 
 /// The flag that exports a cache with what the case asks for.
@@ -157,13 +172,5 @@ fn inline_export(case: &Case, user: User, registry: &BaseRegistry) -> Vec<String
     let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, text).unwrap();
     let found: Value = serde_json::from_slice(&bytes).unwrap();
     let expected = json(&case.path.join("inline-cache.json"));
-    let mut lines = records::differences(&records::of(&expected), &records::of(&found));
-    let places = |list: &Value| -> Vec<Value> {
-        list.as_array().unwrap().iter().map(|record| record["layers"][0]["layer"].clone()).collect()
-    };
-    // Both are sorted by the same rule, so positions can be compared one by one.
-    if places(&expected) != places(&found) {
-        lines.push(format!("layers at {:?}, expected {:?}", places(&found), places(&expected)));
-    }
-    lines
+    records::differences(&records::of(&expected), &records::of(&found))
 }

@@ -39,14 +39,13 @@ pub(super) struct Node {
 /// All that is known of a tree.
 pub(super) struct Index {
     nodes: Vec<Node>,
-    pub(super) sockets: Vec<Vec<u8>>,
 }
 
 impl Index {
     pub(super) fn new(root: Stat) -> Self {
         let found =
             Found { name: OsString::new(), stat: root, link: None, matched: MatchInfo::default(), excluded: false };
-        Self { nodes: vec![Node::new(ROOT, found)], sockets: Vec::new() }
+        Self { nodes: vec![Node::new(ROOT, found)] }
     }
 
     pub(super) fn node(&self, node: u32) -> &Node {
@@ -88,7 +87,6 @@ impl Index {
             self.nodes.push(Node::new(request.node, found));
             children.push(node);
         }
-        self.sockets.extend(listing.sockets.iter().map(|name| join(&request.path, name.as_bytes())));
         let node = &mut self.nodes[request.node as usize];
         (node.children, node.own) = (Some(children), Some(listing.header));
         directories

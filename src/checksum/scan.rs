@@ -26,7 +26,6 @@ pub(super) struct Request {
 pub(super) struct Listing {
     pub(super) header: Digest,
     pub(super) found: Vec<Found>,
-    pub(super) sockets: Vec<OsString>,
 }
 
 /// One thing in a directory.
@@ -61,11 +60,8 @@ impl Scanner<'_> {
     /// Reads the directory of `request`, which is open.
     pub(super) fn list(&self, dir: &Dir, request: &Request) -> Result<Listing, ChecksumError> {
         let path = &request.path;
-        let mut listing = Listing {
-            header: self.header(dir, path.is_empty()).map_err(|e| read_error(path, e))?,
-            found: Vec::new(),
-            sockets: Vec::new(),
-        };
+        let mut listing =
+            Listing { header: self.header(dir, path.is_empty()).map_err(|e| read_error(path, e))?, found: Vec::new() };
         for name in dir.names().map_err(|e| read_error(path, e))? {
             self.add(&mut listing, dir, request, name)?;
         }
@@ -94,10 +90,6 @@ impl Scanner<'_> {
         }
         let stat = dir.stat(&name).map_err(|e| read_error(&path, e))?;
         if excluded && !stat.is_dir() {
-            return Ok(());
-        }
-        if stat.kind() == Kind::Socket && self.ids == Ids::Root {
-            listing.sockets.push(name);
             return Ok(());
         }
         let link = match stat.kind() {

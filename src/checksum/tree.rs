@@ -139,11 +139,6 @@ impl<'a> Tree<'a> {
         })
     }
 
-    /// Returns the sockets met so far, which are no part of a build context.
-    pub fn sockets(&self) -> Result<Vec<Vec<u8>>, ChecksumError> {
-        self.walk(|walker| Ok(walker.index.sockets.clone()))
-    }
-
     pub(super) fn walk<R>(
         &self,
         act: impl FnOnce(&mut Walker<'_>) -> Result<R, ChecksumError>,

@@ -196,10 +196,13 @@ impl fmt::Debug for ProgressObserver {
 }
 
 impl ProgressObserver {
-    /// Knows the vertices of the definitions.
+    /// Knows the vertices of the definitions; one that several have is shown as it is in the first.
     pub(super) fn new<'a>(sink: Arc<dyn Sink>, definitions: impl Iterator<Item = &'a Definition>) -> Self {
-        let vertices = definitions.flat_map(|definition| &definition.vertices).map(|v| (v.digest.clone(), shown(v)));
-        Self { sink, vertices: Mutex::new(vertices.collect()), told: Mutex::default() }
+        let mut vertices = BTreeMap::new();
+        for vertex in definitions.flat_map(|definition| &definition.vertices) {
+            vertices.entry(vertex.digest.clone()).or_insert_with(|| shown(vertex));
+        }
+        Self { sink, vertices: Mutex::new(vertices), told: Mutex::default() }
     }
 
     fn update(&self, digest: &Digest, change: impl FnOnce(&mut Vertex)) {

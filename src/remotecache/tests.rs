@@ -164,6 +164,31 @@ fn a_circle_in_a_graph_is_cut_when_it_is_written() {
     );
 }
 
+/// A blob that lies on several others is sorted by when these were come by: from what nothing is linked to, input by input.
+#[test]
+fn layers_of_one_blob_are_in_the_order_of_the_inputs() {
+    let item = |number: usize| ItemId::from(&digest(number));
+    let links = |numbers: &[usize]| -> Vec<BTreeSet<Parent>> {
+        numbers.iter().map(|number| BTreeSet::from([Parent { item: item(*number), selector: None }])).collect()
+    };
+    for inputs in [[1, 2], [2, 1]] {
+        let mut graph = RecordGraph::new();
+        let mut add = |number: usize, inputs: &[usize], layers: &[usize]| {
+            graph.add(&item(number), &Record { digest: digest(number), links: links(inputs), content: Vec::new() });
+            let layers: Vec<RemoteLayer> = layers.iter().map(|number| layer(&digest(*number))).collect();
+            graph.set_result(&item(number), (!layers.is_empty()).then_some((std::time::UNIX_EPOCH, layers)));
+        };
+        add(0, &[], &[]);
+        add(1, &[0], &[11, 20]);
+        add(2, &[0], &[12, 20]);
+        add(3, &inputs, &[]);
+        let layers = write::write(&graph, &Times::new()).config.layers;
+        let twice = layers.iter().filter(|layer| layer.blob == digest(20));
+        let below: Vec<&Digest> = twice.map(|layer| &layers[layer.parent as usize].blob).collect();
+        assert_eq!(below, inputs.map(|record| digest(10 + record)).iter().collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn deep_chains_are_read_without_recursion() {
     let count = 30_000;

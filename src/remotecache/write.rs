@@ -1,8 +1,8 @@
 //! A graph of records as a config: normalised and sorted exactly as BuildKit does, so that equal graphs have equal bytes.
 //!
 //! In: records whose results are stacks of layers. Out: the config, and its layers in its order. Where BuildKit leaves the order
-//! to chance (records of equal digest whose links compare equal, several links between the same two records, one blob on several
-//! others), the order here is that of hashes over everything they lead to, so that it is the graph's alone.
+//! to chance (records of equal digest whose links compare equal, several links between the same two records), the order here is
+//! that of hashes over everything they lead to, so that it is the graph's alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -36,32 +36,35 @@ pub fn write(graph: &RecordGraph<Vec<RemoteLayer>>, times: &Times) -> Written {
     sorted(state)
 }
 
-/// Lists all items so that each comes after those it is linked to, as far as links go in no circle.
+/// Lists all items so that each comes after those it is linked to, as far as links go in no circle: what nothing is linked to
+/// stands at the end of what leads to it, input by input. BuildKit goes the same way, and its order of layers is of that.
 fn ordered(graph: &RecordGraph<Vec<RemoteLayer>>) -> Vec<ItemId> {
+    let parents = |id: &ItemId| graph.record(id).into_iter().flat_map(|record| record.links).flatten();
+    let linked: BTreeSet<ItemId> = graph.items().flat_map(|(id, _)| parents(id)).map(|parent| parent.item).collect();
+    let (inner, leaves): (Vec<_>, Vec<_>) = graph.items().map(|(id, _)| id.clone()).partition(|id| linked.contains(id));
     let mut order = Vec::new();
     let mut seen = BTreeSet::new();
-    for (start, _) in graph.items() {
-        let mut stack = vec![(start.clone(), false)];
+    // In a circle there may be no leaf.
+    for start in leaves.into_iter().chain(inner) {
+        let mut stack = vec![(start, false)];
         while let Some((id, after)) = stack.pop() {
             if after {
                 order.push(id);
             } else if seen.insert(id.clone()) {
-                let record = graph.record(&id);
+                let open: Vec<ItemId> = parents(&id).map(|parent| parent.item).collect();
                 stack.push((id, true));
-                let parents = record.into_iter().flat_map(|record| record.links).flatten();
-                stack.extend(parents.map(|parent| (parent.item, false)));
+                stack.extend(open.into_iter().rev().map(|parent| (parent, false)));
             }
         }
     }
     order
 }
 
-/// A layer, and what tells it from others of the same blob: how many layers and which it lies on.
+/// A layer.
 #[derive(Clone)]
 struct Layer {
     entry: CacheLayer,
     remote: RemoteLayer,
-    below: (usize, Digest),
 }
 
 struct State<'a> {
@@ -135,18 +138,12 @@ impl<'a> State<'a> {
             if place == next {
                 let parent = below.map_or(-1, |below| below as i64);
                 let entry = CacheLayer { blob: digest.clone(), parent, annotations: None };
-                let below = below.map_or_else(|| (0, digest.clone()), |below| self.on(below));
-                self.layers.push(Layer { entry, remote: layer.clone(), below });
+                self.layers.push(Layer { entry, remote: layer.clone() });
             }
             below = Some(place);
         }
         let created_at = self.times.get(&at).copied().unwrap_or_else(|| at.into());
         below.map(|top| CacheResult { layer: top as i64, created_at })
-    }
-
-    fn on(&self, below: usize) -> (usize, Digest) {
-        let Layer { entry, below: (depth, mark), .. } = &self.layers[below];
-        (depth + 1, Digest::compute(format!("{mark}\n{}", entry.blob)))
     }
 }
 
@@ -173,10 +170,10 @@ fn sorted(state: State<'_>) -> Written {
     Written { config: CacheConfig { layers: config_layers, records: sorted }, layers }
 }
 
-/// Sorts by digest, then by what they lie on, and returns the new number of each.
+/// Sorts by digest, then by the number of what they lie on, and returns the new number of each.
 fn sort_layers(layers: Vec<Layer>) -> (Vec<(CacheLayer, RemoteLayer)>, Vec<usize>) {
     let mut order: Vec<usize> = (0..layers.len()).collect();
-    order.sort_by_key(|number| (&layers[*number].entry.blob, &layers[*number].below));
+    order.sort_by_key(|number| (&layers[*number].entry.blob, layers[*number].entry.parent));
     let new = inverse(&order);
     let moved = order.iter().map(|number| {
         let Layer { mut entry, remote, .. } = layers[*number].clone();

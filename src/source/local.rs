@@ -8,7 +8,6 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::checksum::{Filter, Ids, SharedIndex, Tree};
@@ -271,13 +270,6 @@ impl Context {
         let near = diag::suggest(name, names.iter().filter_map(|name| name.to_str()).filter(visible))?;
         Some(if parent.is_empty() { near.to_owned() } else { format!("{parent}/{near}") })
     }
-
-    /// Returns what the user should know of the files met so far.
-    pub fn notices(&self) -> Vec<String> {
-        let sockets = self.tree().sockets().unwrap_or_default();
-        let told = |path: &Vec<u8>| format!("{} is a socket and is left out", OsStr::from_bytes(path).display());
-        sockets.iter().map(told).collect()
-    }
 }
 
 /// The patterns of an ignore file with the lines they are on.
@@ -292,10 +284,11 @@ fn numbered(text: &[u8]) -> Result<Vec<(usize, String)>, ignore::LineTooLong> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
-    use crate::checksum::content_digest;
+    use crate::checksum::{Selector, content_digest};
 
     fn context() -> (tempfile::TempDir, Context) {
         let temp = tempfile::tempdir().expect("temp dir");
@@ -370,10 +363,16 @@ mod tests {
         context.dir.make_node(OsStr::new("fifo"), 0o010_644, 0).expect("fifo");
         symlink("self", temp.path().join("self")).expect("symlink");
         std::fs::write(temp.path().join(OsStr::from_bytes(b"\xff")), "x").expect("write");
+        std::fs::write(temp.path().join("empty"), "").expect("write");
         let _socket = std::os::unix::net::UnixListener::bind(temp.path().join("socket")).expect("socket");
         let tree = context.tree();
-        content_digest(&tree, &[]).expect("digest");
-        assert_eq!(context.notices(), ["socket is a socket and is left out"]);
+        let digest =
+            |name: &str| content_digest(&tree, &[Selector { path: name.into(), ..Selector::default() }]).expect(name);
+        let mode = std::fs::Permissions::from_mode(0o644);
+        for name in ["socket", "empty"] {
+            std::fs::set_permissions(temp.path().join(name), mode.clone()).expect("chmod");
+        }
+        assert_eq!(digest("socket"), digest("empty"), "as BuildKit's clients send it");
     }
 
     #[test]
