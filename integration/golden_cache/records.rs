@@ -45,7 +45,7 @@ pub(crate) fn are_same(expected: &[u8], found: &[u8]) -> bool {
 
 /// Whether records compare equal by all that BuildKit compares, or one blob lies on several and several records lead nowhere:
 /// then its order is that of its walk, which begins anywhere.
-fn is_left_to_chance(config: &Value) -> bool {
+pub(crate) fn is_left_to_chance(config: &Value) -> bool {
     let list = list(config);
     let key = |record: &Value| {
         let linked =
