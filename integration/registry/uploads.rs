@@ -98,6 +98,33 @@ async fn push(host: &str, content: &Bytes, from: &[Reference]) -> Result<Pushed,
 }
 
 #[tokio::test]
+async fn an_upload_that_was_begun_ahead_and_is_of_no_use_is_begun_anew() {
+    let registry = Registry::start();
+    let statuses = [400, 403, 404, 416, 429, 500].map(|status| Fault::Answer(status, String::new()));
+    let faults = [Fault::Pass, Fault::CutRequest(1000), Fault::LoseResponse].into_iter().chain(statuses);
+    for (number, fault) in faults.enumerate() {
+        let first = fault.clone();
+        let rule = move |line: &str, count: usize| match (kind(line).as_str(), count) {
+            ("PUT upload", 0) => first.clone(),
+            _ => Fault::Pass,
+        };
+        let proxy = FaultProxy::start(&registry.host, rule).await;
+        let (client, name, content) = (client(Account::Anonymous), reference(&proxy.host, "a"), noise(2000 + number));
+        client.check_push(&name).await.expect("it may");
+        let (layer, open) = (layer(&content), opener(&content));
+        let push = client.push_blob(&name, &layer, &*open, Whereabouts::Repositories(&[]), silent());
+        let expected = match fault {
+            Fault::Pass => (Pushed::Uploaded, 1),
+            Fault::LoseResponse => (Pushed::Existed, 1),
+            _ => (Pushed::Uploaded, 2),
+        };
+        let pushed = push.await.expect("pushed");
+        assert_eq!((pushed, proxy.of_kind("POST upload").len()), expected, "{fault:?}");
+        assert!(client.has_blob(&name, &layer).await.expect("asked"), "{fault:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_upload_goes_on_where_it_was_cut() {
     let content = noise(300_000);
     for at in [2, 1000, 65_536, 150_000, 299_999] {

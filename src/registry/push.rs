@@ -80,12 +80,12 @@ impl Client {
         let upload = Upload { to: Target { endpoint: &endpoint, repository }, descriptor, open, sent };
         let small = descriptor.size <= SMALL;
         let found = match whereabouts {
-            Whereabouts::Nowhere if small => Found::Nowhere(endpoint.take_begun(repository, FRESH)),
-            Whereabouts::Nowhere => look(&upload, None).await?,
-            // One that could be there already, too, where it takes no more than that.
-            Whereabouts::Repositories([]) if small && let Some(begun) = endpoint.take_begun(repository, FRESH) => {
-                Found::Nowhere(Some(begun))
+            // One that could be there already, too: this takes no longer than to look for it.
+            Whereabouts::Nowhere | Whereabouts::Repositories([]) if small && send_in_begun(&upload).await => {
+                Found::Here(Pushed::Uploaded)
             }
+            Whereabouts::Nowhere if small => Found::Nowhere(None),
+            Whereabouts::Nowhere => look(&upload, None).await?,
             Whereabouts::Repositories(others) => {
                 let mut others = others.iter().filter(|r| r.registry == target.registry && r.repository != repository);
                 look(&upload, others.next()).await?
@@ -101,6 +101,18 @@ impl Client {
         endpoint.note(repository, &descriptor.digest);
         Ok(pushed)
     }
+}
+
+/// Sends a small blob with the upload that was begun ahead, if there is one; whatever goes wrong with that one, another is begun.
+async fn send_in_begun(upload: &Upload<'_>) -> bool {
+    let Target { endpoint, repository } = upload.to;
+    let Some(session) = endpoint.take_begun(repository, FRESH) else { return false };
+    let _place = endpoint.limits.place_for(&upload.descriptor.media_type).await;
+    let sent = upload.whole(&session).await;
+    if let Err(error) = &sent {
+        tracing::debug!(blob = %upload.descriptor.digest, %error, "not sent with the upload that was begun ahead");
+    }
+    sent.is_ok()
 }
 
 /// Returns whether a repository has a blob.

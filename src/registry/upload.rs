@@ -166,7 +166,7 @@ impl Upload<'_> {
     }
 
     /// Sends all in one request.
-    async fn whole(&self, session: &Session) -> Result<(), RegistryError> {
+    pub(crate) async fn whole(&self, session: &Session) -> Result<(), RegistryError> {
         let (moved, broken) = (Arc::new(AtomicU64::new(0)), Broken::default());
         let make = || -> BoxFuture<'static, Result<reqwest::Body, RegistryError>> {
             let (opening, digest) = ((self.open)(), self.descriptor.digest.clone());
