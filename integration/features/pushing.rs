@@ -173,9 +173,8 @@ fn layers_of_a_base_are_mounted_from_its_repository() {
         let name = format!("{}/app-{user:?}:1", registry.host).to_lowercase();
         let pushed = project.build(&["-t", &name, "--push", "--debug"]).success();
         assert_eq!(pushed.count("Mounted"), 1, "{}", pushed.stderr);
-        let again = project.build(&["-t", &name, "--push", "--debug"]).success();
-        // The configuration goes with what was begun to ask: that takes no longer than to look for it.
-        assert_eq!((again.count("Existed"), again.count("Uploaded")), (2, 1), "{}", again.stderr);
+        let again = project.build(&["-t", &name, "--push", "--no-push-check", "--debug"]).success();
+        assert_eq!(again.count("Existed"), 3, "{}", again.stderr);
     }
 }
 
@@ -230,11 +229,13 @@ fn uploads(registry: &FakeRegistry) -> [usize; 3] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_begun_to_ask_carries_a_blob() {
+async fn what_is_begun_carries_a_blob_or_is_taken_back() {
     for (user, more) in [(User::Root, &[][..]), (User::Rootless, &[]), (User::Root, &["--no-push-check"])] {
         let registry = accepting(202).await;
         let _ = pushed(user, format!("{}/team/app:1", registry.host), more).await.success();
-        assert_eq!(uploads(&registry), [2, 2, 0], "{:?}", registry.lines());
+        let [begun, carried, taken_back] = uploads(&registry);
+        assert_eq!((carried, begun - taken_back), (2, 2), "{:?}", registry.lines());
+        assert!(begun == 2 || more.is_empty(), "{:?}", registry.lines());
     }
 }
 

@@ -44,6 +44,7 @@ fn main() -> ExitCode {
     let folder = folder();
     let names = case_names(&folder);
     assert!(!names.is_empty(), "no cases in {}", folder.display());
+    records::check_the_comparison();
     let registry = BaseRegistry::start(&folder);
     let (mut bad, mut passed) = (0, 0);
     for name in names.iter().filter(|n| wanted.is_empty() || wanted.iter().any(|w| n.contains(w.as_str()))) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rbuild::digest::Digest;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Records by a hash over all that leads to them; the text is for people.
 pub(crate) type Records = BTreeMap<String, String>;
@@ -41,6 +41,21 @@ fn names(list: &[Value]) -> BTreeMap<usize, String> {
 pub(crate) fn are_same(expected: &[u8], found: &[u8]) -> bool {
     let read = |bytes: &[u8]| -> Value { serde_json::from_slice(bytes).unwrap() };
     expected == found || (is_left_to_chance(&read(expected)) && unordered(&read(expected)) == unordered(&read(found)))
+}
+
+/// Shows that another order is the same where it is left to chance and only there, and that other content never is.
+pub(crate) fn check_the_comparison() {
+    let config = |digests: [&str; 2], blobs: [&str; 2]| {
+        let layers: Vec<Value> = ["a", "b", "c"].map(|blob| json!({"blob": blob, "parent": -1})).into();
+        let place = |blob: &str| layers.iter().position(|layer| layer["blob"] == blob).unwrap();
+        let result = |blob: &str| json!([{"layer": place(blob), "createdAt": "t"}]);
+        let records = [0, 1].map(|n| json!({"digest": digests[n], "layers": result(blobs[n])}));
+        json!({"layers": layers, "records": records}).to_string().into_bytes()
+    };
+    let chance = config(["x", "x"], ["a", "b"]);
+    assert!(are_same(&chance, &chance) && are_same(&chance, &config(["x", "x"], ["b", "a"])));
+    assert!(!are_same(&chance, &config(["x", "x"], ["a", "c"])) && !are_same(&chance, &config(["x", "y"], ["a", "b"])));
+    assert!(!are_same(&config(["x", "y"], ["a", "b"]), &config(["y", "x"], ["b", "a"])));
 }
 
 /// Whether records compare equal by all that BuildKit compares, or one blob lies on several and several records lead nowhere:

@@ -120,8 +120,8 @@ pub async fn build(
     let mut over = false;
     let push_check = Arc::new(PushCheck::new(&cancel));
     let outcome = run(setup, request, sink, &push_check, &mut over).await;
-    push_check.end().await;
     let outcome = outcome.map_err(|diagnostic| push_check.refusal().unwrap_or(diagnostic));
+    push_check.end().await;
     if over && outcome.is_ok() {
         // This build no longer holds the state directory, and there is nothing else left to do.
         tokio::task::block_in_place(|| prune::collect(&root, &limits));

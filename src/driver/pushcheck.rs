@@ -1,8 +1,8 @@
 //! Whether the outputs may be pushed, asked while the build starts, so that it is stopped at once where they may not.
 //!
-//! In: the repositories that are pushed to. Out: the build's cancellation, and the refusal to be told instead of it. Costs the build no
-//! time: nobody waits for the answer. Leaves nothing in a registry: an upload that was begun for the question and that no blob took is
-//! taken back at the end.
+//! In: the repositories that are pushed to. Out: the build's cancellation, and the refusal to be told instead of it. Nobody waits for the
+//! answer but the end of the build, and that not for long: an upload that was begun for the question and that no blob took is taken back
+//! then. What could not be taken back in time, registries remove by themselves.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,8 +41,8 @@ impl Drop for Asked {
     }
 }
 
-/// How long the end of a build waits for a registry to take back what was begun there.
-const PARTING: Duration = Duration::from_secs(1);
+/// How long the end of a build waits for registries to answer, and then for them to take back what was begun.
+const PARTING: Duration = Duration::from_secs(2);
 
 impl PushCheck {
     /// Makes the check of a build that `stop` stops.
@@ -78,13 +78,11 @@ impl PushCheck {
     /// Takes back what was begun for the question and that nobody took.
     pub(super) async fn end(&self) {
         let Some(mut asked) = self.asked.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let parting = async {
-            // A registry that is about to answer has begun something.
-            let _ended = (&mut asked.task).await;
-            join_all(asked.places.iter().map(|place| asked.client.take_back(place))).await;
-        };
-        if tokio::time::timeout(PARTING, parting).await.is_err() {
-            tracing::debug!("an upload that was begun to ask may be left; registries remove it after a while");
+        // A registry that is about to answer has begun something.
+        let answered = tokio::time::timeout(PARTING, &mut asked.task).await.is_ok();
+        let taking = join_all(asked.places.iter().map(|place| asked.client.take_back(place)));
+        if tokio::time::timeout(PARTING, taking).await.is_err() || !answered {
+            tracing::debug!("an upload that was begun to ask may be left");
         }
     }
 

@@ -223,12 +223,13 @@ fn launch(action: &'static str) -> impl FnOnce(io::Error) -> ExecError {
 /// A container can reach what it was started from through `/proc/self/exe`, so that is a copy in memory which nobody can
 /// change, or, where `vm.memfd_noexec=2` forbids to execute one, the file behind a read-only mount of our own.
 fn protected_program(program: &Path) -> Result<OwnedFd, ExecError> {
-    let copied = File::open(program).and_then(|file| fds::sealed_copy("rbuild-init", &file));
-    let protected = match copied {
+    let failed = |source| ExecError::Prepare { source };
+    let file = File::open(program).map_err(failed)?;
+    let protected = match fds::sealed_copy("rbuild-init", &file) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => readonly_program(program),
         result => result,
     };
-    protected.map_err(|source| ExecError::Prepare { source })
+    protected.map_err(failed)
 }
 
 fn readonly_program(program: &Path) -> io::Result<OwnedFd> {

@@ -222,7 +222,7 @@ impl Endpoint {
         begun.insert(repository.to_owned(), (Instant::now(), session));
     }
 
-    /// Takes the session that was put by if it is not older than that, which is nobody else's then.
+    /// Takes the session that was put by, if it is not older than that; it is the caller's alone then.
     pub(crate) fn take_begun(&self, repository: &str, oldest: Duration) -> Option<Session> {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, session) = begun.remove(repository)?;

@@ -1,8 +1,9 @@
 //! May it be pushed to? Asked before a build, so that it fails in its first second and not after its last step.
 //!
 //! In: a repository. Out: [`Permission`], or the refusal. An upload is begun: there is no other question to which registries give the
-//! answer that counts. It is put by for the first small blob that is pushed there, and taken back where none comes. Invariant: only what a push would certainly meet is an error; a registry that does not
-//! answer, or answers what a push need not care about, leaves the question open.
+//! answer that counts. It is put by for the first small blob that is pushed there, and taken back where none comes. Invariant: only
+//! what a push would certainly meet is an error; a registry that does not answer, or answers what a push need not care about, leaves
+//! the question open.
 
 use std::time::Duration;
 

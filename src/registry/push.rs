@@ -79,11 +79,13 @@ impl Client {
         }
         let upload = Upload { to: Target { endpoint: &endpoint, repository }, descriptor, open, sent };
         let small = descriptor.size <= SMALL;
+        // It may be there already, but to look for it takes as long.
+        let is_candidate = small && matches!(whereabouts, Whereabouts::Nowhere | Whereabouts::Repositories([]));
+        if is_candidate && send_in_begun(&upload).await {
+            endpoint.note(repository, &descriptor.digest);
+            return Ok(Pushed::Uploaded);
+        }
         let found = match whereabouts {
-            // One that could be there already, too: this takes no longer than to look for it.
-            Whereabouts::Nowhere | Whereabouts::Repositories([]) if small && send_in_begun(&upload).await => {
-                Found::Here(Pushed::Uploaded)
-            }
             Whereabouts::Nowhere if small => Found::Nowhere(None),
             Whereabouts::Nowhere => look(&upload, None).await?,
             Whereabouts::Repositories(others) => {
@@ -111,6 +113,9 @@ async fn send_in_begun(upload: &Upload<'_>) -> bool {
     let sent = upload.whole(&session).await;
     if let Err(error) = &sent {
         tracing::debug!(blob = %upload.descriptor.digest, %error, "not sent with the upload that was begun ahead");
+        if matches!(error, RegistryError::Status { .. }) {
+            take_back(endpoint, repository, session.url).await;
+        }
     }
     sent.is_ok()
 }

@@ -1,8 +1,9 @@
 //! A graph of records as a config: normalised and sorted exactly as BuildKit does, so that equal graphs have equal bytes.
 //!
 //! In: records whose results are stacks of layers. Out: the config, and its layers in its order. Where BuildKit leaves the order
-//! to chance (records of equal digest whose links compare equal, several links between the same two records), the order here is
-//! that of hashes over everything they lead to, so that it is the graph's alone.
+//! to chance (records of equal digest whose links compare equal, several links between the same two records, one blob on several others
+//! where several records lead nowhere), the order here is that of hashes over everything they lead to, or of the ids of the records that
+//! lead nowhere, so that it is the graph's alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;

@@ -31,14 +31,14 @@ fn open_in(temp: &tempfile::TempDir, kind: SnapshotKind, boot: Option<u128>) -> 
 
 #[test]
 fn what_can_wait_is_tried_with_the_first_tree() {
-    for (lazy, made) in [(true, 0), (false, 1)] {
+    for lazy in [true, false] {
         let temp = tempfile::tempdir().expect("temp dir");
         let open =
             || Snapshots::open(temp.path(), SnapshotOptions { lazy, ..SnapshotOptions::default() }).expect("open");
         let snapshots = open();
         let store = Arc::clone(snapshots.store());
         drop(snapshots);
-        assert_eq!(store.scratch().unused(), OsStr::new(&made.to_string()));
+        assert_eq!(store.scratch().unused() == "0", lazy, "a trial makes something");
 
         let snapshots = open();
         assert_eq!(snapshots.kind_if_known(), None);

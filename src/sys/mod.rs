@@ -45,7 +45,7 @@ pub fn random<const N: usize>() -> std::io::Result<[u8; N]> {
     if count == N { Ok(bytes) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }
 
-/// How long this thread has been running, which waits for a processor or a disk are no part of.
+/// The processor time of this thread: what it waits for does not count.
 #[cfg(test)]
 pub fn thread_time() -> std::time::Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
