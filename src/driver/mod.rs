@@ -150,7 +150,7 @@ async fn run(
     over: &mut bool,
 ) -> Result<Outcome, Diagnostic> {
     let cancel = push_check.cancel();
-    // To copy this program takes milliseconds, in which the rest can be made ready.
+    // Copying this program takes milliseconds, in which the rest can be made ready.
     let executor = tokio::task::spawn_blocking({
         let options = exec_options(&setup, &request);
         move || Executor::new(options)

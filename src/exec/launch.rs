@@ -73,7 +73,7 @@ impl Executor {
         };
         let init = match options.lazy {
             true => OnceCell::new(),
-            false => OnceCell::new_with(Some(protected_program(&options.program)?)),
+            false => OnceCell::new_with(Some(protected_program(&options.program).map_err(prepare)?)),
         };
         let host_resolv_conf = hostfiles::host_resolv_conf(&options);
         let isolated_resolv_conf = hostfiles::isolated_resolv_conf(&options, &Dns::default());
@@ -182,14 +182,12 @@ impl Executor {
         self.external.get_or_try_init(|| external::ask(program)).await.cloned().map(Some)
     }
 
+    /// Returns what containers start from, made now if it is not there yet.
     async fn init(&self) -> Result<BorrowedFd<'_>, ExecError> {
-        let program = &self.options.program;
-        let copy = || {
-            let copying = tokio::task::spawn_blocking({
-                let program = program.clone();
-                move || protected_program(&program)
-            });
-            async { copying.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) }
+        let copy = || async {
+            let program = self.options.program.clone();
+            let copied = tokio::task::spawn_blocking(move || protected_program(&program)).await;
+            copied.map_err(io::Error::other).flatten().map_err(prepare)
         };
         self.init.get_or_try_init(copy).await.map(AsFd::as_fd)
     }
@@ -216,20 +214,22 @@ impl Executor {
     }
 }
 
+fn prepare(source: io::Error) -> ExecError {
+    ExecError::Prepare { source }
+}
+
 fn launch(action: &'static str) -> impl FnOnce(io::Error) -> ExecError {
     move |source| ExecError::Launch { action, source }
 }
 
 /// A container can reach what it was started from through `/proc/self/exe`, so that is a copy in memory which nobody can
 /// change, or, where `vm.memfd_noexec=2` forbids to execute one, the file behind a read-only mount of our own.
-fn protected_program(program: &Path) -> Result<OwnedFd, ExecError> {
-    let failed = |source| ExecError::Prepare { source };
-    let file = File::open(program).map_err(failed)?;
-    let protected = match fds::sealed_copy("rbuild-init", &file) {
+fn protected_program(program: &Path) -> io::Result<OwnedFd> {
+    let file = File::open(program)?;
+    match fds::sealed_copy("rbuild-init", &file) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => readonly_program(program),
         result => result,
-    };
-    protected.map_err(failed)
+    }
 }
 
 fn readonly_program(program: &Path) -> io::Result<OwnedFd> {
@@ -325,9 +325,7 @@ mod tests {
         let temp = tempfile::tempdir().expect("temp dir");
         let program = temp.path().join("program");
         std::fs::copy("/bin/busybox", &program).expect("busybox-static is installed");
-        for fd in
-            [protected_program(&program), readonly_program(&program).map_err(|source| ExecError::Prepare { source })]
-        {
+        for fd in [protected_program(&program), readonly_program(&program)] {
             let fd = fd.expect("protected");
             let path = dir::proc_path(fd.as_fd(), None);
             let mut command = std::process::Command::new(&path);

@@ -223,8 +223,11 @@ mod tests {
 
     #[test]
     fn e7_files_that_block_or_never_end_are_errors_at_once() {
+        crate::sys::within(Duration::from_secs(2), files_that_block_or_never_end);
+    }
+
+    fn files_that_block_or_never_end() {
         type Make = fn(&std::path::Path);
-        let (start, begin) = (crate::sys::thread_time(), std::time::Instant::now());
         // What these files may cost in memory.
         const GROWTH: u64 = 32 << 20;
         let cases: [(&str, Make); 5] = [
@@ -251,8 +254,6 @@ mod tests {
         std::fs::write(temp.path().join("etc/group"), line).expect("write");
         let grown = allocation_counter::measure(|| assert!(find(&root, "u").is_err()));
         assert!(grown.bytes_max < GROWTH, "{}", grown.bytes_max);
-        assert!(crate::sys::thread_time() - start < Duration::from_secs(2));
-        assert!(begin.elapsed() < Duration::from_secs(30), "something blocked");
     }
 
     #[test]

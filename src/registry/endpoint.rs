@@ -65,8 +65,8 @@ pub(crate) struct Endpoint {
     present: Mutex<BTreeSet<(String, Digest)>>,
     /// Repositories that lacked a blob they were asked for.
     lacking: Mutex<BTreeSet<String>>,
-    /// Upload sessions that were begun and are not in use, by repository.
-    begun: Mutex<BTreeMap<String, (Instant, Session)>>,
+    /// Upload sessions that were begun and are not in use, by repository, and since when.
+    kept: Mutex<BTreeMap<String, (Instant, Session)>>,
     /// Why the account was not sent to the token server, if it was not.
     withheld: Mutex<Option<String>>,
     base: Url,
@@ -119,7 +119,7 @@ impl Endpoint {
             accounts: Accounts::default(),
             present: Mutex::default(),
             lacking: Mutex::default(),
-            begun: Mutex::default(),
+            kept: Mutex::default(),
             withheld: Mutex::default(),
             origin,
             base,
@@ -216,20 +216,20 @@ impl Endpoint {
         present.insert((repository.to_owned(), digest.clone()));
     }
 
-    /// Puts by an upload session of a repository that was begun for nothing in particular.
-    pub(crate) fn put_by(&self, repository: &str, session: Session) {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        begun.insert(repository.to_owned(), (Instant::now(), session));
+    /// Keeps an upload session of a repository that was begun for nothing in particular.
+    pub(crate) fn keep_session(&self, repository: &str, session: Session) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.insert(repository.to_owned(), (Instant::now(), session));
     }
 
-    /// Takes the session that was put by, if it is not older than that; it is the caller's alone then.
-    pub(crate) fn take_begun(&self, repository: &str, oldest: Duration) -> Option<Session> {
-        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, session) = begun.remove(repository)?;
+    /// Takes the session that is kept, if it is not older than that; it is the caller's alone then.
+    pub(crate) fn take_session(&self, repository: &str, oldest: Duration) -> Option<Session> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, session) = kept.remove(repository)?;
         if since.elapsed() <= oldest {
             return Some(session);
         }
-        begun.insert(repository.to_owned(), (since, session));
+        kept.insert(repository.to_owned(), (since, session));
         None
     }
 

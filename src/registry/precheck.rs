@@ -1,7 +1,7 @@
 //! May it be pushed to? Asked before a build, so that it fails in its first second and not after its last step.
 //!
 //! In: a repository. Out: [`Permission`], or the refusal. An upload is begun: there is no other question to which registries give the
-//! answer that counts. It is put by for the first small blob that is pushed there, and taken back where none comes. Invariant: only
+//! answer that counts. It is kept for the first small blob that is pushed there, and taken back where none comes. Invariant: only
 //! what a push would certainly meet is an error; a registry that does not answer, or answers what a push need not care about, leaves
 //! the question open.
 
@@ -44,14 +44,14 @@ impl Client {
     async fn begin_upload(&self, target: &Reference) -> Result<(), RegistryError> {
         let endpoint = self.endpoint(&target.registry).await?;
         let repository = target.repository.as_str();
-        let url = endpoint.url(&format!("{repository}/blobs/uploads/"))?;
+        let target = Target { endpoint: &endpoint, repository };
         let _turn = endpoint.limits.document().await;
-        let response = endpoint.send(&Call::new(Method::POST, url, vec![Scope::push(repository)])).await?;
+        let response = target.begin().await?;
         let wish = Wish { repository, access: Access::Push, action: "begin an upload" };
         let response =
             transport::expect(&endpoint, response, wish, &[StatusCode::ACCEPTED, StatusCode::CREATED]).await?;
-        match (Target { endpoint: &endpoint, repository }).session(&response) {
-            Ok(session) if response.status() == StatusCode::ACCEPTED => endpoint.put_by(repository, session),
+        match target.session(&response) {
+            Ok(session) if response.status() == StatusCode::ACCEPTED => endpoint.keep_session(repository, session),
             Ok(session) => take_back(&endpoint, repository, session.url).await,
             Err(error) => tracing::debug!(%repository, %error, "the upload that was begun is of no use"),
         }
@@ -61,7 +61,7 @@ impl Client {
     /// Ends the upload that [`Client::check_push`] began, unless a blob has taken it.
     pub async fn take_back(&self, target: &Reference) {
         let Ok(endpoint) = self.endpoint(&target.registry).await else { return };
-        if let Some(session) = endpoint.take_begun(&target.repository, Duration::MAX) {
+        if let Some(session) = endpoint.take_session(&target.repository, Duration::MAX) {
             take_back(&endpoint, &target.repository, session.url).await;
         }
     }

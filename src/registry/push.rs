@@ -81,7 +81,7 @@ impl Client {
         let small = descriptor.size <= SMALL;
         // It may be there already, but to look for it takes as long.
         let is_candidate = small && matches!(whereabouts, Whereabouts::Nowhere | Whereabouts::Repositories([]));
-        if is_candidate && send_in_begun(&upload).await {
+        if is_candidate && send_in_kept_session(&upload).await {
             endpoint.note(repository, &descriptor.digest);
             return Ok(Pushed::Uploaded);
         }
@@ -106,9 +106,9 @@ impl Client {
 }
 
 /// Sends a small blob with the upload that was begun ahead, if there is one; whatever goes wrong with that one, another is begun.
-async fn send_in_begun(upload: &Upload<'_>) -> bool {
+async fn send_in_kept_session(upload: &Upload<'_>) -> bool {
     let Target { endpoint, repository } = upload.to;
-    let Some(session) = endpoint.take_begun(repository, FRESH) else { return false };
+    let Some(session) = endpoint.take_session(repository, FRESH) else { return false };
     let _place = endpoint.limits.place_for(&upload.descriptor.media_type).await;
     let sent = upload.whole(&session).await;
     if let Err(error) = &sent {

@@ -65,12 +65,17 @@ pub(crate) struct Session {
 impl Target<'_> {
     /// Begins a session.
     pub(crate) async fn start(&self) -> Result<Session, RegistryError> {
-        let url = self.endpoint.url(&format!("{}/blobs/uploads/", self.repository))?;
-        let response = self.endpoint.send(&Call::new(Method::POST, url, vec![Scope::push(self.repository)])).await?;
+        let response = self.begin().await?;
         match response.status() {
             StatusCode::ACCEPTED => self.session(&response),
             _ => Err(self.failure(response).await),
         }
+    }
+
+    /// Asks for a session; whether there is one, the answer tells.
+    pub(crate) async fn begin(&self) -> Result<Response, RegistryError> {
+        let url = self.endpoint.url(&format!("{}/blobs/uploads/", self.repository))?;
+        self.endpoint.send(&Call::new(Method::POST, url, vec![Scope::push(self.repository)])).await
     }
 
     /// Reads out of an answer why a blob was not taken.

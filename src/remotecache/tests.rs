@@ -189,6 +189,29 @@ fn layers_of_one_blob_are_in_the_order_of_the_inputs() {
     }
 }
 
+/// Where several records lead nowhere, the order is the graph's, whatever was added first.
+#[test]
+fn layers_of_one_blob_are_in_one_order_whoever_added_what_first() {
+    let item = |number: usize| ItemId::from(&digest(number));
+    let write = |order: [usize; 4]| {
+        let mut graph = RecordGraph::new();
+        for number in order {
+            let parent = number.checked_sub(2).filter(|parent| *parent > 0);
+            let parent = parent.map(|parent| BTreeSet::from([Parent { item: item(parent), selector: None }]));
+            let links = parent.into_iter().collect();
+            graph.add(&item(number), &Record { digest: digest(number), links, content: Vec::new() });
+            let layers = [10 + number, 20].map(|number| layer(&digest(number)));
+            graph.set_result(&item(number), (number < 3).then_some((std::time::UNIX_EPOCH, layers.into())));
+        }
+        write::write(&graph, &Times::new()).config
+    };
+    let expected = write([1, 2, 3, 4]);
+    assert_eq!(expected.layers.iter().filter(|layer| layer.blob == digest(20)).count(), 2);
+    for order in [[2, 1, 4, 3], [1, 2, 4, 3], [2, 1, 3, 4]] {
+        assert_eq!(write(order), expected, "{order:?}");
+    }
+}
+
 #[test]
 fn deep_chains_are_read_without_recursion() {
     let count = 30_000;

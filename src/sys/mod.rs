@@ -52,6 +52,17 @@ pub fn thread_time() -> std::time::Duration {
     time.try_into().expect("it is not negative")
 }
 
+/// Does what may take no more than so much of this thread's processor time, however busy the machine is; by the clock, which other
+/// threads and whatever it waits for count too, no more than ten times that.
+#[cfg(test)]
+pub fn within<T>(limit: std::time::Duration, work: impl FnOnce() -> T) -> T {
+    let (begin, clock) = (thread_time(), std::time::Instant::now());
+    let result = work();
+    let (took, passed) = (thread_time() - begin, clock.elapsed());
+    assert!(took < limit && passed < limit * 10, "{took:?} of the processor, {passed:?} by the clock");
+    result
+}
+
 /// Returns whether the file system or kernel lacks what was asked for.
 pub fn is_unsupported(error: &std::io::Error) -> bool {
     [libc::EOPNOTSUPP, libc::ENOSYS].map(Some).contains(&error.raw_os_error())
