@@ -1,6 +1,7 @@
 //! Dockerfiles that cannot be built, and what they name that is not there.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 
 use crate::support::build::{BOTH, Project, User, busybox};
 
@@ -15,7 +16,10 @@ fn a_dockerfile_that_is_not_there() {
         let _ = project.build(&["-f", "nope"]).complains(3, "open nope: No such file", "current directory");
         let context = project.context();
         let directory = context.to_str().unwrap();
-        let _ = project.build(&["-f", directory]).complains(3, "is not a regular file", "");
+        let named = format!("`--file {directory}/Dockerfile`");
+        let _ = project.build(&["-f", directory]).complains(3, "is not a regular file", &named);
+        let _socket = UnixListener::bind(context.join("socket")).unwrap();
+        let _ = project.build(&["-f", "socket"]).complains(3, "socket is not a regular file", "`--file -`");
     }
 }
 

@@ -198,13 +198,14 @@ fn named_dockerfile(path: &Path, source: &ContextSource, context: &Context) -> R
         return found.ok_or_else(|| missing(path, &nothing_there()));
     }
     let place = beside_context(path, source);
-    let file = crate::sys::dir::open_without_waiting(&place).map_err(|error| missing(path, &error))?;
-    let regular = file.metadata().is_ok_and(|meta| meta.is_file());
-    if !regular {
-        return Err(Diagnostic::new(
-            Kind::Dockerfile,
-            format!("failed to read dockerfile: {} is not a regular file", path.display()),
-        ));
+    // A socket cannot even be opened.
+    let file = crate::sys::dir::open_without_waiting(&place).map_err(|error| match place.metadata() {
+        Ok(meta) if !meta.is_file() => not_a_file(path, meta.is_dir()),
+        _ => missing(path, &error),
+    })?;
+    let meta = file.metadata().map_err(|error| missing(path, &error))?;
+    if !meta.is_file() {
+        return Err(not_a_file(path, meta.is_dir()));
     }
     let mut text = Vec::new();
     file.take(MAX_FILE + 1).read_to_end(&mut text).map_err(|error| missing(path, &error))?;
@@ -213,6 +214,15 @@ fn named_dockerfile(path: &Path, source: &ContextSource, context: &Context) -> R
         return Err(Diagnostic::new(Kind::Dockerfile, message));
     }
     Ok(text)
+}
+
+fn not_a_file(path: &Path, is_directory: bool) -> Diagnostic {
+    let path = path.display();
+    let message = format!("failed to read dockerfile: {path} is not a regular file");
+    Diagnostic::new(Kind::Dockerfile, message).hinted(match is_directory {
+        true => format!("name the file in it: `--file {path}/Dockerfile`"),
+        false => "give a file, or the text on standard input: `--file -`".into(),
+    })
 }
 
 /// A name that is not there from the working directory is looked for in the context too.
