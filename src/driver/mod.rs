@@ -9,6 +9,7 @@
 //! directory) and the exporters' (what the user named). When the build is cancelled everything it started has ended before
 //! [`build`] returns.
 
+mod ahead;
 mod bases;
 mod blobs;
 mod bridge;
@@ -33,7 +34,7 @@ mod uploader;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
@@ -418,6 +419,7 @@ async fn open(
 ) -> Result<(Build, frontend::Request, DriverBridge), Diagnostic> {
     let steps = Steps::new(Arc::clone(&sink));
     let stations = Arc::new(Stations::open(&setup)?);
+    let ahead = push_check.is_some().then(OnceLock::new);
     let push_check = push_check.cloned().unwrap_or_default();
     if setup.push_check {
         push_check.start(&stations.client, &setup.exports, &sink);
@@ -452,6 +454,7 @@ async fn open(
         sources: build.sources.clone(),
         stations: Arc::clone(&build.stations),
         resolved: Mutex::default(),
+        ahead,
     };
     build.dockerfile = (inputs.dockerfile_name, String::from_utf8_lossy(&inputs.dockerfile).into());
     let request = build.frontend_request(inputs.dockerfile);

@@ -140,6 +140,7 @@ impl Build {
             sources: self.sources.clone(),
             stations: Arc::clone(&self.stations),
             resolved: Mutex::default(),
+            ahead: None,
         }
     }
 }
