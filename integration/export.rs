@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rbuild::digest::{DiffId, Digest};
 use rbuild::export::archive::{self, Archive};
@@ -209,6 +210,30 @@ async fn a_push_by_digest_leaves_no_tag() {
     let pinned = place.with_digest(image.root.descriptor.digest.clone());
     let found = push.pusher.client.resolve(&pinned).await.expect("by digest");
     assert_eq!(found.media_type, image.root.descriptor.media_type);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn configurations_do_not_wait_for_what_layers_wait_for() {
+    let registry = Registry::start();
+    let mut layers = Layers::default();
+    let image = multi(&mut layers);
+    let push = Push::new(layers);
+    let list = names(&[&format!("{}/app:1", registry.host)]);
+    let (settle, settled) = tokio::sync::oneshot::channel::<()>();
+    let seen = || push.events.lock().expect("lock").iter().filter(|e| matches!(e, PushEvent::Blob { .. })).count();
+    let pushing = push.pusher.push_after(async { settled.await.expect("settled") }, &image, &list, Naming::Tags);
+    let settling = async {
+        // Both configurations; the layers are not even opened.
+        while seen() < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert!(push.layers.opened.lock().expect("lock").is_empty());
+        settle.send(()).expect("still waiting");
+    };
+    let both = async { tokio::join!(pushing, settling).0 };
+    tokio::time::timeout(Duration::from_secs(60), both).await.expect("nothing hangs").expect("pushed");
+    assert_eq!(seen(), 5);
+    assert!(push.pusher.client.resolve(&list[0]).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]

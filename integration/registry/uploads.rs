@@ -313,6 +313,67 @@ async fn a_repository_that_is_new_is_asked_for_one_blob_and_gets_the_others_link
     }
 }
 
+#[tokio::test]
+async fn blobs_that_are_linked_ahead_are_not_asked_for_again() {
+    let registry = Registry::start();
+    let contents: Vec<Bytes> = (0..6).map(|i| noise(1000 + i)).collect();
+    // The methods of what is asked ahead and then by the push, and how the blobs came there.
+    let ahead = async |to: &str, from: &[&str], mount: Fault| {
+        let rule = move |line: &str, _: usize| if line.contains("mount=") { mount.clone() } else { Fault::Pass };
+        let proxy = FaultProxy::start(&registry.host, rule).await;
+        let (client, name) = (client(Account::Anonymous), reference(&proxy.host, to));
+        let others: Vec<Reference> = from.iter().map(|from| reference(&proxy.host, from)).collect();
+        let blobs: Vec<_> = contents.iter().map(|content| (layer(content), others.clone())).collect();
+        client.link_blobs(&name, &blobs).await.expect("what is refused is left to the push");
+        let count = proxy.passed().len();
+        let mut how = Vec::new();
+        for (blob, content) in blobs.iter().zip(&contents) {
+            let open = opener(content);
+            let push = client.push_blob(&name, &blob.0, &*open, Whereabouts::Repositories(&others), silent());
+            how.push(push.await.expect("pushed"));
+        }
+        let methods = proxy.passed().iter().map(|passed| passed.line[..2].to_owned()).collect::<Vec<_>>();
+        (methods[..count].join(" "), methods.len() - count, how)
+    };
+    let each = |how: Pushed| vec![how; 6];
+    // Nobody has them: one question tells.
+    assert_eq!(ahead("lib", &[], Fault::Pass).await, ("HE".into(), 18, each(Pushed::Uploaded)));
+    // They are there.
+    assert_eq!(ahead("lib", &[], Fault::Pass).await, ("HE HE HE HE HE HE".into(), 0, each(Pushed::Existed)));
+    // Another repository has them.
+    assert_eq!(ahead("new", &["lib"], Fault::Pass).await, ("HE PO PO PO PO PO PO".into(), 0, each(Pushed::Existed)));
+    // It should, and does not: the upload that this begins is taken back. Each push then tries to link, asks, and uses what it began.
+    let found = ahead("other", &["none"], Fault::Pass).await;
+    assert_eq!(found, ("HE PO DE".into(), 18, each(Pushed::Uploaded)));
+    // The registry links nothing.
+    let found = ahead("last", &["lib"], Fault::Answer(403, String::new())).await;
+    assert_eq!(found, ("HE PO".into(), 24, each(Pushed::Uploaded)));
+}
+
+#[tokio::test]
+async fn whoever_pushes_a_blob_that_is_on_its_way_waits_for_it() {
+    let registry = Registry::start();
+    let proxy = FaultProxy::start(&registry.host, |_, _| Fault::Pass).await;
+    let (client, name, content) = (client(Account::Anonymous), reference(&proxy.host, "a"), noise(300_000));
+    let (layer, open) = (layer(&content), opener(&content));
+    let push = || client.push_blob(&name, &layer, &*open, Whereabouts::Repositories(&[]), silent());
+    let how = futures_util::future::try_join_all((0..4).map(|_| push())).await.expect("pushed");
+    assert_eq!(how.iter().filter(|how| **how == Pushed::Uploaded).count(), 1, "{how:?}");
+    let methods: Vec<String> = proxy.passed().iter().map(|passed| passed.line[..4].to_owned()).collect();
+    assert_eq!(methods, ["HEAD", "POST", "PUT "]);
+    // Who gives up leaves the turn to the next.
+    let other = reference(&proxy.host, "b");
+    let push = || client.push_blob(&other, &layer, &*open, Whereabouts::Repositories(&[]), silent());
+    let (first, second) = (push(), push());
+    tokio::select! {
+        biased;
+        _ = first => panic!("it takes longer than a moment"),
+        () = tokio::task::yield_now() => {}
+    }
+    let second = tokio::time::timeout(Duration::from_secs(60), second).await.expect("nothing hangs");
+    assert_eq!(second.expect("pushed"), Pushed::Uploaded);
+}
+
 /// A blob that is made piece by piece: what has come of it is read from the start by each reader.
 struct Made {
     pieces: tokio::sync::watch::Sender<usize>,

@@ -404,10 +404,10 @@ impl Caches<'_> {
     }
 
     async fn push(&self, image: Arc<Image>, reference: &Reference) -> Result<(), Diagnostic> {
-        self.packer.uploader().settle(Whom::Cache).await;
         let client = Arc::clone(&self.build.stations.client);
         let pusher = Pusher { client, blobs: self.readable(), observer: Arc::new(|_| ()) };
-        let pushed = pusher.push(&image, std::slice::from_ref(reference), Naming::Tags).await;
+        let settled = self.packer.uploader().settle(Whom::Cache);
+        let pushed = pusher.push_after(settled, &image, std::slice::from_ref(reference), Naming::Tags).await;
         pushed.map_err(|error| Diagnostic::from_error(&error))
     }
 }

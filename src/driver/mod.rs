@@ -166,6 +166,7 @@ async fn run(
         build.warn_of_copies(snapshots.kind());
     }
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup);
+    uploader.link(&graph::result_bases(&lowered, &bridge.resolved()));
     let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
     let ahead = (build.wanted(&lowered), outputs::packings(&build.setup));
     let packer = Packer::new(Arc::clone(snapshots), ahead, bases, uploader);

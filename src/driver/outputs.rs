@@ -23,7 +23,7 @@ use crate::export::destination::{self, OutputFile};
 use crate::export::image::{Document, EpochChoice, Shape};
 use crate::export::load::Loader;
 use crate::export::metadata::Metadata;
-use crate::export::push::{LAYERS, Naming, PushEvent, Pusher};
+use crate::export::push::{Naming, PushEvent, Pusher};
 use crate::export::spec::{ArchiveFormat, Dest, ImageTarget, PushTarget, TreeTarget};
 use crate::export::stop::Stop;
 use crate::export::{
@@ -418,10 +418,8 @@ impl Exporter<'_> {
         let pusher = Pusher { client, blobs: Arc::clone(&self.blobs), observer };
         let naming = if target.by_digest { Naming::Digest } else { Naming::Tags };
         let names = &target.image.names;
-        // What was sent ahead is part of it.
-        step.status(LAYERS, SystemTime::now(), None);
-        self.packer.uploader().settle(Whom::Image).await;
-        pusher.push(&image, names, naming).await.map_err(|error| Diagnostic::from_error(&error))
+        let settled = self.packer.uploader().settle(Whom::Image);
+        pusher.push_after(settled, &image, names, naming).await.map_err(|error| Diagnostic::from_error(&error))
     }
 
     async fn archive(

@@ -1,9 +1,9 @@
-//! Sends the blobs of new layers to the registries they are for while later steps still run.
+//! Sends the blobs of new layers to the registries they are for while later steps still run, and links those of bases there.
 //!
-//! In: blobs as they are packed. Out: the same in the repositories that the outputs and caches name, best effort: the push at the end
-//! finds them there, and sends and reports what is missing. After a first failure nothing more is tried in that repository. A
-//! build that fails leaves blobs that no manifest names, which registries collect. Invariant: what only a cache wants never takes all
-//! places that there are for transfers to a registry, so that an image need not wait for it.
+//! In: blobs as they are packed, and the layers that results start from. Out: the same in the repositories that the outputs and caches
+//! name, best effort: the push at the end finds them there, and sends and reports what is missing. After a first failure nothing more is
+//! sent ahead to that repository. A build that fails leaves blobs that no manifest names, which registries collect. Invariant: what
+//! only a cache wants never takes all places that there are for transfers to a registry, so that an image need not wait for it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -50,6 +50,8 @@ struct Place {
     whom: Whom,
     /// Whether that is more than the layers of results.
     takes_all: bool,
+    /// Whether layers that were pulled are sent in another form than they came in.
+    converts: bool,
     given_up: AtomicBool,
 }
 
@@ -120,6 +122,20 @@ impl Uploader {
                 let before = stream.take_if(|stream| Arc::ptr_eq(&stream.place, place));
                 self.start(Arc::clone(place), layer.clone(), before.map(|stream| stream.task));
             }
+        }
+    }
+
+    /// Starts to look for the layers that the results start from where images are pushed to, and to link them from the repositories
+    /// that come with them. Nobody waits for that: the push waits for its turn at each such layer.
+    pub(super) fn link(&self, layers: &[(Descriptor, Vec<Reference>)]) {
+        let places = self.0.places.values().flatten().filter(|place| place.whom == Whom::Image && !place.converts);
+        for place in places.filter(|_| !layers.is_empty()) {
+            let (shared, place, layers) = (Arc::clone(&self.0), Arc::clone(place), layers.to_vec());
+            tokio::spawn(async move {
+                if let Err(error) = shared.pusher.client.link_blobs(&place.repository, &layers).await {
+                    tracing::debug!("layers of bases were not linked ahead: {}", crate::diag::chain(&error));
+                }
+            });
         }
     }
 
@@ -199,8 +215,11 @@ fn places(setup: &Setup) -> BTreeMap<Packing, Vec<Arc<Place>>> {
     let mut by_name: BTreeMap<Packing, BTreeMap<String, Place>> = BTreeMap::new();
     let mut add = |packing: Packing, name: &Reference, whom, takes_all| {
         let repository = Reference { tag: None, digest: None, ..name.clone() };
-        let place = Place { repository, whom, takes_all, given_up: AtomicBool::new(false) };
-        by_name.entry(packing.of_new()).or_default().entry(name.name()).or_insert(place).takes_all |= takes_all;
+        let given_up = AtomicBool::new(false);
+        let place = Place { repository, whom, takes_all, converts: false, given_up };
+        let place = by_name.entry(packing.of_new()).or_default().entry(name.name()).or_insert(place);
+        place.takes_all |= takes_all;
+        place.converts |= packing.is_forced();
     };
     for export in &setup.exports {
         if let ExportSpec::Image(target) = export

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{self, BoxFuture, FutureExt as _};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
@@ -34,7 +34,7 @@ const UNSETTLED: [Duration; 4] =
     [Duration::from_millis(200), Duration::from_millis(400), Duration::from_millis(800), Duration::from_millis(1600)];
 
 /// What the part of a push is called in which the blobs go.
-pub const LAYERS: &str = "pushing layers";
+const LAYERS: &str = "pushing layers";
 
 /// How names become places in a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +114,18 @@ struct Item {
 impl Pusher {
     /// Pushes an image under all `names`.
     pub async fn push(&self, image: &Image, names: &[Reference], naming: Naming) -> Result<(), ExportError> {
+        self.push_after(future::ready(()), image, names, naming).await
+    }
+
+    /// Pushes an image under all `names`, its layers only after `settled`: what is sent ahead of them.
+    pub async fn push_after(
+        &self,
+        settled: impl Future<Output = ()>,
+        image: &Image,
+        names: &[Reference],
+        naming: Naming,
+    ) -> Result<(), ExportError> {
+        let settled = settled.shared();
         let mut repositories: BTreeMap<String, Vec<&Reference>> = BTreeMap::new();
         for name in names {
             repositories.entry(name.name()).or_default().push(name);
@@ -121,7 +133,7 @@ impl Pusher {
         let mut done: Vec<Reference> = Vec::new();
         for names in repositories.values() {
             let place = Reference { tag: None, digest: None, ..names[0].clone() };
-            self.part(LAYERS.into(), self.blobs(image, &place, &done)).await?;
+            self.part(LAYERS.into(), self.blobs(settled.clone(), image, (&place, &done))).await?;
             for (at, name) in names.iter().enumerate() {
                 let manifests = async {
                     if at == 0 {
@@ -167,8 +179,22 @@ impl Pusher {
         pushed.map_err(|source| ExportError::Push { name: place.to_string(), source: Box::new(source) })
     }
 
-    async fn blobs(&self, image: &Image, place: &Reference, done: &[Reference]) -> Result<(), ExportError> {
-        let pushes = items(image, done).into_iter().map(|item| self.blob(place, item));
+    async fn blobs(
+        &self,
+        settled: impl Future<Output = ()>,
+        image: &Image,
+        (place, done): (&Reference, &[Reference]),
+    ) -> Result<(), ExportError> {
+        let layers = async {
+            settled.await;
+            self.all(layers(image, done), place).await
+        };
+        // Layers come first: they take longest.
+        future::try_join(layers, self.all(configs(image, done), place)).await.map(drop)
+    }
+
+    async fn all(&self, items: impl Iterator<Item = Item>, place: &Reference) -> Result<(), ExportError> {
+        let pushes: Vec<_> = items.map(|item| self.blob(place, item)).collect();
         stream::iter(pushes).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await.map(drop)
     }
 
@@ -230,23 +256,25 @@ fn manifest_part(image: &Image, name: &Reference, naming: Naming) -> String {
     format!("pushing manifest for {shown}")
 }
 
-/// Lists configurations and layers; `done` are repositories that got all of them before.
-fn items(image: &Image, done: &[Reference]) -> Vec<Item> {
-    let configs = image.platforms.iter().map(|platform| Item {
+/// Lists the configurations; `done` are repositories that got all of them before.
+fn configs(image: &Image, done: &[Reference]) -> impl Iterator<Item = Item> {
+    image.platforms.iter().map(|platform| Item {
         descriptor: platform.config.descriptor.clone(),
         content: Content::Inline(Bytes::copy_from_slice(&platform.config.bytes)),
         origins: done.to_vec(),
         new: false,
-    });
-    let layers = image.layers().into_iter().map(|(descriptor, layer)| Item {
+    })
+}
+
+/// Lists the layers; `done` are repositories that got all of them before.
+fn layers(image: &Image, done: &[Reference]) -> impl Iterator<Item = Item> {
+    image.layers().into_iter().map(|(descriptor, layer)| Item {
         descriptor: descriptor.clone(),
         content: Content::Layer(descriptor.clone()),
         // What this push stored itself is certain to be there.
         origins: done.iter().chain(&layer.origins).cloned().collect(),
         new: false,
-    });
-    // Layers come first: they take longest.
-    layers.chain(configs).collect()
+    })
 }
 
 /// Opens content that is checked as it is read if there is somebody to tell of damage; the registry checks all of it anyway.

@@ -126,7 +126,7 @@ impl Client {
     pub async fn has_blob(&self, name: &Reference, descriptor: &Descriptor) -> Result<bool, RegistryError> {
         let endpoint = self.endpoint(&name.registry).await?;
         let _turn = endpoint.limits.document().await;
-        super::push::exists(&endpoint, &name.repository, descriptor, Scope::pull(&name.repository)).await
+        super::look::exists(&endpoint, &name.repository, descriptor, Scope::pull(&name.repository)).await
     }
 }
 

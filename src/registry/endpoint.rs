@@ -18,6 +18,7 @@ use super::error::RegistryError;
 use super::limits::Limits;
 use super::outage::Outage;
 use super::trust::{self, Material, SystemRoots, Trust};
+use super::turns::Turns;
 use super::upload::Session;
 use super::url::{Origin, RedactedUrl, literal_address};
 use crate::digest::Digest;
@@ -65,6 +66,8 @@ pub(crate) struct Endpoint {
     present: Mutex<BTreeSet<(String, Digest)>>,
     /// Repositories that lacked a blob they were asked for.
     lacking: Mutex<BTreeSet<String>>,
+    /// Who works on which blob.
+    pub(crate) turns: Turns,
     /// Upload sessions that were begun and are not in use, by repository, and since when.
     kept: Mutex<BTreeMap<String, (Instant, Session)>>,
     /// Why the account was not sent to the token server, if it was not.
@@ -119,6 +122,7 @@ impl Endpoint {
             accounts: Accounts::default(),
             present: Mutex::default(),
             lacking: Mutex::default(),
+            turns: Turns::default(),
             kept: Mutex::default(),
             withheld: Mutex::default(),
             origin,

@@ -17,8 +17,9 @@ use reqwest::{Method, Response, StatusCode, Url};
 
 use super::client::Client;
 use super::error::RegistryError;
+use super::look::exists;
 use super::precheck::take_back;
-use super::push::{Open, exists};
+use super::push::Open;
 use super::transport::{Body, Scope};
 use super::upload::{Session, Target, Watch, finished, watched};
 use crate::image::{Descriptor, Reference};

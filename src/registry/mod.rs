@@ -8,7 +8,7 @@
 //!   ├▶ document  manifests and indexes, checked            address  where a server may send us
 //!   ├▶ copy      from one repository to another
 //!   ├▶ blob      streams, verified, resumed by range       url      origins, redaction
-//!   ├▶ push      asks and mounts; upload sends             keyring, auth_file, helper  docker's and podman's credentials
+//!   ├▶ push      look asks and mounts, upload sends        keyring, auth_file, helper  docker's and podman's credentials
 //!   └▶ precheck  may it be pushed to?                      refusal  what to do about a no
 //! ```
 //!
@@ -40,6 +40,7 @@ mod helper;
 pub mod keyring;
 mod limits;
 mod log;
+mod look;
 mod mirror;
 mod once;
 mod outage;
@@ -52,6 +53,7 @@ mod refusal;
 mod refusal_tests;
 mod transport;
 mod trust;
+mod turns;
 mod upload;
 pub mod url;
 

@@ -1,10 +1,7 @@
 //! Content to a registry: ask, mount, upload.
 //!
-//! In: a descriptor and a way to read the content anew. Out: whether it was there, was mounted, or was sent. How it is sent is
-//! [`super::upload`]'s.
-//!
-//! To ask and to mount cost a round trip each; they wait for a place among the blobs that are moved, but are done for all blobs before
-//! the long uploads take these places. That a registry does not answer them as it should is no reason not to send.
+//! In: a descriptor and a way to read the content anew. Out: whether it was there, was mounted, or was sent. How it is asked for is
+//! [`super::look`]'s, and how it is sent [`super::upload`]'s.
 
 use std::io;
 use std::pin::Pin;
@@ -12,16 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use reqwest::{Method, StatusCode};
 use tokio::io::AsyncRead;
 
 use super::client::Client;
-use super::credentials::Access;
-use super::endpoint::Endpoint;
 use super::error::RegistryError;
+use super::look::{Found, look};
 use super::precheck::take_back;
-use super::transport::{self, Call, Scope, Wish};
-use super::upload::{Session, Target, Upload};
+use super::upload::{Target, Upload};
 use crate::image::{Descriptor, Reference};
 
 /// Content being read.
@@ -74,6 +68,7 @@ impl Client {
     ) -> Result<Pushed, RegistryError> {
         let endpoint = self.endpoint(&target.registry).await?;
         let repository = target.repository.as_str();
+        let _turn = endpoint.turns.wait(repository, &descriptor.digest).await;
         if endpoint.has(repository, &descriptor.digest) {
             return Ok(Pushed::Existed);
         }
@@ -87,11 +82,8 @@ impl Client {
         }
         let found = match whereabouts {
             Whereabouts::Nowhere if small => Found::Nowhere(None),
-            Whereabouts::Nowhere => look(&upload, None).await?,
-            Whereabouts::Repositories(others) => {
-                let mut others = others.iter().filter(|r| r.registry == target.registry && r.repository != repository);
-                look(&upload, others.next()).await?
-            }
+            Whereabouts::Nowhere => look(upload.to, descriptor, &[]).await?,
+            Whereabouts::Repositories(others) => look(upload.to, descriptor, others).await?,
         };
         let pushed = match found {
             Found::Here(pushed) => pushed,
@@ -118,93 +110,4 @@ async fn send_in_kept_session(upload: &Upload<'_>) -> bool {
         }
     }
     sent.is_ok()
-}
-
-/// Returns whether a repository has a blob.
-pub(crate) async fn exists(
-    endpoint: &Endpoint,
-    repository: &str,
-    descriptor: &Descriptor,
-    scope: Scope,
-) -> Result<bool, RegistryError> {
-    let access = if scope == Scope::push(repository) { Access::Push } else { Access::Pull };
-    let url = endpoint.url(&format!("{repository}/blobs/{}", descriptor.digest))?;
-    let response = endpoint.send(&Call::new(Method::HEAD, url, vec![scope])).await?;
-    match response.status() {
-        StatusCode::OK => Ok(true),
-        StatusCode::NOT_FOUND => Ok(false),
-        _ => Err(transport::failure(endpoint, response, Wish { repository, access, action: "find a blob" }).await),
-    }
-}
-
-/// Where a blob turned out to be.
-enum Found {
-    /// In the repository, now.
-    Here(Pushed),
-    /// Nowhere that helps; perhaps a session was begun for it.
-    Nowhere(Option<Session>),
-}
-
-/// Looks for a blob in the repository, and links it from `other`. To link finds what is there too: so that comes first where the
-/// repository lacked something before, as one that is new lacks all.
-async fn look(upload: &Upload<'_>, other: Option<&Reference>) -> Result<Found, RegistryError> {
-    let Target { endpoint, repository } = upload.to;
-    let _place = endpoint.limits.place_for(&upload.descriptor.media_type).await;
-    let mut session = None;
-    let mut other = other;
-    if let Some(first) = other.take_if(|_| endpoint.lacks_some(repository)) {
-        match mount(upload, &first.repository).await? {
-            Found::Nowhere(begun) => session = begun,
-            found => return Ok(found),
-        }
-    }
-    match (is_there(upload).await?, other) {
-        (true, _) => {
-            if let Some(session) = session {
-                take_back(endpoint, repository, session.url).await;
-            }
-            Ok(Found::Here(Pushed::Existed))
-        }
-        (false, None) => Ok(Found::Nowhere(session)),
-        (false, Some(other)) => mount(upload, &other.repository).await,
-    }
-}
-
-/// Asks for the blob; a registry that does not say counts as one that lacks it.
-async fn is_there(upload: &Upload<'_>) -> Result<bool, RegistryError> {
-    let Target { endpoint, repository } = upload.to;
-    match exists(endpoint, repository, upload.descriptor, Scope::push(repository)).await {
-        Ok(there) => {
-            if !there {
-                endpoint.note_lack(repository);
-            }
-            Ok(there)
-        }
-        // The answer to HEAD says no reason; that to the upload will.
-        Err(error @ (RegistryError::Denied { .. } | RegistryError::Status { .. })) => {
-            tracing::debug!(blob = %upload.descriptor.digest, %error, "not known whether it is there");
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Tries to link the blob from another repository; being refused that is no error, it only costs the upload.
-async fn mount(upload: &Upload<'_>, from: &str) -> Result<Found, RegistryError> {
-    let path = format!("{}/blobs/uploads/?mount={}&from={from}", upload.to.repository, upload.descriptor.digest);
-    let scopes = vec![Scope::push(upload.to.repository), Scope::pull(from)];
-    let response = match upload.to.endpoint.send(&Call::new(Method::POST, upload.to.endpoint.url(&path)?, scopes)).await
-    {
-        // A token server may refuse the second scope outright, and a registry not know what is asked.
-        Err(error @ (RegistryError::Denied { .. } | RegistryError::Status { .. })) => {
-            tracing::debug!(blob = %upload.descriptor.digest, %from, %error, "not linked");
-            return Ok(Found::Nowhere(None));
-        }
-        result => result?,
-    };
-    match response.status() {
-        StatusCode::CREATED => Ok(Found::Here(Pushed::Mounted)),
-        StatusCode::ACCEPTED => Ok(Found::Nowhere(Some(upload.to.session(&response)?))),
-        _ => Ok(Found::Nowhere(None)),
-    }
 }
