@@ -39,6 +39,9 @@ use crate::solver::{Exported, ItemId, RecordGraph};
 /// Larger configs are refused by BuildKit.
 const BUILDKIT_LIMIT: usize = 1 << 20;
 
+/// Configs up to this size are in the manifest of a registry's cache too: that takes less time than to ask for them.
+const EMBEDDED: usize = 64 << 10;
+
 /// Writers of one directory that may be quicker, one after the other, before it is written over what they wrote.
 const WRITERS: usize = 64;
 
@@ -292,7 +295,7 @@ impl Caches<'_> {
         let mut graph = graph.clone();
         others.caches.iter().for_each(|cache| merge::merge(&mut graph, cache));
         let written = write::write(&graph, &self.times(&others.caches));
-        let Documents { config, manifest } = Documents::of(target.form, &written, BTreeMap::new());
+        let Documents { config, manifest } = Documents::of(target.form, &written, (BTreeMap::new(), false));
         let is_small = config.bytes.len().max(manifest.bytes.len()) <= BUILDKIT_LIMIT;
         if is_small { (written, true) } else { (own.clone(), false) }
     }
@@ -347,7 +350,9 @@ impl Caches<'_> {
 
     /// Gives a cache the shape of an image, for the exporters.
     fn image(&self, target: &ExportTarget, written: Written) -> Image {
-        let Documents { config, manifest } = Documents::of(target.form, &written, self.annotations(target));
+        let is_remote = matches!(target.store, Store::Registry { .. });
+        let extras = (self.annotations(target), is_remote);
+        let Documents { config, manifest } = Documents::of(target.form, &written, extras);
         if config.bytes.len().max(manifest.bytes.len()) > BUILDKIT_LIMIT {
             let text = "the exported cache has so many records or layers that BuildKit will not read it (over 1 MiB)";
             self.warn(text.into());
@@ -419,17 +424,22 @@ struct Documents {
 }
 
 impl Documents {
-    /// Makes them; annotations stay out where BuildKit could not read the manifest with them.
-    fn of(form: Form, written: &Written, annotations: BTreeMap<String, String>) -> Self {
+    /// Makes them; a small config is in the manifest too if it `embeds`. What is not needed stays out where BuildKit could not
+    /// read the manifest with it.
+    fn of(form: Form, written: &Written, (annotations, embeds): (BTreeMap<String, String>, bool)) -> Self {
         let document = |kind: &str, bytes: Vec<u8>| Document { descriptor: Descriptor::of(kind, &bytes), bytes };
         let config = document(config::MEDIA_TYPE, written.config.encode());
-        let encode = |annotations| {
-            let (kind, bytes) = manifest::encode(form, &written.layers, &config.descriptor, annotations);
+        let encode = |config: &Descriptor, annotations| {
+            let (kind, bytes) = manifest::encode(form, &written.layers, config, annotations);
             document(kind, bytes)
         };
-        let mut manifest = encode(annotations);
+        let described = match embeds && config.bytes.len() <= EMBEDDED {
+            true => config.descriptor.clone().embedding(&config.bytes),
+            false => config.descriptor.clone(),
+        };
+        let mut manifest = encode(&described, annotations);
         if manifest.bytes.len() > BUILDKIT_LIMIT {
-            manifest = encode(BTreeMap::new());
+            manifest = encode(&config.descriptor, BTreeMap::new());
         }
         Self { config, manifest }
     }
@@ -472,26 +482,45 @@ mod tests {
     use super::*;
     use crate::digest::DiffId;
     use crate::image::media;
+    use crate::remotecache::config::{CacheConfig, CacheLayer};
 
-    fn of(layers: usize, said: usize) -> Documents {
+    fn of(layers: usize, said: usize, embeds: bool) -> Documents {
         let layer = |number: usize| RemoteLayer {
             descriptor: Descriptor::of(media::OCI_LAYER_GZIP, number.to_string().as_bytes()),
             diff_id: DiffId(Digest::compute(number.to_string())),
             created: None,
             description: String::new(),
         };
-        let written = Written { layers: (0..layers).map(layer).collect(), ..Written::default() };
+        let layers: Vec<RemoteLayer> = (0..layers).map(layer).collect();
+        let blob = |layer: &RemoteLayer| layer.descriptor.digest.clone();
+        let named = layers.iter().map(|layer| CacheLayer { blob: blob(layer), parent: -1, annotations: None });
+        let config = CacheConfig { layers: named.collect(), records: Vec::new() };
+        let written = Written { layers, config, ..Written::default() };
         let annotations = BTreeMap::from([(explained::ANNOTATION.to_owned(), "A".repeat(said))]);
-        Documents::of(Form::Image, &written, annotations)
+        Documents::of(Form::Image, &written, (annotations, embeds))
     }
 
     #[test]
     fn what_is_said_of_a_build_makes_no_manifest_too_large() {
         let has_note =
             |documents: &Documents| String::from_utf8_lossy(&documents.manifest.bytes).contains(explained::ANNOTATION);
-        assert!(has_note(&of(2_000, 300 << 10)));
-        let large = of(3_000, 384 << 10);
+        assert!(has_note(&of(2_000, 300 << 10, true)));
+        let large = of(3_000, 384 << 10, true);
         assert!(!has_note(&large) && large.manifest.bytes.len() <= BUILDKIT_LIMIT, "{}", large.manifest.bytes.len());
-        assert!(of(5_000, 0).manifest.bytes.len() > BUILDKIT_LIMIT, "which is told");
+        assert!(of(5_000, 0, true).manifest.bytes.len() > BUILDKIT_LIMIT, "which is told");
+    }
+
+    #[test]
+    fn small_configs_are_in_the_manifest_too() {
+        let embedded = |layers, embeds| {
+            let documents = of(layers, 0, embeds);
+            let Ok(manifest::Content::Cache { config, .. }) = manifest::decode(&documents.manifest.bytes, None) else {
+                panic!("no cache")
+            };
+            assert_eq!(Descriptor { data: None, ..config.clone() }, documents.config.descriptor);
+            assert_eq!(config.data.is_some(), config.embedded().is_some());
+            config.embedded().map(|bytes| bytes == documents.config.bytes)
+        };
+        assert_eq!((embedded(10, true), embedded(10, false), embedded(2_000, true)), (Some(true), None, None));
     }
 }

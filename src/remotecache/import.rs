@@ -23,7 +23,10 @@ pub async fn import(place: &dyn Place) -> Result<Vec<Imported>, RemoteCacheError
     let stated = Some(descriptor.media_type.as_str()).filter(|kind| !kind.is_empty());
     match manifest::decode(&bytes, stated)? {
         Content::Cache { config, layers, explained } => {
-            let bytes = place.document(&config, CONFIG_LIMIT).await?;
+            let bytes = match config.embedded() {
+                Some(bytes) => bytes.into(),
+                None => place.document(&config, CONFIG_LIMIT).await?,
+            };
             let mut imported = Imported::new(read::parse(&bytes)?, layers)?;
             imported.explained = explained;
             Ok(vec![imported])

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 
 use super::config::{CacheConfig, CacheInput, CacheLayer, CacheRecord, CacheResult, ChainedResult, Timestamp};
+use super::manifest::{self, Form};
 use super::place::Place;
 use super::read::{self, Imported, RemoteLayer};
 use super::write::{self, Times, Written};
@@ -368,4 +369,24 @@ proptest! {
         let records = links.iter().enumerate().map(|(n, (link, layer))| record(n, &[&[(None, *link)]], Some(*layer))).collect();
         let _ = import(&CacheConfig { layers: stacked(&parents), records });
     }
+}
+
+#[tokio::test]
+async fn a_config_in_the_manifest_is_not_asked_for() {
+    let (blob, config) = (digest(1), CacheConfig { layers: Vec::new(), records: vec![record(7, &[], None)] });
+    let bytes = config.encode();
+    let plain = Descriptor::of(super::config::MEDIA_TYPE, &bytes);
+    let shelf = |described: Descriptor, is_there: bool| {
+        let (kind, manifest) = manifest::encode(Form::Image, &[layer(&blob)], &described, BTreeMap::new());
+        let root = (Descriptor::of(kind, &manifest), manifest);
+        Shelf([root].into_iter().chain(is_there.then(|| (plain.clone(), bytes.clone()))).collect())
+    };
+    let caches = |shelf: Shelf| async move { super::import(&shelf).await.map(|caches| caches[0].len()) };
+    let embedding = plain.clone().embedding(&bytes);
+    assert_eq!(caches(shelf(embedding, false)).await.expect("in the manifest"), 1);
+    assert!(caches(shelf(plain.clone(), false)).await.is_err());
+    // What is not what the descriptor points to counts for nothing.
+    let wrong = plain.clone().embedding(b"{}");
+    assert_eq!(caches(shelf(wrong.clone(), true)).await.expect("asked for"), 1);
+    assert!(caches(shelf(wrong, false)).await.is_err());
 }
