@@ -107,6 +107,39 @@ fn a_full_hit_is_pushed_without_pulling_a_layer() {
     }
 }
 
+/// What a full hit costs: one question to the new repository, one link a layer, and what is new: configuration and manifest.
+#[test]
+fn a_full_hit_asks_a_new_repository_once() {
+    for user in BOTH {
+        let registry = Registry::with_access_log();
+        let host = &registry.host;
+        let base = Project::with(user, "FROM scratch\nCOPY a /a\nCOPY b /b\n");
+        base.file("a", "one").file("b", "two");
+        let _ = base.build(&["-t", &format!("{host}/base:1"), "--push"]).success();
+        let project = Project::with(user, &format!("FROM {host}/base:1\nCOPY c /c\nCOPY d /d\n"));
+        project.file("c", "three").file("d", "four");
+        let cache = format!("type=registry,ref={host}/cache:1");
+        let _ = project.build(&["--cache-to", &format!("{cache},mode=max")]).success();
+        let measured =
+            |project: &Project| fs::read_to_string(project.state().join("usage.log")).unwrap().contains("\"scan\"");
+        assert!(measured(&project), "a build that stores something is followed by a look at the limits");
+        forget(&project);
+        let before = registry.requests().len();
+        let args = ["-t", &format!("{host}/new:1"), "--push", "--cache-from", &cache];
+        let output = project.build(&args).success();
+        assert_eq!(output.count("CACHED"), 3, "{}", output.stderr);
+        let requests = registry.requests().split_off(before);
+        let count = |method: &str, part: &str| {
+            let method = format!("\"{method} /v2/new/");
+            requests.iter().filter(|line| line.contains(&method) && line.contains(part)).count()
+        };
+        let found =
+            [count("HEAD", ""), count("POST", "mount="), count("POST", ""), count("PUT", "/blobs/"), count("PUT", "")];
+        assert_eq!(found, [1, 4, 5, 1, 2], "{requests:#?}");
+        assert!(!measured(&project), "nothing was stored that limits are for");
+    }
+}
+
 /// One changed line of the sources: what was made of other files, or of nothing that changed, is still had from the registry.
 #[test]
 fn one_changed_line_reruns_only_what_it_must() {

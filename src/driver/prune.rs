@@ -112,7 +112,10 @@ pub(super) fn note(snapshots: &Snapshots, caches: &CacheMounts, policies: &[Poli
     let (layers, added) = snapshots.touched();
     let used = layers.iter().map(LayerId::to_string).chain(caches.used()).collect();
     let store = snapshots.store();
+    let nothing_stored = store.is_new() && layers.is_empty() && caches.used().is_empty();
     match store.note_usage(now(), used, added) {
+        // It was not measured yet, and that would only find the documents of images.
+        Ok(_) if nothing_stored => false,
         Ok(usage) => due(policies, &usage, store.disk(), now()),
         Err(error) => {
             tracing::debug!(%error, "failed to note what was used");

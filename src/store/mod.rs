@@ -55,6 +55,7 @@ pub struct Store {
     sha256: Dir,
     sha512: Dir,
     scratch: Arc<Scratch>,
+    is_new: bool,
     ran_out: AtomicBool,
 }
 
@@ -63,11 +64,18 @@ impl Store {
     pub fn open(path: &Path) -> Result<Arc<Self>, StoreError> {
         let root = root::open(path)?;
         let failed = |source| StoreError::Open { path: path.to_owned(), source };
+        let is_new = root.try_stat(OsStr::new(BLOBS)).map_err(failed)?.is_none();
         let blobs = subdir(&root, BLOBS).map_err(failed)?;
         let sha256 = subdir(&blobs, "sha256").map_err(failed)?;
         let sha512 = subdir(&blobs, "sha512").map_err(failed)?;
         let scratch = Arc::new(Scratch::open(&root).map_err(failed)?);
-        Ok(Arc::new(Self { path: path.to_owned(), root, sha256, sha512, scratch, ran_out: AtomicBool::new(false) }))
+        let (path, ran_out) = (path.to_owned(), AtomicBool::new(false));
+        Ok(Arc::new(Self { path, root, sha256, sha512, scratch, is_new, ran_out }))
+    }
+
+    /// Returns whether there was nothing stored when the store was opened.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 
     /// Returns the path the root was opened by, for messages.
