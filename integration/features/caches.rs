@@ -100,7 +100,7 @@ fn a_full_hit_is_pushed_without_pulling_a_layer() {
         }
         let requests = registry.requests().split_off(before);
         let pulled: Vec<&String> = requests.iter().filter(|l| l.contains("\"GET ") && l.contains("/blobs/")).collect();
-        assert_eq!(pulled.len(), 2, "only the cache's config, once a build: {pulled:?}");
+        assert!(pulled.is_empty(), "the cache's config is in its manifest: {pulled:?}");
         assert!(requests.iter().any(|line| line.contains("mount=sha256")), "{requests:?}");
         let sent = requests.iter().filter(|l| l.contains("\"PUT ") && l.contains("/blobs/uploads/")).count();
         assert!(sent <= 2, "no more than the two configurations: {requests:?}");

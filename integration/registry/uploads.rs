@@ -3,6 +3,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::support::fault_proxy::{Fault, FaultProxy, kind};
 
@@ -322,7 +324,9 @@ async fn blobs_that_are_linked_ahead_are_not_asked_for_again() {
         let rule = move |line: &str, _: usize| if line.contains("mount=") { mount.clone() } else { Fault::Pass };
         let proxy = FaultProxy::start(&registry.host, rule).await;
         let (client, name) = (client(Account::Anonymous), reference(&proxy.host, to));
-        let others: Vec<Reference> = from.iter().map(|from| reference(&proxy.host, from)).collect();
+        let other =
+            |from: &&str| if from.contains('.') { from.parse().expect(from) } else { reference(&proxy.host, from) };
+        let others: Vec<Reference> = from.iter().map(other).collect();
         let blobs: Vec<_> = contents.iter().map(|content| (layer(content), others.clone())).collect();
         client.link_blobs(&name, &blobs).await.expect("what is refused is left to the push");
         let count = proxy.passed().len();
@@ -336,18 +340,41 @@ async fn blobs_that_are_linked_ahead_are_not_asked_for_again() {
         (methods[..count].join(" "), methods.len() - count, how)
     };
     let each = |how: Pushed| vec![how; 6];
-    // Nobody has them: one question tells.
-    assert_eq!(ahead("lib", &[], Fault::Pass).await, ("HE".into(), 18, each(Pushed::Uploaded)));
+    // Nothing can be done about what no other repository of the registry has.
+    let elsewhere = ["docker.io/library/lib"];
+    assert_eq!(ahead("lib", &elsewhere, Fault::Pass).await, (String::new(), 18, each(Pushed::Uploaded)));
+    // One question to a repository that lacks them; the others are linked without.
+    let found = ahead("new", &["lib"], Fault::Pass).await;
+    assert_eq!(found, ("HE PO PO PO PO PO PO".into(), 0, each(Pushed::Existed)));
     // They are there.
-    assert_eq!(ahead("lib", &[], Fault::Pass).await, ("HE HE HE HE HE HE".into(), 0, each(Pushed::Existed)));
-    // Another repository has them.
-    assert_eq!(ahead("new", &["lib"], Fault::Pass).await, ("HE PO PO PO PO PO PO".into(), 0, each(Pushed::Existed)));
-    // It should, and does not: the upload that this begins is taken back. Each push then tries to link, asks, and uses what it began.
+    assert_eq!(ahead("new", &["lib"], Fault::Pass).await, ("HE HE HE HE HE HE".into(), 0, each(Pushed::Existed)));
+    // No other has them, and the upload that this begins is taken back. Each push then tries to link, asks, and uses what it began.
     let found = ahead("other", &["none"], Fault::Pass).await;
     assert_eq!(found, ("HE PO DE".into(), 18, each(Pushed::Uploaded)));
     // The registry links nothing.
     let found = ahead("last", &["lib"], Fault::Answer(403, String::new())).await;
     assert_eq!(found, ("HE PO".into(), 24, each(Pushed::Uploaded)));
+}
+
+/// The first answer of a repository spares the questions that are put at once.
+#[tokio::test]
+async fn blobs_that_are_pushed_at_once_wait_for_one_question() {
+    let registry = Registry::start();
+    let contents: Vec<Bytes> = (0..6).map(|i| noise(1000 + i)).collect();
+    for (round, to, from, expected) in
+        [(1, "lib", "none", [6, 6, 6]), (2, "new", "lib", [1, 6, 0]), (3, "new", "lib", [6, 0, 0])]
+    {
+        let proxy = FaultProxy::start(&registry.host, |_, _| Fault::Pass).await;
+        let (client, name, others) =
+            (client(Account::Anonymous), reference(&proxy.host, to), [reference(&proxy.host, from)]);
+        let pushes = contents.iter().map(async |content| {
+            let (layer, open) = (layer(content), opener(content));
+            client.push_blob(&name, &layer, &*open, Whereabouts::Repositories(&others), silent()).await
+        });
+        let how = futures_util::future::try_join_all(pushes).await.expect("pushed");
+        let count = |method: &str| proxy.passed().iter().filter(|passed| passed.line.starts_with(method)).count();
+        assert_eq!([count("HEAD"), count("POST"), count("PUT")], expected, "round {round}: {how:?}");
+    }
 }
 
 #[tokio::test]
@@ -364,12 +391,9 @@ async fn whoever_pushes_a_blob_that_is_on_its_way_waits_for_it() {
     // Who gives up leaves the turn to the next.
     let other = reference(&proxy.host, "b");
     let push = || client.push_blob(&other, &layer, &*open, Whereabouts::Repositories(&[]), silent());
-    let (first, second) = (push(), push());
-    tokio::select! {
-        biased;
-        _ = first => panic!("it takes longer than a moment"),
-        () = tokio::task::yield_now() => {}
-    }
+    let (mut first, mut second) = (Box::pin(push()), Box::pin(push()));
+    assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none(), "both wait");
+    drop(first);
     let second = tokio::time::timeout(Duration::from_secs(60), second).await.expect("nothing hangs");
     assert_eq!(second.expect("pushed"), Pushed::Uploaded);
 }

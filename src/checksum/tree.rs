@@ -17,7 +17,7 @@ use crate::digest::Digest;
 use crate::sys::dir::{Dir, Kind, Stat, stat_of};
 use crate::sys::file::xattrs_of;
 
-/// What is hashed ahead before whoever waits for the tree gets his turn: so many files, or of so many bytes.
+/// What is hashed ahead at once, and waited for by whoever needs the tree meanwhile: so many files, or of so many bytes.
 const PIECE: (usize, u64) = (2048, 64 << 20);
 
 /// Whose files they are taken to be.
@@ -132,22 +132,31 @@ impl<'a> Tree<'a> {
     }
 
     /// Hashes what `paths` name, which may have wildcards, ahead of whoever asks for it, until `stop`; returns whether all is
-    /// done. Others get at the tree between two pieces of the work.
+    /// done. Whoever asks waits for the piece that is being hashed, and should `stop` the rest.
     pub fn hash_ahead(&self, paths: &[String], stop: &AtomicBool) -> Result<bool, ChecksumError> {
-        let nodes = self.below(paths)?;
-        let mut rest = &nodes[..];
-        while !rest.is_empty() {
+        for path in paths {
             if stop.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            let count = self.walk(|walker| {
-                let piece = walker.piece(rest, PIECE);
-                // The last core is for whatever is done meanwhile.
-                walker.hash(piece, Cores::AllButOne).map(|()| piece.len())
-            })?;
-            rest = &rest[count..];
+            let nodes = self.below(std::slice::from_ref(path))?;
+            let mut rest = &nodes[..];
+            while !rest.is_empty() {
+                if stop.load(Ordering::Relaxed) {
+                    return Ok(false);
+                }
+                rest = &rest[self.hash_piece(rest)?..];
+            }
         }
         Ok(true)
+    }
+
+    /// Hashes the first of `nodes`, and returns how many.
+    fn hash_piece(&self, nodes: &[u32]) -> Result<usize, ChecksumError> {
+        self.walk(|walker| {
+            let piece = walker.piece(nodes, PIECE);
+            // The last core is for whatever is done meanwhile.
+            walker.hash(piece, Cores::AllButOne).map(|()| piece.len())
+        })
     }
 
     /// Reads the directories that `paths` name, which may have wildcards, and returns all that is in them, each thing once.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::source::local::Context;
 
-/// The work of one thread, which ends soon after this is dropped.
+/// The work of one thread, which ends after this is dropped: with the directory tree or the piece of files that it is at.
 #[derive(Debug)]
 pub(super) struct ReadAhead(Arc<AtomicBool>);
 

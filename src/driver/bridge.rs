@@ -39,7 +39,7 @@ pub(super) struct DriverBridge {
     pub(super) sources: Sources,
     pub(super) stations: Arc<Stations>,
     pub(super) resolved: Mutex<BTreeMap<(String, Platform), Cell>>,
-    /// Hashes files while images are asked for; none where nothing is built.
+    /// Hashes files while images are asked for; none where nothing is built. Goes with the bridge, before steps look at files.
     pub(super) ahead: Option<OnceLock<ReadAhead>>,
 }
 

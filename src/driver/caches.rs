@@ -433,14 +433,14 @@ impl Documents {
             let (kind, bytes) = manifest::encode(form, &written.layers, config, annotations);
             document(kind, bytes)
         };
-        let described = match embeds && config.bytes.len() <= EMBEDDED {
-            true => config.descriptor.clone().embedding(&config.bytes),
-            false => config.descriptor.clone(),
-        };
-        let mut manifest = encode(&described, annotations);
-        if manifest.bytes.len() > BUILDKIT_LIMIT {
-            manifest = encode(&config.descriptor, BTreeMap::new());
-        }
+        // Docker's list knows no such thing.
+        let embeds = embeds && form != Form::DockerList && config.bytes.len() <= EMBEDDED;
+        let embedding = config.descriptor.clone().embedding(&config.bytes);
+        let described = if embeds { &embedding } else { &config.descriptor };
+        let choices = [(described, annotations.clone()), (&config.descriptor, annotations)];
+        let fits = |document: &Document| document.bytes.len() <= BUILDKIT_LIMIT;
+        let fitting = choices.into_iter().map(|(config, annotations)| encode(config, annotations)).find(fits);
+        let manifest = fitting.unwrap_or_else(|| encode(&config.descriptor, BTreeMap::new()));
         Self { config, manifest }
     }
 }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use crate::diag::{self, Diagnostic, Kind, LineRange};
 use crate::digest::Digest;
 use crate::frontend::Lowered;
-use crate::image::{Descriptor, Platform, Reference};
+use crate::image::{Descriptor, Platform};
 use crate::llb::{self, Definition, OpKind};
 use crate::ops::{self, Tree, Worker};
 use crate::progress::{Event, Sink, Vertex, Warning};
@@ -69,9 +69,7 @@ pub(super) fn base_platforms(lowered: &Lowered, resolved: &Resolved) -> BTreeMap
         // Inputs come before what reads them.
         for vertex in &result.definition.vertices {
             let platform = match &vertex.op.kind {
-                Some(OpKind::Source(_)) => {
-                    image_of(vertex, &result.platform, resolved).map(|(_, image)| &image.platform)
-                }
+                Some(OpKind::Source(_)) => image_of(vertex, &result.platform, resolved).map(|image| &image.platform),
                 _ => bases(vertex).into_iter().find_map(|i| found.get(&vertex.op.inputs.get(i)?.digest)),
             };
             if let Some(platform) = platform.cloned() {
@@ -170,33 +168,26 @@ pub(super) fn result_steps(definition: &Definition) -> BTreeSet<Digest> {
     steps
 }
 
-/// Lists the layers of the images that the results start from, each with the repository its image is in.
-pub(super) fn result_bases(lowered: &Lowered, resolved: &Resolved) -> Vec<(Descriptor, Vec<Reference>)> {
-    let mut layers: Vec<(Descriptor, Vec<Reference>)> = Vec::new();
+/// Lists the layers of the images that the results start from, each once.
+pub(super) fn result_bases<'a>(lowered: &'a Lowered, resolved: &'a Resolved) -> Vec<&'a Descriptor> {
+    let mut layers: Vec<&Descriptor> = Vec::new();
     for result in &lowered.results {
         let steps = result_steps(&result.definition);
-        for vertex in result.definition.vertices.iter().filter(|vertex| steps.contains(&vertex.digest)) {
-            let Some((identifier, image)) = image_of(vertex, &result.platform, resolved) else { continue };
-            let of_registry = identifier.starts_with("docker-image://").then(|| image.reference.clone());
-            for layer in &image.manifest.layers {
-                if layers.iter().all(|(known, _)| known.digest != layer.digest) {
-                    layers.push((layer.clone(), of_registry.iter().cloned().collect()));
-                }
+        let vertices = result.definition.vertices.iter().filter(|vertex| steps.contains(&vertex.digest));
+        for layer in vertices.filter_map(|v| image_of(v, &result.platform, resolved)).flat_map(|i| &i.manifest.layers) {
+            if layers.iter().all(|known| known.digest != layer.digest) {
+                layers.push(layer);
             }
         }
     }
     layers
 }
 
-/// Returns the image that a vertex pulls, and its source identifier.
-fn image_of<'a>(
-    vertex: &'a llb::Vertex,
-    platform: &Platform,
-    resolved: &'a Resolved,
-) -> Option<(&'a str, &'a ResolvedImage)> {
+/// Returns the image that a vertex pulls.
+fn image_of<'a>(vertex: &llb::Vertex, platform: &Platform, resolved: &'a Resolved) -> Option<&'a ResolvedImage> {
     let Some(OpKind::Source(op)) = &vertex.op.kind else { return None };
     let platform = vertex.op.platform.as_ref().unwrap_or(platform).clone().normalized();
-    resolved.get(&(op.identifier.clone(), platform)).map(|image| (op.identifier.as_str(), image))
+    resolved.get(&(op.identifier.clone(), platform))
 }
 
 /// Indexes of the inputs whose layers stay in a vertex's result.

@@ -166,8 +166,9 @@ async fn run(
         build.warn_of_copies(snapshots.kind());
     }
     let uploader = Uploader::new(Arc::clone(client), Arc::clone(store), &build.setup);
-    uploader.link(&graph::result_bases(&lowered, &bridge.resolved()));
-    let bases = Bases::new(&bridge.resolved(), &bridge.layouts, build.stations.images(), Arc::clone(store));
+    let resolved = bridge.resolved();
+    uploader.link(&graph::result_bases(&lowered, &resolved), &outputs::origins(&resolved));
+    let bases = Bases::new(&resolved, &bridge.layouts, build.stations.images(), Arc::clone(store));
     let ahead = (build.wanted(&lowered), outputs::packings(&build.setup));
     let packer = Packer::new(Arc::clone(snapshots), ahead, bases, uploader);
     let executor = executor.await.map_err(|error| Diagnostic::new(Kind::Machine, crate::diag::chain(&error)))?;

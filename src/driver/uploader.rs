@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::Setup;
 use super::packer::Packing;
@@ -41,6 +41,8 @@ struct Shared {
     places: BTreeMap<Packing, Vec<Arc<Place>>>,
     for_caches: Semaphore,
     running: Mutex<Vec<(Arc<Place>, JoinHandle<()>)>>,
+    /// Layers of bases that are being linked; that ends with the build.
+    links: Mutex<JoinSet<()>>,
 }
 
 /// A repository that gets layers.
@@ -94,7 +96,13 @@ impl Uploader {
     pub(super) fn new(client: Arc<Client>, store: Arc<Store>, setup: &Setup) -> Self {
         let pusher = Pusher { client, blobs: Arc::new(Packed(store)), observer: Arc::new(|_| ()) };
         let for_caches = Semaphore::new(CACHES_AT_ONCE);
-        Self(Arc::new(Shared { pusher, places: places(setup), for_caches, running: Mutex::default() }))
+        Self(Arc::new(Shared {
+            pusher,
+            places: places(setup),
+            for_caches,
+            running: Mutex::default(),
+            links: Mutex::default(),
+        }))
     }
 
     /// Starts to send a blob that is being made to the first repository whose image will have it, once it has grown large.
@@ -126,13 +134,16 @@ impl Uploader {
     }
 
     /// Starts to look for the layers that the results start from where images are pushed to, and to link them from the repositories
-    /// that come with them. Nobody waits for that: the push waits for its turn at each such layer.
-    pub(super) fn link(&self, layers: &[(Descriptor, Vec<Reference>)]) {
+    /// in `origins`. Nobody waits for that: the push waits for its turn at each such layer.
+    pub(super) fn link(&self, layers: &[&Descriptor], origins: &BTreeMap<Digest, Vec<Reference>>) {
+        let with_origins = |layer: &&Descriptor| origins.get(&layer.digest).map(|of| ((*layer).clone(), of.clone()));
+        let layers: Vec<(Descriptor, Vec<Reference>)> = layers.iter().filter_map(with_origins).collect();
         let places = self.0.places.values().flatten().filter(|place| place.whom == Whom::Image && !place.converts);
+        let mut links = self.0.links.lock().unwrap_or_else(PoisonError::into_inner);
         for place in places.filter(|_| !layers.is_empty()) {
-            let (shared, place, layers) = (Arc::clone(&self.0), Arc::clone(place), layers.to_vec());
-            tokio::spawn(async move {
-                if let Err(error) = shared.pusher.client.link_blobs(&place.repository, &layers).await {
+            let (client, place, layers) = (Arc::clone(&self.0.pusher.client), Arc::clone(place), layers.clone());
+            links.spawn(async move {
+                if let Err(error) = client.link_blobs(&place.repository, &layers).await {
                     tracing::debug!("layers of bases were not linked ahead: {}", crate::diag::chain(&error));
                 }
             });

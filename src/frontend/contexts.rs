@@ -160,8 +160,8 @@ impl Lowering<'_> {
             return;
         }
         let reachable = self.stages.reachable(target);
-        let needed = self.stages.ids().filter(|id| reachable[id.0]);
-        let commands = needed.flat_map(|id| &self.stages.get(id).commands);
+        let needed = self.stages.ids().filter(|id| reachable[id.0]).map(|id| self.stages.get(id));
+        let commands = needed.filter(|stage| stage.context.is_none()).flat_map(|stage| &stage.commands);
         let files: BTreeSet<String> = commands.flat_map(|command| plain_files(&command.instruction.kind)).collect();
         if !files.is_empty() {
             self.given.bridge.expect_files(&files.into_iter().collect::<Vec<_>>());

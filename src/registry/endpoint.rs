@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::dns::Resolve;
 use reqwest::{NoProxy, Proxy, Url, redirect};
+use tokio::sync::OnceCell;
 
 use super::address::{self, GuardedResolver, PrivateNames, Reach};
 use super::auth::{Accounts, Tokens};
@@ -22,6 +23,9 @@ use super::turns::Turns;
 use super::upload::Session;
 use super::url::{Origin, RedactedUrl, literal_address};
 use crate::digest::Digest;
+
+/// How long a blob that was there is taken to be there: what no manifest names, registries collect after a while.
+const CERTAIN: Duration = Duration::from_secs(600);
 
 /// Whether a registry speaks plain HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,11 +66,13 @@ pub(crate) struct Endpoint {
     /// The challenge the registry gave last, so that later requests need not be refused first.
     challenge: Mutex<Option<Challenge>>,
     pub(crate) accounts: Accounts,
-    /// Blobs this client found in or put into repositories: repository, digest.
-    present: Mutex<BTreeSet<(String, Digest)>>,
+    /// Blobs this client found in or put into repositories, and when: repository, digest.
+    present: Mutex<BTreeMap<(String, Digest), Instant>>,
     /// Repositories that lacked a blob they were asked for.
     lacking: Mutex<BTreeSet<String>>,
-    /// Who works on which blob.
+    /// Repositories that were asked for a blob, or are being asked.
+    questions: Mutex<BTreeMap<String, Arc<OnceCell<()>>>>,
+    /// Who works on which blob, and who begins an upload to a repository.
     pub(crate) turns: Turns,
     /// Upload sessions that were begun and are not in use, by repository, and since when.
     kept: Mutex<BTreeMap<String, (Instant, Session)>>,
@@ -122,6 +128,7 @@ impl Endpoint {
             accounts: Accounts::default(),
             present: Mutex::default(),
             lacking: Mutex::default(),
+            questions: Mutex::default(),
             turns: Turns::default(),
             kept: Mutex::default(),
             withheld: Mutex::default(),
@@ -201,7 +208,13 @@ impl Endpoint {
     /// Returns whether a repository is known to have a blob.
     pub(crate) fn has(&self, repository: &str, digest: &Digest) -> bool {
         let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
-        present.contains(&(repository.to_owned(), digest.clone()))
+        present.get(&(repository.to_owned(), digest.clone())).is_some_and(|since| since.elapsed() < CERTAIN)
+    }
+
+    /// Returns the first question for a blob of a repository, which one asks and the others wait for.
+    pub(crate) fn first_question(&self, repository: &str) -> Arc<OnceCell<()>> {
+        let mut questions = self.questions.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(questions.entry(repository.to_owned()).or_default())
     }
 
     /// Returns whether a repository was asked for a blob that it lacked.
@@ -217,7 +230,7 @@ impl Endpoint {
     /// Remembers that a repository has a blob.
     pub(crate) fn note(&self, repository: &str, digest: &Digest) {
         let mut present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
-        present.insert((repository.to_owned(), digest.clone()));
+        present.insert((repository.to_owned(), digest.clone()), Instant::now());
     }
 
     /// Keeps an upload session of a repository that was begun for nothing in particular.

@@ -5,7 +5,7 @@
 //! To ask and to link cost a round trip each; they wait for a place among the blobs that are moved, but are done for all blobs before
 //! the long uploads take these places. That a registry does not answer them as it should is no reason not to send.
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use reqwest::{Method, StatusCode};
 
 use super::client::Client;
@@ -27,9 +27,9 @@ pub(crate) enum Found {
 }
 
 impl Client {
-    /// Finds out which blobs the repository of `target` has, and links those it lacks from where they are: each comes with other
-    /// repositories that have it. What is there then is not asked for again by [`Client::push_blob`]. Where the first
-    /// would have to be sent, so will the others, and they are left to it.
+    /// Links blobs to the repository of `target` that it lacks, from where they are: each comes with other repositories that have it.
+    /// Blobs that nothing can be done about are left out. What is there then is not asked for again by [`Client::push_blob`]. Where
+    /// the first would have to be sent, so will the others, and they are left to it.
     ///
     /// # Errors
     ///
@@ -41,27 +41,47 @@ impl Client {
     ) -> Result<(), RegistryError> {
         let endpoint = self.endpoint(&target.registry).await?;
         let to = Target { endpoint: &endpoint, repository: &target.repository };
-        let Some(((first, others), rest)) = blobs.split_first() else { return Ok(()) };
-        if link(to, first, others).await? {
-            try_join_all(rest.iter().map(|(blob, others)| link(to, blob, others))).await?;
+        let mut linkable = blobs.iter().filter(|(_, others)| origin(to, others).is_some());
+        let Some((first, others)) = linkable.next() else { return Ok(()) };
+        if !link(to, first, others).await? {
+            return Ok(());
         }
-        Ok(())
+        // One that fails ends none of the others half-way.
+        let links = join_all(linkable.map(|(blob, others)| link(to, blob, others))).await;
+        links.into_iter().try_for_each(|link| link.map(drop))
     }
 }
 
 /// Returns whether the repository has the blob, now.
 async fn link(to: Target<'_>, blob: &Descriptor, others: &[Reference]) -> Result<bool, RegistryError> {
     let Target { endpoint, repository } = to;
-    let _turn = endpoint.turns.wait(repository, &blob.digest).await;
+    let turn = endpoint.turns.wait(&turn_of(to, blob)).await;
     if endpoint.has(repository, &blob.digest) {
         return Ok(true);
     }
-    match look(to, blob, others).await? {
-        Found::Here(_) => endpoint.note(repository, &blob.digest),
-        Found::Nowhere(Some(session)) => take_back(endpoint, repository, session.url).await,
-        Found::Nowhere(None) => {}
+    let found = look(to, blob, others).await?;
+    if let Found::Here(how) = found {
+        if how == Pushed::Mounted {
+            tracing::debug!(blob = %blob.digest, "Mounted ahead of the push");
+        }
+        endpoint.note(repository, &blob.digest);
     }
-    Ok(endpoint.has(repository, &blob.digest))
+    drop(turn);
+    if let Found::Nowhere(Some(session)) = found {
+        take_back(endpoint, repository, session.url).await;
+        return Ok(false);
+    }
+    Ok(matches!(found, Found::Here(_)))
+}
+
+/// Names the turn of whoever works on a blob of a repository.
+pub(crate) fn turn_of(to: Target<'_>, blob: &Descriptor) -> String {
+    format!("{}@{}", to.repository, blob.digest)
+}
+
+/// Returns the repository among `others` that a blob can be linked from.
+fn origin<'o>(to: Target<'_>, others: &'o [Reference]) -> Option<&'o Reference> {
+    others.iter().find(|other| other.registry == to.endpoint.host && other.repository != to.repository)
 }
 
 /// Returns whether a repository has a blob.
@@ -81,33 +101,54 @@ pub(crate) async fn exists(
     }
 }
 
-/// Looks for a blob in the repository, and links it from `other`. To link finds what is there too: so that comes first where the
-/// repository lacked something before, as one that is new lacks all.
+/// Looks for a blob in the repository, and links it from the first of `others` that is in the same registry. To link finds what is
+/// there too: so that comes first where the repository lacked something before, as one that is new lacks all. The first question to a
+/// repository is waited for, as its answer may spare the others.
 pub(crate) async fn look(
     to: Target<'_>,
     descriptor: &Descriptor,
     others: &[Reference],
 ) -> Result<Found, RegistryError> {
     let Target { endpoint, repository } = to;
+    let Some(other) = origin(to, others) else {
+        let there = ask(to, descriptor).await?;
+        return Ok(if there { Found::Here(Pushed::Existed) } else { Found::Nowhere(None) });
+    };
+    let (mut there, first) = (None, endpoint.first_question(repository));
+    let question = async {
+        there = Some(ask(to, descriptor).await?);
+        Ok::<(), RegistryError>(())
+    };
+    first.get_or_try_init(|| question).await?;
+    if there.is_none() && !endpoint.lacks_some(repository) {
+        there = Some(ask(to, descriptor).await?);
+    }
+    if there == Some(true) {
+        return Ok(Found::Here(Pushed::Existed));
+    }
     let _place = endpoint.limits.place_for(&descriptor.media_type).await;
-    let mut session = None;
-    let mut other = others.iter().find(|other| other.registry == endpoint.host && other.repository != repository);
-    if let Some(first) = other.take_if(|_| endpoint.lacks_some(repository)) {
-        match mount(to, descriptor, &first.repository).await? {
-            Found::Nowhere(begun) => session = begun,
-            found => return Ok(found),
+    match mount(to, descriptor, &other.repository).await? {
+        Found::Nowhere(session) if there.is_none() => look_again(to, descriptor, session).await,
+        found => Ok(found),
+    }
+}
+
+/// Asks for a blob that could not be linked; `session` was begun instead of the link.
+async fn look_again(to: Target<'_>, descriptor: &Descriptor, session: Option<Session>) -> Result<Found, RegistryError> {
+    match (is_there(to, descriptor).await, session) {
+        (Ok(false), session) => Ok(Found::Nowhere(session)),
+        (there, None) => there.map(|_| Found::Here(Pushed::Existed)),
+        (there, Some(session)) => {
+            take_back(to.endpoint, to.repository, session.url).await;
+            there.map(|_| Found::Here(Pushed::Existed))
         }
     }
-    match (is_there(to, descriptor).await?, other) {
-        (true, _) => {
-            if let Some(session) = session {
-                take_back(endpoint, repository, session.url).await;
-            }
-            Ok(Found::Here(Pushed::Existed))
-        }
-        (false, None) => Ok(Found::Nowhere(session)),
-        (false, Some(other)) => mount(to, descriptor, &other.repository).await,
-    }
+}
+
+/// Asks for the blob, in a place among the transfers.
+async fn ask(to: Target<'_>, descriptor: &Descriptor) -> Result<bool, RegistryError> {
+    let _place = to.endpoint.limits.place_for(&descriptor.media_type).await;
+    is_there(to, descriptor).await
 }
 
 /// Asks for the blob; a registry that does not say counts as one that lacks it.

@@ -8,7 +8,7 @@
 //!   ├▶ document  manifests and indexes, checked            address  where a server may send us
 //!   ├▶ copy      from one repository to another
 //!   ├▶ blob      streams, verified, resumed by range       url      origins, redaction
-//!   ├▶ push      look asks and mounts, upload sends        keyring, auth_file, helper  docker's and podman's credentials
+//!   ├▶ push      look asks and mounts, upload sends, turns    keyring, auth_file, helper  docker's and podman's credentials
 //!   └▶ precheck  may it be pushed to?                      refusal  what to do about a no
 //! ```
 //!

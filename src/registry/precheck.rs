@@ -45,7 +45,9 @@ impl Client {
         let endpoint = self.endpoint(&target.registry).await?;
         let repository = target.repository.as_str();
         let target = Target { endpoint: &endpoint, repository };
-        let _turn = endpoint.limits.document().await;
+        // A small blob waits for the upload that comes of this.
+        let _turn = endpoint.turns.wait(repository).await;
+        let _place = endpoint.limits.document().await;
         let response = target.begin().await?;
         let wish = Wish { repository, access: Access::Push, action: "begin an upload" };
         let response =

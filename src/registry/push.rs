@@ -13,7 +13,7 @@ use tokio::io::AsyncRead;
 
 use super::client::Client;
 use super::error::RegistryError;
-use super::look::{Found, look};
+use super::look::{Found, look, turn_of};
 use super::precheck::take_back;
 use super::upload::{Target, Upload};
 use crate::image::{Descriptor, Reference};
@@ -53,7 +53,7 @@ const SMALL: u64 = 64 << 10;
 const FRESH: Duration = Duration::from_secs(60);
 
 impl Client {
-    /// Makes sure the repository of `target` has a blob. What this client itself found or put there is not asked for again.
+    /// Makes sure the repository of `target` has a blob. What this client itself found or put there a moment ago is not asked for again.
     #[expect(
         clippy::too_many_arguments,
         reason = "what, how, where to and where from; a struct would only rename them"
@@ -68,11 +68,12 @@ impl Client {
     ) -> Result<Pushed, RegistryError> {
         let endpoint = self.endpoint(&target.registry).await?;
         let repository = target.repository.as_str();
-        let _turn = endpoint.turns.wait(repository, &descriptor.digest).await;
+        let to = Target { endpoint: &endpoint, repository };
+        let _turn = endpoint.turns.wait(&turn_of(to, descriptor)).await;
         if endpoint.has(repository, &descriptor.digest) {
             return Ok(Pushed::Existed);
         }
-        let upload = Upload { to: Target { endpoint: &endpoint, repository }, descriptor, open, sent };
+        let upload = Upload { to, descriptor, open, sent };
         let small = descriptor.size <= SMALL;
         // It may be there already, but to look for it takes as long.
         let is_candidate = small && matches!(whereabouts, Whereabouts::Nowhere | Whereabouts::Repositories([]));
@@ -82,8 +83,8 @@ impl Client {
         }
         let found = match whereabouts {
             Whereabouts::Nowhere if small => Found::Nowhere(None),
-            Whereabouts::Nowhere => look(upload.to, descriptor, &[]).await?,
-            Whereabouts::Repositories(others) => look(upload.to, descriptor, others).await?,
+            Whereabouts::Nowhere => look(to, descriptor, &[]).await?,
+            Whereabouts::Repositories(others) => look(to, descriptor, others).await?,
         };
         let pushed = match found {
             Found::Here(pushed) => pushed,
@@ -100,6 +101,8 @@ impl Client {
 /// Sends a small blob with the upload that was begun ahead, if there is one; whatever goes wrong with that one, another is begun.
 async fn send_in_kept_session(upload: &Upload<'_>) -> bool {
     let Target { endpoint, repository } = upload.to;
+    // One may be about to begin.
+    drop(endpoint.turns.wait(repository).await);
     let Some(session) = endpoint.take_session(repository, FRESH) else { return false };
     let _place = endpoint.limits.place_for(&upload.descriptor.media_type).await;
     let sent = upload.whole(&session).await;
