@@ -495,7 +495,7 @@ mod tests {
         let blob = |layer: &RemoteLayer| layer.descriptor.digest.clone();
         let named = layers.iter().map(|layer| CacheLayer { blob: blob(layer), parent: -1, annotations: None });
         let config = CacheConfig { layers: named.collect(), records: Vec::new() };
-        let written = Written { layers, config, ..Written::default() };
+        let written = Written { layers, config };
         let annotations = BTreeMap::from([(explained::ANNOTATION.to_owned(), "A".repeat(said))]);
         Documents::of(Form::Image, &written, (annotations, embeds))
     }

@@ -72,7 +72,7 @@ pub enum DocumentError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// One image.
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
     /// Several.
     Index(Index),
 }
@@ -84,7 +84,7 @@ pub fn parse(bytes: &[u8], stated: Option<&str>) -> Result<(String, Document), D
     let media_type = outline.media_type(bytes, stated)?;
     let document = match (media::is_index(&media_type), media::is_manifest(&media_type)) {
         (true, _) => Document::Index(serde_json::from_slice(bytes).map_err(json)?),
-        (_, true) => Document::Manifest(serde_json::from_slice(bytes).map_err(json)?),
+        (_, true) => Document::Manifest(Box::new(serde_json::from_slice(bytes).map_err(json)?)),
         _ => return Err(DocumentError::Unknown { media_type: super::url::foreign_text(&media_type) }),
     };
     check(&document)?;

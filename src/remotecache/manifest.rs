@@ -105,7 +105,7 @@ pub fn decode(bytes: &[u8], stated: Option<&str>) -> Result<Content, RemoteCache
             let explained = manifest.annotations.get(explained::ANNOTATION).cloned();
             Ok(Content::Cache { layers: layers(&manifest.layers), config: manifest.config, explained })
         }
-        Document::Manifest(manifest) => Ok(Content::Image(manifest)),
+        Document::Manifest(manifest) => Ok(Content::Image(*manifest)),
         Document::Index(index) => {
             let found = index.manifests.iter().find(|entry| entry.media_type == config::MEDIA_TYPE).cloned();
             Ok(match found {

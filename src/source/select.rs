@@ -142,7 +142,7 @@ impl Search<'_> {
                 Ok(None)
             }
             Document::Manifest(manifest) => {
-                let image = self.finish(descriptor, manifest, root).await?;
+                let image = self.finish(descriptor, *manifest, root).await?;
                 if candidate.certain || image.platform.rank_for(self.wanted).is_some() {
                     return Ok(Some(image));
                 }
