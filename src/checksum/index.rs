@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::error::{ChecksumError, display, read_error};
 use super::header::{Header, hash_file};
-use super::parallel::{Cores, spread, spread_on};
+use super::parallel::spread;
 use super::scan::{Found, Listing, Request, Scanner, join};
 use super::tree::{Entry, Ids};
 use crate::digest::{Digest, Hasher};
@@ -265,7 +265,7 @@ impl Walker<'_> {
     pub(super) fn digest(&mut self, node: u32) -> Result<Digest, ChecksumError> {
         self.load_all(node)?;
         let below = self.index.below(node);
-        self.hash(&below, Cores::All)?;
+        self.hash(&below)?;
         for node in below.into_iter().rev() {
             let known = self.index.node(node);
             if known.stat.is_dir() && known.whole.is_none() {
@@ -299,9 +299,9 @@ impl Walker<'_> {
     }
 
     /// Computes the digests of all files among `nodes` that have none yet.
-    pub(super) fn hash(&mut self, nodes: &[u32], cores: Cores) -> Result<(), ChecksumError> {
+    pub(super) fn hash(&mut self, nodes: &[u32]) -> Result<(), ChecksumError> {
         let batches = self.batches(nodes);
-        let results = spread_on(cores, &batches, |batch| self.hash_batch(batch));
+        let results = spread(&batches, |batch| self.hash_batch(batch));
         for (batch, result) in batches.iter().zip(results) {
             for (node, (digest, stat)) in batch.nodes.iter().zip(result?) {
                 let known = &mut self.index.nodes[*node as usize];
@@ -309,17 +309,6 @@ impl Walker<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Returns the first of `nodes`, at least one: at most so many, of no more than so many bytes.
-    pub(super) fn piece<'n>(&self, nodes: &'n [u32], (most, bytes): (usize, u64)) -> &'n [u32] {
-        let mut sum = 0u64;
-        let sizes = nodes.iter().take(most).map(|node| self.index.node(*node).stat.size);
-        let fits = sizes.take_while(|size| {
-            sum = sum.saturating_add(*size);
-            sum <= bytes
-        });
-        &nodes[..fits.count().clamp(1, nodes.len())]
     }
 
     /// Files of one directory go together, as many as are worth a thread's turn.

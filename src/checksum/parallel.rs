@@ -7,30 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Fewer jobs than this are done at once where they are: starting threads would take longer.
 const WORTH_THREADS: usize = 4;
 
-/// Which cores do work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cores {
-    /// All of them.
-    All,
-    /// All but one, if there are more.
-    AllButOne,
-}
-
-impl Cores {
-    fn count(self) -> usize {
-        let all = std::thread::available_parallelism().map_or(1, usize::from);
-        if self == Self::All { all } else { all.saturating_sub(1).max(1) }
-    }
-}
-
 /// Calls `work` for every job, on all cores, and returns the results in the order of the jobs.
 pub fn spread<J: Sync, R: Send>(jobs: &[J], work: impl Fn(&J) -> R + Sync) -> Vec<R> {
-    spread_on(Cores::All, jobs, work)
-}
-
-/// The same, on such cores.
-pub(super) fn spread_on<J: Sync, R: Send>(cores: Cores, jobs: &[J], work: impl Fn(&J) -> R + Sync) -> Vec<R> {
-    let threads = cores.count().min(jobs.len());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
     if threads < 2 || jobs.len() < WORTH_THREADS {
         return jobs.iter().map(work).collect();
     }
@@ -65,9 +44,7 @@ mod tests {
     #[test]
     fn results_come_in_the_order_of_the_jobs() {
         let jobs: Vec<usize> = (0..1000).collect();
-        for cores in [Cores::All, Cores::AllButOne] {
-            assert_eq!(spread_on(cores, &jobs, |n| n * 2), jobs.iter().map(|n| n * 2).collect::<Vec<_>>());
-        }
+        assert_eq!(spread(&jobs, |n| n * 2), jobs.iter().map(|n| n * 2).collect::<Vec<_>>());
         assert_eq!(spread(&jobs[..0], |n| n * 2), Vec::<usize>::new());
     }
 }

@@ -5,7 +5,6 @@
 
 use super::error::{ChecksumError, display};
 use super::index::{ROOT, Walker, components};
-use super::parallel::Cores;
 use super::scan::text;
 use super::tree::{Entry, Tree};
 use crate::digest::{Digest, Hasher};
@@ -297,7 +296,7 @@ impl<'a> PatternWalk<'a> {
 
     fn digest(&self, walker: &mut Walker<'_>, included: &[Included]) -> Result<Digest, ChecksumError> {
         let nodes: Vec<u32> = included.iter().map(|item| item.node).collect();
-        walker.hash(&nodes, Cores::All)?;
+        walker.hash(&nodes)?;
         let mut digests = Vec::with_capacity(included.len());
         for item in included {
             digests.push(self.item_digest(walker, item)?);

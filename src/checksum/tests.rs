@@ -5,7 +5,6 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
 use proptest::prelude::*;
 
@@ -41,45 +40,6 @@ fn example() -> (tempfile::TempDir, Dir) {
 
 fn plain(path: &str) -> Selector {
     Selector { path: path.to_owned(), follow: true, ..Selector::default() }
-}
-
-#[test]
-fn what_is_hashed_ahead_is_hashed_once() {
-    let (temp, dir) = example();
-    let paths = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
-    let going = AtomicBool::new(false);
-    let digest = |tree: &Tree<'_>, path: &str| content_digest(tree, &[plain(path)]).expect(path);
-    let fresh = || Tree::new(&dir, None, Ids::Root);
-    for (named, inside, outside) in [
-        (&["/dir"][..], "/dir/sub/two.txt", "/a.txt"),
-        (&["/dir/s*", "/none"], "/dir/sub/two.txt", "/dir/one.txt"),
-        (&["/dir/lnk"], "/dir/one.txt", "/dir/sub/two.txt"),
-        (&["/"], "/a.txt", "/none"),
-    ] {
-        let tree = fresh();
-        assert!(tree.hash_ahead(&paths(named), &going).expect("hashed"), "{named:?}");
-        let is_hashed = |path: &str| {
-            let entry = tree.entry(path.as_bytes(), true).expect(path);
-            entry.is_some_and(|entry| entry.hashed.is_some())
-        };
-        assert_eq!((is_hashed(inside), is_hashed(outside)), (true, false), "{named:?}");
-        assert_eq!(digest(&tree, "/dir"), digest(&fresh(), "/dir"), "{named:?}");
-    }
-    // What was read is not read again: the tree is as it was then.
-    let tree = fresh();
-    let before = digest(&fresh(), "/a.txt");
-    assert!(tree.hash_ahead(&paths(&["/a.txt"]), &going).expect("hashed"));
-    std::fs::write(temp.path().join("a.txt"), "hello b\n").expect("write");
-    assert_eq!(digest(&tree, "/a.txt"), before);
-}
-
-#[test]
-fn hashing_ahead_ends_when_it_is_told() {
-    let (_temp, dir) = example();
-    let tree = Tree::new(&dir, None, Ids::Root);
-    assert!(!tree.hash_ahead(&["/".to_owned()], &AtomicBool::new(true)).expect("stopped"));
-    assert!(tree.entry(b"/a.txt", true).expect("entry").expect("there").hashed.is_none());
-    assert!(tree.hash_ahead(&[], &AtomicBool::new(true)).expect("nothing to do"));
 }
 
 #[test]

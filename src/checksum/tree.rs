@@ -4,21 +4,16 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Filter;
 use super::error::{ChecksumError, read_error};
 use super::header::{self, Header};
 use super::index::{Index, Walker};
-use super::parallel::Cores;
 use super::scan::Scanner;
 use crate::digest::Digest;
 use crate::sys::dir::{Dir, Kind, Stat, stat_of};
 use crate::sys::file::xattrs_of;
-
-/// What is hashed ahead at once, and waited for by whoever needs the tree meanwhile: so many files, or of so many bytes.
-const PIECE: (usize, u64) = (2048, 64 << 20);
 
 /// Whose files they are taken to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,60 +119,24 @@ impl<'a> Tree<'a> {
     /// What is read for that is what hashing them reads first, and is not read again.
     pub fn size_of(&self, paths: &[String]) -> Result<u64, ChecksumError> {
         let whole = [String::new()];
-        let nodes = self.below(if paths.is_empty() { &whole } else { paths })?;
+        let mut tops = Vec::new();
+        for path in if paths.is_empty() { &whole[..] } else { paths } {
+            match self.glob(path, true)? {
+                Some(found) => tops.extend(found.iter().map(|entry| entry.node)),
+                None => tops.extend(self.entry(path.as_bytes(), true)?.map(|entry| entry.node)),
+            }
+        }
         self.walk(|walker| {
+            let mut nodes = Vec::new();
+            for top in tops {
+                walker.load_all(top)?;
+                nodes.extend(walker.index.below(top));
+            }
+            nodes.sort_unstable();
+            nodes.dedup();
             let stats = nodes.into_iter().map(|node| walker.index.node(node).stat);
             Ok(stats.filter(|stat| stat.kind() == Kind::File).map(|stat| stat.size).sum())
         })
-    }
-
-    /// Hashes what `paths` name, which may have wildcards, ahead of whoever asks for it, until `stop`; returns whether all is
-    /// done. Whoever asks waits for the piece that is being hashed, and should `stop` the rest.
-    pub fn hash_ahead(&self, paths: &[String], stop: &AtomicBool) -> Result<bool, ChecksumError> {
-        for path in paths {
-            if stop.load(Ordering::Relaxed) {
-                return Ok(false);
-            }
-            let nodes = self.below(std::slice::from_ref(path))?;
-            let mut rest = &nodes[..];
-            while !rest.is_empty() {
-                if stop.load(Ordering::Relaxed) {
-                    return Ok(false);
-                }
-                rest = &rest[self.hash_piece(rest)?..];
-            }
-        }
-        Ok(true)
-    }
-
-    /// Hashes the first of `nodes`, and returns how many.
-    fn hash_piece(&self, nodes: &[u32]) -> Result<usize, ChecksumError> {
-        self.walk(|walker| {
-            let piece = walker.piece(nodes, PIECE);
-            // The last core is for whatever is done meanwhile.
-            walker.hash(piece, Cores::AllButOne).map(|()| piece.len())
-        })
-    }
-
-    /// Reads the directories that `paths` name, which may have wildcards, and returns all that is in them, each thing once.
-    fn below(&self, paths: &[String]) -> Result<Vec<u32>, ChecksumError> {
-        let mut nodes = Vec::new();
-        for path in paths {
-            let tops: Vec<u32> = match self.glob(path, true)? {
-                Some(found) => found.iter().map(|entry| entry.node).collect(),
-                None => self.entry(path.as_bytes(), true)?.map(|entry| entry.node).into_iter().collect(),
-            };
-            for top in tops {
-                self.walk(|walker| {
-                    walker.load_all(top)?;
-                    nodes.extend(walker.index.below(top));
-                    Ok(())
-                })?;
-            }
-        }
-        nodes.sort_unstable();
-        nodes.dedup();
-        Ok(nodes)
     }
 
     pub(super) fn walk<R>(

@@ -4,12 +4,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::OnceCell;
 
-use super::ahead::ReadAhead;
 use super::setup::Stations;
 use super::sources::Sources;
 use super::steps::{Step, Steps};
@@ -39,8 +38,6 @@ pub(super) struct DriverBridge {
     pub(super) sources: Sources,
     pub(super) stations: Arc<Stations>,
     pub(super) resolved: Mutex<BTreeMap<(String, Platform), Cell>>,
-    /// Hashes files while images are asked for; none where nothing is built. Goes with the bridge, before steps look at files.
-    pub(super) ahead: Option<OnceLock<ReadAhead>>,
 }
 
 impl fmt::Debug for DriverBridge {
@@ -124,13 +121,6 @@ impl Bridge for DriverBridge {
             };
             self.steps.run(&title, async |step| read_first(context, names, local, &step)).await
         })
-    }
-
-    fn expect_files(&self, paths: &[String]) {
-        if let (Some(ahead), Some(context)) = (&self.ahead, self.contexts.get("context")) {
-            // All platforms read nearly the same.
-            ahead.get_or_init(|| ReadAhead::start(Arc::clone(context), paths.to_vec()));
-        }
     }
 
     fn source_time<'a>(&'a self, source: &'a SourceOp) -> Answer<'a, Option<i64>> {

@@ -9,7 +9,6 @@
 //! directory) and the exporters' (what the user named). When the build is cancelled everything it started has ended before
 //! [`build`] returns.
 
-mod ahead;
 mod bases;
 mod blobs;
 mod bridge;
@@ -34,7 +33,7 @@ mod uploader;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use tokio_util::sync::CancellationToken;
@@ -421,7 +420,6 @@ async fn open(
 ) -> Result<(Build, frontend::Request, DriverBridge), Diagnostic> {
     let steps = Steps::new(Arc::clone(&sink));
     let stations = Arc::new(Stations::open(&setup)?);
-    let ahead = push_check.is_some().then(OnceLock::new);
     let push_check = push_check.cloned().unwrap_or_default();
     if setup.push_check {
         push_check.start(&stations.client, &setup.exports, &sink);
@@ -456,7 +454,6 @@ async fn open(
         sources: build.sources.clone(),
         stations: Arc::clone(&build.stations),
         resolved: Mutex::default(),
-        ahead,
     };
     build.dockerfile = (inputs.dockerfile_name, String::from_utf8_lossy(&inputs.dockerfile).into());
     let request = build.frontend_request(inputs.dockerfile);

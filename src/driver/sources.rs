@@ -140,7 +140,6 @@ impl Build {
             sources: self.sources.clone(),
             stations: Arc::clone(&self.stations),
             resolved: Mutex::default(),
-            ahead: None,
         }
     }
 }

@@ -47,7 +47,6 @@ type Images = BTreeMap<Key, Result<ResolvedImage, Problem>>;
 impl Lowering<'_> {
     /// Resolves what the target needs, until triggers bring nothing new; returns the needed stages.
     pub(crate) async fn resolve_stages(&mut self, target: StageId) -> Result<Vec<bool>, Problem> {
-        self.announce_files(target);
         loop {
             let reachable = match self.all_stages {
                 true => vec![true; self.stages.len()],

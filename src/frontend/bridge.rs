@@ -92,9 +92,6 @@ pub trait Bridge: Send + Sync {
     /// Returns the first of `names` that exists in the local directory `local`, with its content.
     fn read_ignore<'a>(&'a self, local: &'a str, names: &'a [String]) -> Answer<'a, Option<(String, Vec<u8>)>>;
 
-    /// Hears, before the first image is asked for, which paths of the main context steps will read; others may come.
-    fn expect_files(&self, _paths: &[String]) {}
-
     /// Returns the time of an HTTP or git source in seconds since 1970: commit time, or `Last-Modified`.
     fn source_time<'a>(&'a self, source: &'a SourceOp) -> Answer<'a, Option<i64>>;
 

@@ -17,7 +17,6 @@ use super::{image, paths};
 use crate::digest::Digest;
 use crate::dockerfile::gitref::{self, GitRef};
 use crate::dockerfile::goquote::quote;
-use crate::dockerfile::instruction::InstructionKind;
 use crate::image::{ImageConfig, Platform, Reference};
 use crate::llb::{CopyAction, Definition, FileActionKind, OpMetadata, SourceOp};
 use crate::pattern::{Matcher, ignore};
@@ -152,20 +151,6 @@ impl Lowering<'_> {
         self.main.root = Some(node);
         self.main.local = Some(node);
         Ok(())
-    }
-
-    /// Tells the bridge what is known already of the files that the target needs of a local main context.
-    pub(crate) fn announce_files(&self, target: StageId) {
-        if self.main.root.is_some() {
-            return;
-        }
-        let reachable = self.stages.reachable(target);
-        let needed = self.stages.ids().filter(|id| reachable[id.0]).map(|id| self.stages.get(id));
-        let commands = needed.filter(|stage| stage.context.is_none()).flat_map(|stage| &stage.commands);
-        let files: BTreeSet<String> = commands.flat_map(|command| plain_files(&command.instruction.kind)).collect();
-        if !files.is_empty() {
-            self.given.bridge.expect_files(&files.into_iter().collect::<Vec<_>>());
-        }
     }
 
     fn session(&self, local: &str) -> &str {
@@ -407,17 +392,6 @@ fn follow_paths(used: &BTreeSet<String>) -> Vec<String> {
     }
     // Different spellings were cleaned when they were collected, so the set is free of duplicates and sorted.
     used.iter().map(|path| path.trim_start_matches('/').to_owned()).collect()
-}
-
-/// Returns the paths of the context that an instruction copies whole, as far as that can be said without variables.
-fn plain_files(instruction: &InstructionKind) -> Vec<String> {
-    let files = match instruction {
-        InstructionKind::Copy(copy) if copy.from.is_empty() && !copy.parents && copy.exclude.is_empty() => &copy.files,
-        InstructionKind::Add(add) if add.exclude.is_empty() => &add.files,
-        _ => return Vec::new(),
-    };
-    let is_plain = |path: &&String| !path.contains(['$', '\\', '"', '\'', '@']) && !path.contains("://");
-    files.paths.iter().filter(is_plain).map(|path| paths::join(&["/", path])).collect()
 }
 
 /// Returns the metadata of an op with a name.

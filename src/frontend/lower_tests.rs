@@ -1,7 +1,6 @@
 //! Whole lowerings against a table of images.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -23,8 +22,6 @@ struct World {
     patience: Duration,
     ignore: &'static str,
     on_build: Vec<&'static str>,
-    /// Files that were announced, and how many images had been asked for then.
-    announced: Mutex<Vec<(Vec<String>, usize)>>,
 }
 
 impl World {
@@ -60,11 +57,6 @@ impl Bridge for World {
         Box::pin(async move { Ok(found) })
     }
 
-    fn expect_files(&self, paths: &[String]) {
-        let asked = self.asked.load(Ordering::SeqCst);
-        self.announced.lock().expect("lock").push((paths.to_vec(), asked));
-    }
-
     fn source_time<'a>(&'a self, source: &'a SourceOp) -> Answer<'a, Option<i64>> {
         Box::pin(async move { Ok(Some(source.identifier.len() as i64)) })
     }
@@ -90,43 +82,6 @@ fn run(world: &World, text: &str, options: &[(&str, &str)]) -> Result<Lowered, F
 fn sources(lowered: &Lowered) -> Vec<&SourceOp> {
     let kinds = lowered.results[0].definition.vertices.iter().filter_map(|v| v.op.kind.as_ref());
     kinds.filter_map(|kind| if let OpKind::Source(source) = kind { Some(source) } else { None }).collect()
-}
-
-#[test]
-fn files_of_the_context_are_announced_before_images_are_asked_for() {
-    let announced = |text: &str, options: &[(&str, &str)]| {
-        let world = World::default();
-        let _ = run(&world, text, options).expect(text);
-        world.announced.into_inner().expect("lock")
-    };
-    for (instructions, files) in [
-        ("COPY a b/../c ./d/ /to/", &["/a", "/c", "/d"][..]),
-        ("COPY src/*.c /to/\nADD . /all", &["/", "/src/*.c"]),
-        ("COPY same /one\nCOPY same /two", &["/same"]),
-        ("COPY [\"with blank\", \"/to\"]", &["/with blank"]),
-        // What it comes to is not known yet, or only a part of it is read.
-        ("ARG A=x\nCOPY $A a\\ b \"c\" /to/", &["/b"]),
-        ("COPY --exclude=x a /to/\nCOPY --parents b /to/\nADD --exclude=x c /to/", &[]),
-        ("ADD https://example.com/f git@example.com:a/b.git /to/", &[]),
-        ("COPY --from=base a /to/\nCOPY --from=other a /to/\nRUN true", &[]),
-        ("COPY <<EOF /to/\nEOF", &[]),
-    ] {
-        let text = format!(
-            "FROM image AS base\nCOPY base /\nFROM image AS not-needed\nCOPY b /\nFROM image\n{instructions}\n"
-        );
-        let needs_base = instructions.contains("--from=base");
-        let mut expected: Vec<&str> = files.iter().copied().chain(needs_base.then_some("/base")).collect();
-        expected.sort_unstable();
-        let expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
-        let expected = if expected.is_empty() { vec![] } else { vec![(expected, 0)] };
-        assert_eq!(announced(&text, &[]), expected, "{instructions}");
-    }
-    let remote = ("context", "https://example.com/context.tar");
-    assert_eq!(announced("FROM image\nCOPY a /\n", &[remote]), []);
-    assert_eq!(
-        announced("FROM image AS a\nCOPY a /\nFROM a\nCOPY b /\n", &[("target", "a")]),
-        [(vec!["/a".to_owned()], 0)]
-    );
 }
 
 #[test]
