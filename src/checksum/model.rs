@@ -147,7 +147,8 @@ struct Around {
     is_top: bool,
     is_included: bool,
     include: Vec<bool>,
-    exclude: Vec<bool>,
+    /// Nothing where it was not asked: BuildKit does not look at what is excluded of what is not included.
+    exclude: Option<Vec<bool>>,
 }
 
 /// The path as the selector spells it, where it is, whether no directory is around it.
@@ -178,8 +179,10 @@ fn included(things: &Things, selector: &Selector) -> Result<Vec<Included>, Loop>
         let base = last.as_ref().unwrap_or(&path);
         let candidate = &spelled[base.len()..];
         let (includes, include) = rules_match(&selector.include, candidate, around.last().map(|a| &a.include));
-        let (excludes, exclude) = rules_match(&selector.exclude, candidate, around.last().map(|a| &a.exclude));
-        let counts = (selector.include.is_empty() || includes) && !excludes;
+        let (excludes, exclude) =
+            rules_match(&selector.exclude, candidate, around.last().and_then(|a| a.exclude.as_ref()));
+        let is_asked = selector.include.is_empty() || includes;
+        let (counts, exclude) = (is_asked && !excludes, is_asked.then_some(exclude));
         let is_top = around.is_empty();
         if counts {
             for above in around.iter_mut().filter(|above| !above.is_included) {
